@@ -1,0 +1,1 @@
+"""What people's programs use: keys, a node's API, receipts."""

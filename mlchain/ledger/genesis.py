@@ -1,0 +1,190 @@
+"""Genesis: the members, parameters and first balances of a chain, as block 0.
+
+A genesis *file* is JSON for people (hex keys, named fields). The chain's identity is the hash of
+the record it decodes to, so spacing and key order in the file do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mlchain import codec, crypto
+from mlchain.codec import Hash, Name, PublicKey, Record, Uint
+from mlchain.errors import CodecError, GenesisError
+from mlchain.ledger.validators import MAX_VALIDATORS, Validator, ValidatorSet
+
+MAX_GENESIS_BYTES = 1 << 20
+DEV_PREFIX = "dev-"
+"""Chains whose id starts so use published test keys and must stay on loopback."""
+
+
+class Params(Record, frozen=True):
+    """Parameters of agreement and useful work. Times are milliseconds, amounts micro-credits."""
+
+    propose_timeout_ms: Uint
+    vote_timeout_ms: Uint
+    timeout_step_ms: Uint
+    """Added to each timeout per round."""
+    block_interval_ms: Uint
+    """Shortest pause between blocks while there is demand."""
+    heartbeat_ms: Uint
+    """Longest pause without demand."""
+    max_block_gas: Uint
+    attest_window: Uint
+    """Blocks after a segment's commit in which attestations count."""
+    segment_timeout_ms: Uint
+    """Chain time a worker has from assignment to commit."""
+    dispute_window: Uint
+    """Blocks in which a claim is settled."""
+    slash_worker: Uint
+    slash_validator: Uint
+    slash_unavailable: Uint
+    ticket_heights: Uint
+    """Length of every registered hash chain."""
+
+
+class Member(Record, frozen=True):
+    """A known participant.
+
+    `key` votes, signs and owns the bond; `peer` is the Ed25519 key of its network identity;
+    `host`, `port` say where it listens. Validators register the tips of their two hash chains
+    (sampling tickets, beacon); others leave 32 zero bytes.
+    """
+
+    name: Name
+    role: Annotated[str, Meta(pattern="^(validator|worker|observer)$")]
+    key: PublicKey
+    peer: PublicKey
+    host: Name
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    bond: Uint
+    ticket_tip: Hash
+    beacon_tip: Hash
+
+
+class Allocation(Record, frozen=True):
+    """A first balance, in micro-credits."""
+
+    account: PublicKey
+    amount: Uint
+
+
+class Genesis(Record, frozen=True):
+    """Everything two nodes must share before block 1.
+
+    `registry` is the digest of the tables of transaction kinds, ops and models: a node whose
+    tables differ refuses to start.
+    """
+
+    chain_id: Name
+    time_ms: Uint
+    registry: Hash
+    params: Params
+    members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=4 * MAX_VALIDATORS)]
+    allocations: Annotated[tuple[Allocation, ...], Meta(max_length=10_000)]
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether the keys of this chain are public."""
+        return self.chain_id.startswith(DEV_PREFIX)
+
+    @property
+    def hash(self) -> bytes:
+        """Identity of the chain."""
+        return crypto.digest("mlchain/genesis", codec.encode(self))
+
+    def validators(self) -> ValidatorSet:
+        """Return the validators of block 1; every member weighs the same."""
+        return ValidatorSet(
+            tuple(Validator(m.key, 1) for m in self.members if m.role == "validator")
+        )
+
+
+def check_genesis(genesis: Genesis) -> None:
+    """Return if the parts of `genesis` fit together.
+
+    Raises:
+        GenesisError: says which field does not.
+    """
+    if not any(m.role == "validator" for m in genesis.members):
+        raise GenesisError("members: no validator", "give at least one member the role validator")
+    for field in ("key", "peer", "name"):
+        values = [getattr(m, field) for m in genesis.members]
+        if len(set(values)) != len(values):
+            raise GenesisError(f"members: two share one {field}", "each member needs its own")
+    accounts = [a.account for a in genesis.allocations]
+    if len(set(accounts)) != len(accounts):
+        raise GenesisError("allocations: an account appears twice", "merge its amounts")
+    if sum(m.bond for m in genesis.members) + sum(a.amount for a in genesis.allocations) >= 2**62:
+        raise GenesisError("allocations: the supply exceeds 2^62 micro-credits")
+
+
+def load_genesis(path: Path) -> Genesis:
+    """Read a genesis file.
+
+    Raises:
+        GenesisError: missing, malformed or inconsistent; says where.
+    """
+    try:
+        if path.stat().st_size > MAX_GENESIS_BYTES:
+            raise GenesisError(f"{path}: larger than {MAX_GENESIS_BYTES} bytes")
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise GenesisError(f"{path}: {error.strerror}", "mlchain testnet makes one") from error
+    except ValueError as error:
+        raise GenesisError(f"{path}: not JSON: {error}") from error
+    try:
+        genesis = codec.decode(Genesis, codec.encode(_from_json(Genesis, document, "genesis")))
+    except CodecError as error:
+        raise GenesisError(f"{path}: {error.message}") from error
+    check_genesis(genesis)
+    return genesis
+
+
+def dump_genesis(genesis: Genesis) -> str:
+    """Return the JSON text of a genesis file."""
+    return json.dumps(_to_json(genesis), indent=2) + "\n"
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Record):
+        return {name: _to_json(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _from_json(kind: type[msgspec.Struct], document: Any, where: str) -> Any:
+    """Return `document` as the array the codec expects, so that it is checked by the one decoder."""
+    if not isinstance(document, dict):
+        raise GenesisError(f"{where}: expected an object")
+    names = kind.__struct_fields__
+    for name in document:
+        if name not in names:
+            raise GenesisError(f"{where}.{name}: no such field", "fields: " + ", ".join(names))
+    row = []
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        if field.name not in document:
+            raise GenesisError(f"{where}.{field.name}: missing")
+        row.append(_convert(field.type, document[field.name], f"{where}.{field.name}"))
+    return row
+
+
+def _convert(info: Any, value: Any, where: str) -> Any:
+    if isinstance(info, msgspec.inspect.StructType):
+        return _from_json(info.cls, value, where)
+    if isinstance(info, msgspec.inspect.VarTupleType):
+        if not isinstance(value, list):
+            raise GenesisError(f"{where}: expected a list")
+        return [_convert(info.item_type, v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(info, msgspec.inspect.BytesType):
+        try:
+            return bytes.fromhex(value)
+        except (TypeError, ValueError) as error:
+            raise GenesisError(f"{where}: expected hex digits") from error
+    return value

@@ -1,0 +1,75 @@
+"""The validator set: who votes, with what weight, and who proposes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated
+
+from msgspec import Meta
+
+from mlchain import codec, crypto
+from mlchain.codec import PublicKey, Record
+
+MAX_VALIDATORS = 128
+
+
+class Validator(Record, frozen=True):
+    """One member: the key that votes and its weight (members of a consortium weigh 1)."""
+
+    key: PublicKey
+    weight: Annotated[int, Meta(ge=1, le=2**40)]
+
+
+class _Members(Record, frozen=True):
+    validators: Annotated[tuple[Validator, ...], Meta(min_length=1, max_length=MAX_VALIDATORS)]
+
+
+class ValidatorSet:
+    """Validators in key order, with the arithmetic of quorums over their weights W.
+
+    A quorum is strictly more than 2/3 of W: floor(2W/3) + 1. A blocking third is strictly more
+    than 1/3 of W: floor(W/3) + 1.
+    """
+
+    def __init__(self, validators: tuple[Validator, ...]) -> None:
+        self.validators = tuple(sorted(validators, key=lambda v: v.key))
+        self.keys = tuple(v.key for v in self.validators)
+        assert len(set(self.keys)) == len(self.keys) > 0, "a set has distinct members"
+        self._weights = {v.key: v.weight for v in self.validators}
+        self.total = sum(self._weights.values())
+        self.quorum = 2 * self.total // 3 + 1
+        self.third = self.total // 3 + 1
+
+    def __len__(self) -> int:
+        return len(self.validators)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._weights
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ValidatorSet) and self.validators == other.validators
+
+    def __hash__(self) -> int:
+        return hash(self.validators)
+
+    @property
+    def faults(self) -> int:
+        """f: how many members of equal weight may fail while the chain stays safe."""
+        return (len(self.validators) - 1) // 3
+
+    @cached_property
+    def hash(self) -> bytes:
+        """Digest of the set, as it stands in headers."""
+        return crypto.digest("mlchain/validators", codec.encode(_Members(self.validators)))
+
+    def weight(self, key: bytes) -> int:
+        """Weight of `key`, 0 for a stranger."""
+        return self._weights.get(key, 0)
+
+    def proposer(self, height: int, round_: int) -> bytes:
+        """Return who proposes in (height, round).
+
+        Equal turns for now; protocol.md section 11 (weights from verified work, capped, floored,
+        two epochs late) replaces this one rule.
+        """
+        return self.keys[(height + round_) % len(self.keys)]

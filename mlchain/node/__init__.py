@@ -1,0 +1,1 @@
+"""The host: clock, disk, network and child processes around the pure core."""

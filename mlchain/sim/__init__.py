@@ -1,0 +1,1 @@
+"""A whole cluster, a hostile network and a clock, from one seed."""

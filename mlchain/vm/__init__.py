@@ -1,0 +1,1 @@
+"""Verbs: how transactions, votes and blocks change the state."""

@@ -1,0 +1,1 @@
+"""Transaction kinds, one family a file."""
