@@ -1,0 +1,365 @@
+"""The mempool: signed transactions that wait for a block. A data structure; it knows no clock.
+
+Each sender has a lane, ordered by nonce. A transaction is *ready* when every nonce between the
+account's and its own is in the lane; behind a gap it *waits*, because gossip promises no order.
+Blocks are filled from the fronts of the lanes, the best gas price first, so an expensive
+transaction never overtakes a cheap one of its own sender. Whatever is dropped takes those after
+it in its lane along: they could not run without it.
+
+Every number that an outsider can drive up has a cap in `Limits`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mlchain.errors import InvalidTransaction, Rejected
+from mlchain.ledger.transaction import (
+    Transaction,
+    decode_transaction,
+    transaction_id,
+    verify_transaction,
+)
+
+ENTRY_OVERHEAD_BYTES = 5
+"""Most bytes that msgpack adds to one transaction inside a block."""
+
+REPLACEMENT_PERCENT = 10
+"""A replacement pays at least this much more per gas, or gossip could be driven for free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps of a mempool. Bytes are those of encoded transactions, lifetimes are heights."""
+
+    count: int = 20_000
+    bytes: int = 64 << 20
+    waiting: int = 2_000
+    """Transactions behind a gap, all senders together: nothing obliges anybody to close a gap."""
+    sender_count: int = 2_048
+    sender_bytes: int = 8 << 20
+    lifetime: int = 100
+    recheck: int = 256
+    """Transactions of one lane that are checked again after a block: about its next share."""
+    verified: int = 65_536
+    """Remembered ids of transactions whose signature was found good."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    identity: bytes
+    data: bytes
+    transaction: Transaction
+    height: int
+    sequence: int
+
+    @property
+    def sender(self) -> bytes:
+        return self.transaction.body.sender
+
+    @property
+    def nonce(self) -> int:
+        return self.transaction.body.nonce
+
+    @property
+    def price(self) -> int:
+        return self.transaction.body.gas_price
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Transactions of one sender by nonce; those in [base, base + ready) have no gap before."""
+
+    base: int
+    ready: int = 0
+    bytes: int = 0
+    entries: dict[int, _Entry] = field(default_factory=dict)
+
+    def put(self, entry: _Entry) -> None:
+        self.entries[entry.nonce] = entry
+        self.bytes += len(entry.data)
+        while self.base + self.ready in self.entries:
+            self.ready += 1
+
+    def remove(self, entry: _Entry) -> None:
+        del self.entries[entry.nonce]
+        self.bytes -= len(entry.data)
+        self.ready = min(self.ready, max(0, entry.nonce - self.base))
+
+    def rebase(self, base: int) -> None:
+        self.base, self.ready = base, 0
+        while self.base + self.ready in self.entries:
+            self.ready += 1
+
+    @property
+    def waiting(self) -> int:
+        return len(self.entries) - self.ready
+
+
+class VerifiedIds:
+    """The ids of transactions whose signature held, the latest `limit` of them.
+
+    An id covers the signature, so the same body under another signature is another id.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ids: dict[bytes, None] = {}
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._ids
+
+    def add(self, identity: bytes) -> None:
+        """Remember `identity`; the oldest one may be forgotten for it."""
+        self._ids[identity] = None
+        if len(self._ids) > self._limit:
+            del self._ids[next(iter(self._ids))]
+
+
+class Mempool:
+    """Transactions of one node that are not yet in a block.
+
+    Args:
+        check: raises InvalidTransaction for what the present state would refuse (role, balance,
+            payload). It is not asked about the nonce and the signature.
+        nonce_of: the nonce of an account in the present state.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[Transaction], None],
+        nonce_of: Callable[[bytes], int],
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.verified = VerifiedIds(self.limits.verified)
+        self.bytes = 0
+        self._check = check
+        self._nonce_of = nonce_of
+        self._entries: dict[bytes, _Entry] = {}  # by id; insertion order is order of arrival
+        self._lanes: dict[bytes, _Lane] = {}
+        self._cheapest: list[tuple[int, int, bytes]] = []  # heap with stale rows, for eviction
+        self._waiting = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._entries
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the encoded transactions in order of arrival."""
+        return (entry.data for entry in self._entries.values())
+
+    @property
+    def ready(self) -> int:
+        """Number of transactions that a block could take: this is what demands a block."""
+        return len(self._entries) - self._waiting
+
+    def get(self, identity: bytes) -> bytes | None:
+        """Return the encoded transaction of this id, if it is here."""
+        entry = self._entries.get(identity)
+        return entry.data if entry else None
+
+    def next_nonce(self, sender: bytes) -> int:
+        """Return the nonce for the sender's next transaction, after all that are ready."""
+        lane = self._lanes.get(sender)
+        return lane.base + lane.ready if lane else self._nonce_of(sender)
+
+    def verify(self, data: bytes) -> Transaction:
+        """Decode a transaction and check its signature, unless that was done before.
+
+        Raises:
+            CodecError: malformed.
+            InvalidSignature: the sender did not sign it.
+        """
+        transaction = decode_transaction(data)
+        identity = transaction_id(data)
+        if identity not in self.verified:
+            verify_transaction(transaction)
+            self.verified.add(identity)
+        return transaction
+
+    def add(self, data: bytes, height: int) -> bool:
+        """Admit an encoded transaction at `height`; return False if it is here already.
+
+        The cheap refusals come first, the signature next, the state last.
+
+        Raises:
+            CodecError, InvalidSignature: not a transaction, or not the sender's.
+            InvalidTransaction: its nonce is used, or the present state refuses it.
+            Rejected: no room for it, by the caps of this node.
+        """
+        identity = transaction_id(data)
+        if identity in self._entries:
+            return False
+        transaction = decode_transaction(data)
+        entry = _Entry(identity, data, transaction, height, self._sequence)
+        lane = self._lanes.get(entry.sender) or _Lane(self._nonce_of(entry.sender))
+        replaced = self._admit(lane, entry)
+        victims = self._make_room(lane, entry, replaced)
+        self.verify(data)
+        self._check(transaction)
+        for victim in victims:
+            self._remove(victim)
+        self._sequence += 1
+        self._put(lane, entry)
+        return True
+
+    def take(self, max_bytes: int, max_gas: int, max_count: int) -> list[bytes]:
+        """Return transactions for a block, best price first; they stay here until `commit`.
+
+        A lane whose next transaction does not fit is left out from there on.
+        """
+        taken: list[bytes] = []
+        fronts = [self._front(lane, lane.base) for lane in self._lanes.values() if lane.ready]
+        heapq.heapify(fronts)
+        while fronts and len(taken) < max_count:
+            _, _, entry = heapq.heappop(fronts)
+            size = len(entry.data) + ENTRY_OVERHEAD_BYTES
+            gas = entry.transaction.body.gas_limit
+            if size > max_bytes or gas > max_gas:
+                continue
+            max_bytes -= size
+            max_gas -= gas
+            taken.append(entry.data)
+            lane = self._lanes[entry.sender]
+            if entry.nonce + 1 < lane.base + lane.ready:
+                heapq.heappush(fronts, self._front(lane, entry.nonce + 1))
+        return taken
+
+    def commit(self, included: Iterable[bytes], nonces: Mapping[bytes, int], height: int) -> None:
+        """Follow a block: drop what it includes, what it makes stale and what is too old.
+
+        Args:
+            included: ids of the block's transactions.
+            nonces: the new nonce of each account the block touched; only their lanes are
+                checked again, and `nonce_of` and `check` must answer for the new state.
+            height: the block's height.
+        """
+        for identity in included:
+            if identity in self._entries:
+                self._remove(self._entries[identity])
+        for sender, nonce in nonces.items():
+            if sender in self._lanes:
+                self._rebase(self._lanes[sender], nonce)
+        self._expire(height)
+
+    def _admit(self, lane: _Lane, entry: _Entry) -> _Entry | None:
+        """Return the transaction that `entry` replaces; raise if its sender may not add it."""
+        if entry.nonce < lane.base:
+            raise InvalidTransaction(
+                f"nonce {entry.nonce} is used, the account is at {lane.base}",
+                "sign it again with the account's next nonce",
+            )
+        if entry.nonce >= lane.base + self.limits.sender_count:
+            raise Rejected(f"nonce {entry.nonce} is too far ahead of the account's {lane.base}")
+        old = lane.entries.get(entry.nonce)
+        if old and entry.price * 100 < max(old.price * (100 + REPLACEMENT_PERCENT), 1):
+            raise Rejected(
+                f"nonce {entry.nonce} waits already with gas price {old.price}",
+                f"a replacement pays at least {REPLACEMENT_PERCENT} percent more",
+            )
+        if lane.bytes - (len(old.data) if old else 0) + len(entry.data) > self.limits.sender_bytes:
+            raise Rejected("this sender fills its share of the mempool", "wait for the next block")
+        return old
+
+    def _make_room(self, lane: _Lane, entry: _Entry, replaced: _Entry | None) -> list[_Entry]:
+        """Return what must leave for `entry`: the one it replaces, and cheaper ones if full."""
+        is_ready = entry.nonce <= lane.base + lane.ready
+        if not is_ready and not replaced and self._waiting >= self.limits.waiting:
+            raise Rejected("too many transactions behind a gap", "send the missing nonce first")
+        victims = [replaced] if replaced else []
+        count = len(self._entries) + 1 - len(victims)
+        size = self.bytes + len(entry.data) - sum(len(v.data) for v in victims)
+        leaving = {v.identity for v in victims}
+        popped: list[tuple[int, int, bytes]] = []
+        while count > self.limits.count or size > self.limits.bytes:
+            victim = self._pop_cheapest(popped)
+            if not is_ready or victim is None or victim.price >= entry.price:
+                self._restore(popped)
+                raise Rejected("the mempool is full", "offer a higher gas price, or wait")
+            if victim.sender == entry.sender:
+                continue  # it would leave its own lane with a gap
+            for follower in self._followers(victim):
+                if follower.identity not in leaving:
+                    leaving.add(follower.identity)
+                    victims.append(follower)
+                    count -= 1
+                    size -= len(follower.data)
+        self._restore(popped)
+        return victims
+
+    def _pop_cheapest(self, popped: list[tuple[int, int, bytes]]) -> _Entry | None:
+        """Return the cheapest transaction, the latest of equals, and move its row to `popped`."""
+        while self._cheapest:
+            row = heapq.heappop(self._cheapest)
+            entry = self._entries.get(row[2])
+            if entry and entry.sequence == -row[1]:
+                popped.append(row)
+                return entry
+        return None
+
+    def _restore(self, rows: list[tuple[int, int, bytes]]) -> None:
+        for row in rows:
+            heapq.heappush(self._cheapest, row)
+
+    def _followers(self, entry: _Entry) -> list[_Entry]:
+        """Return `entry` and those of its lane with later nonces."""
+        lane = self._lanes[entry.sender]
+        return [other for nonce, other in lane.entries.items() if nonce >= entry.nonce]
+
+    def _put(self, lane: _Lane, entry: _Entry) -> None:
+        self._lanes[entry.sender] = lane
+        self._waiting -= lane.waiting
+        lane.put(entry)
+        self._waiting += lane.waiting
+        self._entries[entry.identity] = entry
+        self.bytes += len(entry.data)
+        heapq.heappush(self._cheapest, (entry.price, -entry.sequence, entry.identity))
+        if len(self._cheapest) > 2 * len(self._entries) + 64:  # mostly stale rows: make it anew
+            self._cheapest = [(e.price, -e.sequence, e.identity) for e in self._entries.values()]
+            heapq.heapify(self._cheapest)
+
+    def _remove(self, entry: _Entry) -> None:
+        lane = self._lanes[entry.sender]
+        self._waiting -= lane.waiting
+        lane.remove(entry)
+        self._waiting += lane.waiting
+        del self._entries[entry.identity]
+        self.bytes -= len(entry.data)
+        if not lane.entries:
+            del self._lanes[entry.sender]
+
+    def _rebase(self, lane: _Lane, nonce: int) -> None:
+        for stale in [e for e in lane.entries.values() if e.nonce < nonce]:
+            self._remove(stale)
+        self._waiting -= lane.waiting
+        lane.rebase(nonce)
+        self._waiting += lane.waiting
+        for step in range(min(lane.ready, self.limits.recheck)):
+            entry = lane.entries[nonce + step]
+            try:
+                self._check(entry.transaction)
+            except InvalidTransaction:
+                self._drop(entry)
+                break
+
+    def _expire(self, height: int) -> None:
+        while self._entries:
+            oldest = next(iter(self._entries.values()))
+            if oldest.height + self.limits.lifetime > height:
+                break
+            self._drop(oldest)
+
+    def _drop(self, entry: _Entry) -> None:
+        for follower in self._followers(entry):
+            self._remove(follower)
+
+    @staticmethod
+    def _front(lane: _Lane, nonce: int) -> tuple[int, int, _Entry]:
+        entry = lane.entries[nonce]
+        return (-entry.price, entry.sequence, entry)

@@ -1,0 +1,404 @@
+"""The mempool: lanes in nonce order, best price first, caps held, each signature checked once."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mlchain import codec, crypto
+from mlchain.errors import CodecError, InvalidSignature, InvalidTransaction, Rejected
+from mlchain.ledger import transaction as transaction_module
+from mlchain.ledger.transaction import (
+    Transaction,
+    TransactionBody,
+    sign_transaction,
+    transaction_id,
+)
+from mlchain.node import mempool as mempool_module
+from mlchain.node.mempool import ENTRY_OVERHEAD_BYTES, Limits, Mempool
+
+ALICE, BOB, CAROL = (crypto.SecretKey(bytes([n]) * 32) for n in (1, 2, 3))
+EVERYTHING = (1 << 30, 1 << 40, 1 << 20)
+
+
+def make(key=ALICE, nonce=0, price=10, gas=100, payload=b"") -> bytes:
+    body = TransactionBody("test", key.public, nonce, gas, price, 1, payload)
+    return codec.encode(sign_transaction(body, key))
+
+
+def unsigned(key=ALICE, nonce=0, price=10) -> bytes:
+    body = TransactionBody("test", key.public, nonce, 100, price, 1, b"")
+    return codec.encode(Transaction(body, bytes(64)))
+
+
+class Accounts:
+    """The part of the state that a mempool asks about."""
+
+    def __init__(self) -> None:
+        self.nonces: dict[bytes, int] = {}
+        self.refused: set[bytes] = set()
+        self.checked = 0
+
+    def check(self, transaction: Transaction) -> None:
+        self.checked += 1
+        if transaction.body.sender in self.refused:
+            raise InvalidTransaction("no balance")
+
+    def nonce(self, account: bytes) -> int:
+        return self.nonces.get(account, 0)
+
+
+def new_pool(**limits) -> tuple[Mempool, Accounts]:
+    accounts = Accounts()
+    return Mempool(accounts.check, accounts.nonce, Limits(**limits)), accounts
+
+
+def test_a_sender_s_transactions_leave_in_nonce_order_however_they_came():
+    pool, _ = new_pool()
+    lane = [make(nonce=n, price=n + 1) for n in range(4)]
+    for data in reversed(lane):
+        assert pool.add(data, 1)
+    assert pool.take(*EVERYTHING) == lane
+
+
+def test_lanes_are_ordered_by_the_gas_price_of_their_fronts():
+    pool, _ = new_pool()
+    cheap, dear_behind_cheap = make(ALICE, 0, 1), make(ALICE, 1, 99)
+    middle, equal_but_later = make(BOB, 0, 5), make(CAROL, 0, 5)
+    for data in (cheap, dear_behind_cheap, middle, equal_but_later):
+        pool.add(data, 1)
+    assert pool.take(*EVERYTHING) == [middle, equal_but_later, cheap, dear_behind_cheap]
+
+
+def test_a_transaction_behind_a_gap_waits():
+    pool, accounts = new_pool()
+    accounts.nonces[ALICE.public] = 7
+    pool.add(make(nonce=8), 1)
+    assert (len(pool), pool.ready, pool.take(*EVERYTHING)) == (1, 0, [])
+    pool.add(make(nonce=7), 1)
+    assert pool.ready == 2
+    assert len(pool.take(*EVERYTHING)) == 2
+    assert pool.next_nonce(ALICE.public) == 9
+
+
+def test_the_same_transaction_is_taken_in_once():
+    pool, accounts = new_pool()
+    assert pool.add(make(), 1) is True
+    assert pool.add(make(), 1) is False
+    assert (len(pool), accounts.checked) == (1, 1)
+
+
+def test_a_used_nonce_is_refused():
+    pool, accounts = new_pool()
+    accounts.nonces[ALICE.public] = 3
+    with pytest.raises(InvalidTransaction, match="nonce 2 is used"):
+        pool.add(make(nonce=2), 1)
+
+
+@pytest.mark.parametrize(("price", "replaces"), [(10, False), (109, False), (110, True)])
+def test_a_replacement_pays_a_tenth_more(price, replaces):
+    pool, _ = new_pool()
+    pool.add(make(price=100, payload=b"old"), 1)
+    new = make(price=price, payload=b"new")
+    if replaces:
+        assert pool.add(new, 1)
+        assert pool.take(*EVERYTHING) == [new]
+        assert pool.bytes == len(new)
+    else:
+        with pytest.raises(Rejected, match="waits already"):
+            pool.add(new, 1)
+
+
+def test_a_free_transaction_is_replaced_only_by_one_that_pays():
+    pool, _ = new_pool()
+    pool.add(make(price=0), 1)
+    with pytest.raises(Rejected):
+        pool.add(make(price=0, payload=b"other"), 1)
+    assert pool.add(make(price=1), 1)
+
+
+def test_a_full_pool_prefers_what_pays_more():
+    pool, _ = new_pool(count=2)
+    cheap, cheaper = make(ALICE, 0, 5), make(BOB, 0, 4)
+    pool.add(cheap, 1)
+    pool.add(cheaper, 1)
+    with pytest.raises(Rejected, match="full"):
+        pool.add(make(CAROL, 0, 4), 1)
+    dear = make(CAROL, 0, 6)
+    assert pool.add(dear, 1)
+    assert pool.take(*EVERYTHING) == [dear, cheap]
+
+
+def test_an_evicted_transaction_takes_its_followers_along():
+    pool, _ = new_pool(count=3)
+    for nonce, price in enumerate((1, 50, 50)):
+        pool.add(make(ALICE, nonce, price), 1)
+    assert pool.add(make(BOB, 0, 2), 1)
+    assert (len(pool), pool.ready) == (1, 1)
+
+
+def test_a_forged_transaction_displaces_nothing():
+    pool, _ = new_pool(count=1)
+    pool.add(make(ALICE, 0, 1), 1)
+    with pytest.raises(InvalidSignature):
+        pool.add(unsigned(BOB, 0, 10**6), 1)
+    assert len(pool) == 1
+    assert pool.add(make(BOB, 0, 2), 1), "control: a signed one displaces it"
+
+
+def test_a_transaction_behind_a_gap_displaces_nothing_however_much_it_offers():
+    pool, _ = new_pool(count=1)
+    pool.add(make(ALICE, 0, 1), 1)
+    with pytest.raises(Rejected, match="full"):
+        pool.add(make(BOB, 1, 10**6), 1)
+    assert pool.add(make(BOB, 0, 2), 1), "control: without the gap it does"
+
+
+def test_transactions_behind_gaps_have_their_own_cap():
+    pool, _ = new_pool(waiting=2)
+    for key in (ALICE, BOB):
+        pool.add(make(key, 5), 1)
+    with pytest.raises(Rejected, match="behind a gap"):
+        pool.add(make(CAROL, 5), 1)
+    assert pool.add(make(CAROL, 0), 1)
+
+
+def test_no_sender_fills_more_than_its_share():
+    size = len(make(payload=bytes(100)))
+    pool, _ = new_pool(sender_count=2, sender_bytes=2 * size)
+    with pytest.raises(Rejected, match="too far ahead"):
+        pool.add(make(nonce=2), 1)
+    pool.add(make(nonce=0, payload=bytes(200)), 1)
+    with pytest.raises(Rejected, match="its share"):
+        pool.add(make(nonce=1, payload=bytes(100)), 1)
+    assert pool.add(make(BOB, 0, payload=bytes(100)), 1), "control: another sender has room"
+
+
+def test_a_block_holds_no_more_than_asked_for():
+    pool, _ = new_pool()
+    dear_but_large = make(ALICE, 0, 9, payload=bytes(500))
+    small = make(BOB, 0, 1)
+    for data in (dear_but_large, make(ALICE, 1, 9), small, make(BOB, 1, 1, gas=1000)):
+        pool.add(data, 1)
+    room = len(small) + ENTRY_OVERHEAD_BYTES
+    assert pool.take(room, 1 << 40, 99) == [small]
+    assert pool.take(room - 1, 1 << 40, 99) == []
+    assert pool.take(1 << 20, 200, 1) == [dear_but_large]
+    assert len(pool.take(1 << 20, 300, 99)) == 3, "gas for three of them"
+
+
+def test_a_block_is_followed_by_dropping_what_it_used_up():
+    pool, accounts = new_pool()
+    lane = [make(nonce=n) for n in range(4)]
+    for data in lane:
+        pool.add(data, 1)
+    accounts.nonces[ALICE.public] = 2
+    pool.commit([transaction_id(lane[0])], dict(accounts.nonces), 2)
+    assert pool.take(*EVERYTHING) == lane[2:]
+    assert pool.bytes == sum(map(len, lane[2:]))
+
+
+def test_only_senders_that_a_block_touched_are_checked_again():
+    pool, accounts = new_pool()
+    for key in (ALICE, BOB):
+        for nonce in range(3):
+            pool.add(make(key, nonce), 1)
+    accounts.checked = 0
+    accounts.refused = {ALICE.public, BOB.public}
+    pool.commit([], {ALICE.public: 1}, 2)
+    assert accounts.checked == 1
+    assert {t.body.sender for t in map(transaction_module.decode_transaction, pool)} == {BOB.public}
+
+
+def test_transactions_expire_after_so_many_heights():
+    pool, _ = new_pool(lifetime=10)
+    old, young = make(ALICE, 0), make(BOB, 0)
+    pool.add(old, 1)
+    pool.add(make(ALICE, 1), 5)
+    pool.add(young, 5)
+    pool.commit([], {}, 10)
+    assert len(pool) == 3
+    pool.commit([], {}, 11)
+    assert list(pool) == [young], "the follower of the old one went with it"
+
+
+def test_a_signature_is_checked_once(monkeypatch):
+    calls = []
+    real = transaction_module.verify_transaction
+
+    def counting(transaction):
+        calls.append(transaction)
+        real(transaction)
+
+    monkeypatch.setattr(mempool_module, "verify_transaction", counting)
+    pool, _ = new_pool(verified=2)
+    first = make(ALICE, 0)
+    pool.verify(first)
+    pool.add(first, 1)
+    pool.verify(first)
+    assert len(calls) == 1
+    pool.add(make(BOB, 0), 1)
+    pool.add(make(CAROL, 0), 1)
+    pool.verify(first)
+    assert len(calls) == 4, "the cache is bounded: the oldest id was forgotten"
+
+
+def test_knowing_a_transaction_does_not_vouch_for_its_body_under_another_signature():
+    pool, _ = new_pool()
+    pool.verify(make(ALICE, 0))
+    with pytest.raises(InvalidSignature):
+        pool.verify(unsigned(ALICE, 0))
+
+
+def test_bytes_that_are_no_transaction_are_refused():
+    pool, _ = new_pool()
+    for data in (b"", b"\xc1", make() + b"\0", bytes(1 << 20)):
+        with pytest.raises(CodecError):
+            pool.add(data, 1)
+
+
+class MempoolMachine(RuleBasedStateMachine):
+    """The pool beside a plain list that applies the same rules by brute force."""
+
+    KEYS = (ALICE, BOB, CAROL)
+    LIMITS = Limits(
+        count=8, bytes=1500, waiting=3, sender_count=5, sender_bytes=900, lifetime=6, recheck=100
+    )
+    CACHE: dict = {}  # noqa: RUF012 - signatures are slow; the same bytes each time
+
+    @initialize()
+    def start(self):
+        self.accounts = Accounts()
+        self.pool = Mempool(self.accounts.check, self.accounts.nonce, self.LIMITS)
+        self.model: list[tuple[bytes, TransactionBody, int]] = []  # in order of arrival
+        self.height = 1
+
+    def sign(self, who, nonce, price, size):
+        key = (who, nonce, price, size)
+        if key not in self.CACHE:
+            self.CACHE[key] = make(self.KEYS[who], nonce, price, payload=bytes(size))
+        return self.CACHE[key]
+
+    def lane(self, sender, model=None):
+        rows = self.model if model is None else model
+        return {body.nonce: row for row in rows for body in [row[1]] if body.sender == sender}
+
+    def ready(self, sender, model=None):
+        lane, nonce = self.lane(sender, model), self.accounts.nonce(sender)
+        while nonce in lane:
+            nonce += 1
+        return nonce
+
+    def waiting(self):
+        return sum(body.nonce > self.ready(body.sender) for _, body, _ in self.model)
+
+    def without(self, row, rows):
+        """`rows` without `row` and its followers."""
+        body = row[1]
+        return [r for r in rows if r[1].sender != body.sender or r[1].nonce < body.nonce]
+
+    def expected(self, data, body):
+        """Return the model after the transaction was offered, or None if it is refused."""
+        limits, base = self.LIMITS, self.accounts.nonce(body.sender)
+        if any(row[0] == data for row in self.model):
+            return self.model
+        if not base <= body.nonce < base + limits.sender_count:
+            return None
+        lane = self.lane(body.sender)
+        old = lane.pop(body.nonce, None)
+        if old and body.gas_price < max(old[1].gas_price * 1.1, 0.01):
+            return None
+        if sum(len(r[0]) for r in lane.values()) + len(data) > limits.sender_bytes:
+            return None
+        runs = body.nonce <= self.ready(body.sender)
+        if not runs and not old and self.waiting() >= limits.waiting:
+            return None
+        rows = [r for r in self.model if r is not old]
+        order = sorted(enumerate(self.model), key=lambda r: (r[1][1].gas_price, -r[0]))
+        cheap = [row for _, row in order if row[1].sender != body.sender]
+        while (
+            len(rows) + 1 > limits.count or sum(len(r[0]) for r in rows) + len(data) > limits.bytes
+        ):
+            victim = next((row for row in cheap if row in rows), None)
+            if not runs or not victim or victim[1].gas_price >= body.gas_price:
+                return None
+            rows = self.without(victim, rows)
+        if body.sender in self.accounts.refused:
+            return None
+        return [*rows, (data, body, self.height)]
+
+    @rule(
+        who=st.integers(0, 2),
+        ahead=st.integers(-1, 5),
+        price=st.integers(0, 12),
+        size=st.sampled_from([0, 0, 0, 150, 400]),
+    )
+    def offer(self, who, ahead, price, size):
+        sender = self.KEYS[who].public
+        data = self.sign(who, max(0, self.accounts.nonce(sender) + ahead), price, size)
+        body = transaction_module.decode_transaction(data).body
+        expected = self.expected(data, body)
+        try:
+            self.pool.add(data, self.height)
+        except (InvalidTransaction, Rejected):
+            assert expected is None
+        else:
+            assert expected is not None
+            self.model = expected
+
+    @rule(who=st.integers(0, 2))
+    def refuse_or_allow(self, who):
+        self.accounts.refused ^= {self.KEYS[who].public}
+
+    @rule(count=st.integers(0, 4), passes=st.integers(1, 3), gas=st.integers(0, 500))
+    def commit_a_block(self, count, passes, gas):
+        taken = self.pool.take(1 << 20, gas, count)
+        assert len(taken) <= min(count, gas // 100)
+        touched = {}
+        for data in taken:
+            body = transaction_module.decode_transaction(data).body
+            assert body.nonce == self.accounts.nonce(body.sender), "in nonce order, without gap"
+            self.accounts.nonces[body.sender] = touched[body.sender] = body.nonce + 1
+        self.height += passes
+        self.pool.commit(map(transaction_id, taken), touched, self.height)
+        rows = [r for r in self.model if r[0] not in taken]
+        for sender in touched:
+            if sender in self.accounts.refused and self.ready(sender, rows) > touched[sender]:
+                rows = [r for r in rows if r[1].sender != sender]
+        for row in [r for r in rows if r[2] + self.LIMITS.lifetime <= self.height]:
+            if row in rows:
+                rows = self.without(row, rows)
+        self.model = rows
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def take_everything(self):
+        ready = [r for r in self.model if r[1].nonce < self.ready(r[1].sender)]
+        taken = self.pool.take(*EVERYTHING)
+        assert sorted(taken) == sorted(row[0] for row in ready)
+        fronts: dict = {}
+        for data in taken:
+            body = transaction_module.decode_transaction(data).body
+            fronts.setdefault(body.sender, []).append(body)
+        for data in taken:  # each one pays at least what every other lane's front would
+            body = transaction_module.decode_transaction(data).body
+            assert body.gas_price == max(lane[0].gas_price for lane in fronts.values() if lane)
+            assert fronts[body.sender].pop(0) == body
+
+    @invariant()
+    def agrees_with_the_model(self):
+        if not hasattr(self, "pool"):
+            return
+        assert list(self.pool) == [row[0] for row in self.model]
+        assert self.pool.bytes == sum(len(row[0]) for row in self.model)
+        assert self.pool.ready == len(self.model) - self.waiting()
+        assert len(self.pool) <= self.LIMITS.count
+        assert self.pool.bytes <= self.LIMITS.bytes
+
+
+TestMempoolAgainstItsModel = MempoolMachine.TestCase
+TestMempoolAgainstItsModel.settings = settings(
+    max_examples=120, stateful_step_count=40, deadline=None
+)
