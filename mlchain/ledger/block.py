@@ -5,6 +5,7 @@ The block id is the hash of the header; the header commits to everything else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -12,6 +13,7 @@ from msgspec import Meta
 from mlchain import codec, crypto
 from mlchain.codec import Hash, Name, PublicKey, Record, Uint
 from mlchain.ledger.commit import Commit
+from mlchain.ledger.merkle import list_root
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 
 PROTOCOL_VERSION = 1
@@ -91,6 +93,11 @@ def header_id(header: Header) -> bytes:
 def body_root(body: Body) -> bytes:
     """Return the digest of a body, as it stands in the header."""
     return crypto.digest("mlchain/body", codec.encode(body))
+
+
+def receipts_root(receipts: Sequence[Receipt]) -> bytes:
+    """Return the root over a block's receipts, as it stands in the header."""
+    return list_root([codec.encode(receipt) for receipt in receipts])
 
 
 def decode_block(data: bytes) -> Block:

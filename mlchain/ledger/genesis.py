@@ -160,7 +160,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: type[msgspec.Struct], document: Any, where: str) -> Any:
-    """Return `document` as the array the codec expects, so that it is checked by the one decoder."""
+    """Return `document` as the array the codec expects: one decoder checks every genesis."""
     if not isinstance(document, dict):
         raise GenesisError(f"{where}: expected an object")
     names = kind.__struct_fields__

@@ -1,0 +1,216 @@
+"""Where bytes are kept: one small protocol, in memory and on disk. The only file that knows a disk.
+
+Both kinds give atomic writes and reads of one moment (`snapshot`), so whoever is above never sees
+half a block. `LevelKeyValue` is durable: a write that returned survives a power cut, as far as the
+disk keeps its word.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Protocol
+
+import plyvel  # type: ignore[import-untyped]
+
+from mlchain.errors import ConfigError, StoreCorrupted
+
+Items = Iterator[tuple[bytes, bytes]]
+
+
+class Reader(Protocol):
+    """Bytes by key, to read. Safe to use from several threads."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none."""
+        ...
+
+    def items(self, prefix: bytes = b"") -> Items:
+        """Yield the pairs whose key starts with `prefix`, in key order, as of this call."""
+        ...
+
+
+class KeyValue(Reader, Protocol):
+    """Bytes by key, to read and write."""
+
+    def snapshot(self) -> Reader:
+        """Return a view of this moment, which later writes do not change."""
+        ...
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        """Remove `deletes`, then set `puts`: all or nothing, and on disk when this returns.
+
+        Raises:
+            StoreCorrupted: the disk did not take it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the files; closing twice is allowed."""
+        ...
+
+
+class Namespace:
+    """The part of a reader whose keys start with `prefix`, seen without it."""
+
+    def __init__(self, reader: Reader, prefix: bytes) -> None:
+        self._reader = reader
+        self._prefix = prefix
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none."""
+        return self._reader.get(self._prefix + key)
+
+    def items(self, prefix: bytes = b"") -> Items:
+        """Yield the pairs whose key starts with `prefix`, in key order."""
+        cut = len(self._prefix)
+        return ((key[cut:], value) for key, value in self._reader.items(self._prefix + prefix))
+
+
+class _MemoryReader:
+    def __init__(self, values: dict[bytes, bytes], keys: list[bytes]) -> None:
+        self._values = values
+        self._keys = keys  # sorted
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none."""
+        return self._values.get(key)
+
+    def items(self, prefix: bytes = b"") -> Items:
+        """Yield the pairs whose key starts with `prefix`, in key order, as of this call."""
+        keys = self._keys
+        tail = (keys[i] for i in range(bisect_left(keys, prefix), len(keys)))
+        found = list(takewhile(lambda key: key.startswith(prefix), tail))
+        return iter([(key, self._values[key]) for key in found])
+
+
+class MemoryKeyValue(_MemoryReader):
+    """A dictionary with the manners of a database: for tests and the simulator."""
+
+    def __init__(self) -> None:
+        super().__init__({}, [])
+        self._shared = False  # a snapshot looks at our dictionary: copy it before the next write
+
+    def snapshot(self) -> Reader:
+        """Return a view of this moment, which later writes do not change."""
+        self._shared = True
+        return _MemoryReader(self._values, self._keys)
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        """Remove `deletes`, then set `puts`."""
+        if self._shared:
+            self._values, self._keys = dict(self._values), list(self._keys)
+            self._shared = False
+        for key in deletes:
+            if self._values.pop(key, None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
+        for key, value in puts.items():
+            if key not in self._values:
+                insort(self._keys, key)
+            self._values[key] = value
+
+    def close(self) -> None:
+        """Keep everything: opening a store on it again is a restart without a disk."""
+
+
+_REFETCH = (
+    "stop the node, move this folder away and start again: it fetches the chain from its peers;"
+    " check the disk"
+)
+
+
+class _LevelReader:
+    """A LevelDB database or a snapshot of one."""
+
+    def __init__(self, source: Any, where: Path) -> None:
+        self._source = source
+        self._where = where
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none.
+
+        Raises:
+            StoreCorrupted: a checksum does not match what was read.
+        """
+        try:
+            value: bytes | None = self._source.get(key, verify_checksums=True)
+        except plyvel.Error as error:
+            raise _damaged(self._where, error) from error
+        return value
+
+    def items(self, prefix: bytes = b"") -> Items:
+        """Yield the pairs whose key starts with `prefix`, in key order, as of this call.
+
+        Raises:
+            StoreCorrupted: a checksum does not match what was read.
+        """
+        return self._guard(self._source.iterator(prefix=prefix, verify_checksums=True))
+
+    def _guard(self, iterator: Any) -> Items:
+        try:
+            with iterator:
+                yield from iterator
+        except plyvel.Error as error:
+            raise _damaged(self._where, error) from error
+
+
+class LevelKeyValue(_LevelReader):
+    """A LevelDB database in a folder of its own, made if missing.
+
+    A folder cut off in the middle of a write opens at the last whole write. Anything worse is
+    either found by a checksum here or by whoever compares the state with its root (`store.py`).
+
+    Raises:
+        ConfigError: another process has it open, or the folder cannot be made.
+        StoreCorrupted: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # LevelDB would start an empty database where CURRENT was lost beside the data.
+            has_data = any(p.suffix in (".ldb", ".sst", ".log") for p in path.iterdir())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}", "name a folder we may write") from error
+        try:
+            database = plyvel.DB(
+                str(path), create_if_missing=not has_data, paranoid_checks=True, max_open_files=200
+            )
+        except plyvel.Error as error:
+            if "/LOCK:" in str(error):
+                raise ConfigError(
+                    f"{path}: in use", "another process runs on this folder, or may write here only"
+                ) from error
+            raise _damaged(path, error) from error
+        super().__init__(database, path)
+
+    def snapshot(self) -> Reader:
+        """Return a view of this moment, which later writes do not change."""
+        return _LevelReader(self._source.snapshot(), self._where)
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        """Remove `deletes`, then set `puts`: all or nothing, and on disk when this returns.
+
+        Raises:
+            StoreCorrupted: the disk did not take it.
+        """
+        try:
+            with self._source.write_batch(transaction=True, sync=True) as batch:
+                for key in deletes:
+                    batch.delete(key)
+                for key, value in puts.items():
+                    batch.put(key, value)
+        except plyvel.Error as error:
+            raise StoreCorrupted(
+                f"{self._where}: cannot write: {error}", "check the free space and the disk"
+            ) from error
+
+    def close(self) -> None:
+        """Release the files; closing twice is allowed."""
+        self._source.close()
+
+
+def _damaged(where: Path, error: Exception) -> StoreCorrupted:
+    return StoreCorrupted(f"{where}: {error}", _REFETCH)

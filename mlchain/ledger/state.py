@@ -1,0 +1,189 @@
+"""The state of the chain while a block executes: a base that stays, and changes laid over it.
+
+`State` is bytes by key; `Table` gives records by typed keys and is what transactions use. Nothing
+here reaches the base: a block that is refused is forgotten by dropping its `State`, and two
+candidate blocks run on two states over one base.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from mlchain import codec
+from mlchain.errors import CodecError, StoreCorrupted
+from mlchain.ledger.kv import Items, Reader
+from mlchain.ledger.merkle import SparseTree
+
+T = TypeVar("T")
+
+MAX_KEY_BYTES = 256
+MAX_VALUE_BYTES = 1 << 20
+
+
+class State:
+    """Changes over `base`, whose tree of hashes is `tree`.
+
+    A mark of `checkpoint` may be rolled back to until an earlier one is; marks nest and cost
+    nothing, a rollback costs what it undoes.
+    """
+
+    def __init__(self, base: Reader, tree: SparseTree) -> None:
+        self.base_tree = tree
+        self._base = base
+        self._changed: dict[bytes, bytes | None] = {}
+        self._keys: list[bytes] = []  # of _changed, sorted
+        self._journal: list[tuple[bytes, bool, bytes | None]] = []  # key, was changed, as what
+        self._tree: SparseTree | None = tree  # None: changes came after the last update
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none."""
+        if key in self._changed:
+            return self._changed[key]
+        return self._base.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value of `key`."""
+        assert len(key) <= MAX_KEY_BYTES and len(value) <= MAX_VALUE_BYTES, "records bound both"
+        self._set(key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`, there or not."""
+        self._set(key, None)
+
+    def items(self, prefix: bytes = b"") -> Items:
+        """Yield the pairs whose key starts with `prefix`, in key order, as of this call."""
+        changed = []
+        for i in range(bisect_left(self._keys, prefix), len(self._keys)):
+            if not self._keys[i].startswith(prefix):
+                break
+            changed.append((self._keys[i], self._changed[self._keys[i]]))
+        return _overlay(self._base.items(prefix), changed)
+
+    def checkpoint(self) -> int:
+        """Return a mark of this moment for `rollback`."""
+        return len(self._journal)
+
+    def rollback(self, mark: int) -> None:
+        """Undo every change made since `mark`."""
+        assert 0 <= mark <= len(self._journal), "a mark of this state, not yet rolled past"
+        while len(self._journal) > mark:
+            key, was_changed, value = self._journal.pop()
+            if was_changed:
+                self._changed[key] = value
+            else:
+                del self._changed[key]
+                del self._keys[bisect_left(self._keys, key)]
+            self._tree = None
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """Return what differs from the base in key order; None stands for a removed key."""
+        return {key: self._changed[key] for key in self._keys}
+
+    def tree(self) -> SparseTree:
+        """Return the tree with the changes made; kept until the next change."""
+        if self._tree is None:
+            self._tree = self.base_tree.update(self.changes())
+        return self._tree
+
+    def root(self) -> bytes:
+        """Return the state root, as it stands in a header."""
+        return self.tree().root
+
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        was_changed = key in self._changed
+        self._journal.append((key, was_changed, self._changed.get(key)))
+        if not was_changed:
+            insort(self._keys, key)
+        self._changed[key] = value
+        self._tree = None
+
+
+class Table(Generic[T]):
+    """Records of one type in the state, under `prefix` and the parts of their key.
+
+    `Table(b"segment/", Segment, bytes, int)` is keyed by 32 bytes and an integer below 2^64
+    (written with 8 big-endian bytes, so the order of keys is the order of numbers). The last part
+    may be bytes of any length. A prefix is a word and one slash, so no table reaches into another.
+    """
+
+    def __init__(self, prefix: bytes, record: type[T], *parts: type) -> None:
+        assert prefix.count(b"/") == 1 and prefix.endswith(b"/"), "a word and a slash"
+        assert all(part in (bytes, int) for part in parts)
+        self.prefix = prefix
+        self.record = record
+        self.parts = parts
+
+    def key(self, *key: bytes | int) -> bytes:
+        """Return the state key of a record, for proofs."""
+        assert len(key) == len(self.parts), f"{self.prefix!r} has {len(self.parts)} key parts"
+        return self._encode(key)
+
+    def get(self, state: State, *key: bytes | int) -> T | None:
+        """Return the record under `key`, None if there is none."""
+        data = state.get(self.key(*key))
+        return None if data is None else self._decode(data)
+
+    def put(self, state: State, value: T, *key: bytes | int) -> None:
+        """Set the record under `key`."""
+        state.put(self.key(*key), codec.encode(value))
+
+    def delete(self, state: State, *key: bytes | int) -> None:
+        """Remove the record under `key`, there or not."""
+        state.delete(self.key(*key))
+
+    def items(self, state: State, *leading: bytes | int) -> Iterator[tuple[tuple[Any, ...], T]]:
+        """Yield (key parts, record) in key order, of the keys that begin with `leading`."""
+        for key, data in state.items(self._encode(leading)):
+            yield self._split(key), self._decode(data)
+
+    def _encode(self, key: tuple[bytes | int, ...]) -> bytes:
+        chunks = [self.prefix]
+        for index, (part, value) in enumerate(zip(self.parts, key, strict=False)):
+            if isinstance(value, bytes):
+                last = index == len(self.parts) - 1
+                assert part is bytes and (last or len(value) == 32), f"part {index} of {key}"
+                chunks.append(value)
+            else:
+                assert part is int, f"part {index} of {key}"
+                chunks.append(value.to_bytes(8, "big"))
+        return b"".join(chunks)
+
+    def _split(self, key: bytes) -> tuple[bytes | int, ...]:
+        place = len(self.prefix)
+        found: list[bytes | int] = []
+        for index, part in enumerate(self.parts):
+            last = index == len(self.parts) - 1
+            size = 8 if part is int else len(key) - place if last else 32
+            chunk = key[place : place + size]
+            found.append(int.from_bytes(chunk, "big") if part is int else chunk)
+            place += size
+        return tuple(found)
+
+    def _decode(self, data: bytes) -> T:
+        try:
+            return codec.decode(self.record, data)
+        except CodecError as error:
+            raise StoreCorrupted(f"state under {self.prefix!r}: {error.message}") from error
+
+
+def _overlay(base: Items, changed: list[tuple[bytes, bytes | None]]) -> Items:
+    """Yield `base` with `changed`, both in key order, laid over it."""
+    place = 0
+    for key, value in base:
+        while place < len(changed) and changed[place][0] < key:
+            name, new = changed[place]
+            if new is not None:
+                yield name, new
+            place += 1
+        if place < len(changed) and changed[place][0] == key:
+            new = changed[place][1]
+            if new is not None:
+                yield key, new
+            place += 1
+        else:
+            yield key, value
+    for name, new in changed[place:]:
+        if new is not None:
+            yield name, new
