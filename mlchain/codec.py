@@ -32,6 +32,9 @@ PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 """Ed25519 signature."""
 
+ContentId = Annotated[bytes, Meta(min_length=36, max_length=36)]
+"""Binary CIDv1 with a sha2-256 multihash: names bytes in the content store."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 """Short human-readable text."""
 

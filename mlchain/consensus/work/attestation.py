@@ -1,0 +1,81 @@
+"""What a precommit carries besides the vote (protocol.md section 8): its extension.
+
+The engine treats it as bytes; `vm` reads it from the next block's last commit.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from mlchain import codec, crypto
+from mlchain.codec import ContentId, Hash, Record, Uint
+from mlchain.ledger.commit import MAX_EXTENSION_BYTES
+from mlchain.ledger.merkle import list_root
+
+MAX_AVAILABLE = 16
+MAX_ATTESTATIONS = 32
+MAX_VERDICTS = 32
+
+
+class Outcome(IntEnum):
+    """What re-executing one chunk showed."""
+
+    EQUAL = 0
+    DIFFERS = 1
+    UNSERVED = 2
+
+
+class Attestation(Record, frozen=True):
+    """ "I re-executed my slice of this commit and every byte was equal."
+
+    `commit` is the id of the segment's commit; `ticket` is the element of the sender's ticket
+    chain for the commit's height, shown here for the first time; `result_root` commits to the
+    re-executed chunks (the place where custody digests plug in).
+    """
+
+    job: Hash
+    segment: Uint
+    commit: Hash
+    ticket: Hash
+    result_root: Hash
+
+
+class Verdict(Record, frozen=True):
+    """What the sender found when it re-ran the chunk under dispute."""
+
+    job: Hash
+    segment: Uint
+    commit: Hash
+    chunk: Uint
+    outcome: Annotated[int, Meta(ge=0, le=2)]
+
+
+class Extension(Record, frozen=True):
+    """One validator's extension of a precommit: beacon element, data it holds, results."""
+
+    beacon: Hash
+    available: Annotated[tuple[ContentId, ...], Meta(max_length=MAX_AVAILABLE)]
+    attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MAX_ATTESTATIONS)]
+    verdicts: Annotated[tuple[Verdict, ...], Meta(max_length=MAX_VERDICTS)]
+
+
+def decode_extension(data: bytes) -> Extension:
+    """Decode an extension.
+
+    Raises:
+        CodecError: malformed, oversized or not canonical.
+    """
+    return codec.decode(Extension, data, MAX_EXTENSION_BYTES)
+
+
+def result_root(chunks: tuple[int, ...], digests: tuple[bytes, ...]) -> bytes:
+    """Return the root over (chunk, EQUAL, digest) of a whole slice."""
+    return list_root(
+        [
+            crypto.digest("mlchain/result", codec.encode((chunk, int(Outcome.EQUAL))), digest)
+            for chunk, digest in zip(chunks, digests, strict=True)
+        ]
+    )

@@ -1,0 +1,303 @@
+"""The state transition: parent state + block -> state, receipts, next validators.
+
+Reading order of a block: extensions of the last commit, evidence, transactions, FINALISE, then
+what time does to jobs. A transaction that fails is undone and still pays; a transaction that
+could not even pay makes the whole block invalid, for its proposer should have left it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mlchain.consensus.evidence import verify_evidence
+from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
+from mlchain.ledger.block import Block, Body, Header, Receipt, body_root, receipts_root
+from mlchain.ledger.commit import Commit, verify_commit
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.state import State
+from mlchain.ledger.transaction import (
+    TransactionBody,
+    decode_transaction,
+    transaction_id,
+    verify_transaction,
+)
+from mlchain.ledger.validators import ValidatorSet
+from mlchain.vm import lifecycle
+from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.families import decode_payload
+from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
+from mlchain.vm.families.members import (
+    VALIDATORS,
+    WORKERS,
+    get_last_voters,
+    get_validator_set,
+    remember_voters,
+    slash_validator,
+)
+from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
+from mlchain.vm.votes import process_last_commit
+
+MAX_EVIDENCE_AGE = 100_000
+"""Blocks after which misbehaviour can no longer be reported."""
+
+IsKnown = Callable[[bytes], bool]
+"""Tells by id whether this node has verified a transaction's signature already."""
+
+
+def is_never_known(transaction: bytes) -> bool:
+    """Verify every signature."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What executing a block's body gave."""
+
+    receipts: tuple[Receipt, ...]
+    gas_used: int
+    validators: ValidatorSet
+    """Who votes on the next block."""
+
+    @property
+    def receipts_root(self) -> bytes:
+        """Root over the receipts, as it stands in the header."""
+        return receipts_root(self.receipts)
+
+
+# ---- transactions ---------------------------------------------------------------------------
+
+
+class Checked(NamedTuple):
+    """A transaction that may enter a block, taken apart."""
+
+    id: bytes
+    body: TransactionBody
+    payload: Payload
+
+
+def check_transaction(
+    state: State, genesis: Genesis, data: bytes, is_known: IsKnown = is_never_known
+) -> Checked:
+    """Return a transaction that may enter a block now, or when its nonce comes up.
+
+    Raises:
+        CodecError, InvalidSignature, InvalidTransaction: says what its sender must change.
+    """
+    transaction = decode_transaction(data)
+    body = transaction.body
+    if body.chain_id != genesis.chain_id:
+        raise InvalidTransaction(
+            f"signed for chain {body.chain_id!r}, this is {genesis.chain_id!r}"
+        )
+    least = intrinsic_gas(len(data))
+    if not least <= body.gas_limit <= MAX_TRANSACTION_GAS:
+        raise InvalidTransaction(
+            f"gas limit {body.gas_limit}, allowed are {least} to {MAX_TRANSACTION_GAS}"
+        )
+    account = get_account(state, body.sender)
+    if body.nonce < account.nonce:
+        raise InvalidTransaction(
+            f"nonce {body.nonce} was used, the next is {account.nonce}", "sign it again"
+        )
+    if account.balance < body.gas_limit * body.gas_price:
+        raise InvalidTransaction(
+            f"balance {account.balance} cannot pay {body.gas_limit} gas at {body.gas_price}"
+        )
+    payload = decode_payload(body.kind, body.payload)
+    _check_role(state, payload, body.sender)
+    identity = transaction_id(data)
+    if not is_known(identity):
+        verify_transaction(transaction)
+    return Checked(identity, body, payload)
+
+
+def _check_role(state: State, payload: Payload, sender: bytes) -> None:
+    if payload.ROLE == "validator":
+        record = VALIDATORS.get(state, sender)
+        is_member = record is not None and not record.jailed_height
+    elif payload.ROLE == "worker":
+        is_member = WORKERS.get(state, sender) is not None
+    else:
+        is_member = True
+    if not is_member:
+        raise InvalidTransaction(f"only a {payload.ROLE} may send {type(payload).__name__}")
+
+
+def _execute_transaction(
+    block: BlockContext, genesis: Genesis, data: bytes, is_known: IsKnown
+) -> Receipt:
+    """Run one transaction; whatever it raises about itself becomes its receipt.
+
+    Raises:
+        InvalidBlock: it should not be in a block at all.
+    """
+    try:
+        identity, body, payload = check_transaction(block.state, genesis, data, is_known)
+    except MlchainError as error:
+        raise InvalidBlock(f"transaction that may not be included: {error.message}") from error
+    account = get_account(block.state, body.sender)
+    if body.nonce != account.nonce:
+        raise InvalidBlock(f"nonce {body.nonce} where {account.nonce} is next")
+    most = body.gas_limit * body.gas_price
+    reserved = Account(account.balance - most, account.nonce + 1)
+    ACCOUNTS.put(block.state, reserved, body.sender)
+    ctx = Context(block, body.sender, identity, body.gas_limit - intrinsic_gas(len(data)))
+    mark = block.state.checkpoint()
+    try:
+        payload.execute(ctx)
+        code, message, events = "ok", "", tuple(ctx.events)
+    except MlchainError as error:
+        block.state.rollback(mark)
+        code, message, events = _code(error), error.message[:512], ()
+    used = body.gas_limit - ctx.gas_left
+    credit(block.state, body.sender, most - used * body.gas_price)
+    credit(block.state, block.proposer, used * body.gas_price)
+    return Receipt(identity, code, used, message, events)
+
+
+def _code(error: MlchainError) -> str:
+    """Name an error in receipts: InvalidTransaction -> invalid-transaction."""
+    name = type(error).__name__
+    return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
+
+
+# ---- blocks ---------------------------------------------------------------------------------
+
+
+def execute_body(
+    block: BlockContext, genesis: Genesis, body: Body, is_known: IsKnown = is_never_known
+) -> Outcome:
+    """Apply a body to `block.state`.
+
+    Raises:
+        InvalidBlock: a part of the body may not stand where it stands.
+    """
+    remember_voters(block)
+    if body.last_commit is not None:
+        process_last_commit(block, body.last_commit)
+    seen: dict[bytes, None] = {}
+    for evidence in body.evidence:
+        _punish(block, evidence, seen)
+    receipts = [_execute_transaction(block, genesis, data, is_known) for data in body.transactions]
+    gas_used = sum(receipt.gas_used for receipt in receipts)
+    if gas_used > block.params.max_block_gas:
+        raise InvalidBlock(f"uses {gas_used} gas, at most {block.params.max_block_gas} allowed")
+    for ref in body.finalise:
+        lifecycle.finalise(block, ref)
+    lifecycle.advance(block)
+    return Outcome(tuple(receipts), gas_used, get_validator_set(block.state))
+
+
+def _punish(block: BlockContext, evidence: bytes, seen: dict[bytes, None]) -> None:
+    try:
+        offender, height = verify_evidence(evidence, block.chain_id, block.validators)
+    except MlchainError as error:
+        raise InvalidBlock(f"evidence: {error.message}") from error
+    if offender in seen or not 0 <= block.height - height <= MAX_EVIDENCE_AGE:
+        raise InvalidBlock("evidence is repeated, from the future or too old")
+    seen[offender] = None
+    slash_validator(block, offender, "equivocation", block.proposer)
+
+
+def check_block(
+    parent: Header,
+    parent_id: bytes,
+    state: State,
+    genesis: Genesis,
+    block: Block,
+    is_known: IsKnown = is_never_known,
+) -> Outcome:
+    """Execute `block` on `state` (the parent's) and return if its header tells the truth.
+
+    Raises:
+        InvalidBlock: says which rule it breaks.
+    """
+    header, validators = block.header, get_validator_set(state)
+    context = _context(genesis, state, validators, header.height, header.time_ms, header.proposer)
+    if header.body_root != body_root(block.body):
+        raise InvalidBlock("body does not match its root")
+    if header.time_ms <= parent.time_ms:
+        raise InvalidBlock("time does not advance")
+    if header.proposer not in validators:
+        raise InvalidBlock("proposer is not a validator")
+    voters = get_last_voters(state)
+    _check_last_commit(parent, parent_id, voters, genesis.chain_id, block.body.last_commit)
+    outcome = execute_body(context, genesis, block.body, is_known)
+    expected = _header(parent, parent_id, genesis, context, block.body, outcome)
+    for name in header.__struct_fields__:
+        if getattr(header, name) != getattr(expected, name):
+            raise InvalidBlock(f"{name} differs from what executing the block gives")
+    return outcome
+
+
+def build_block(
+    parent: Header,
+    parent_id: bytes,
+    state: State,
+    genesis: Genesis,
+    body: Body,
+    proposer: bytes,
+    time_ms: int,
+    is_known: IsKnown = is_never_known,
+) -> tuple[Block, Outcome]:
+    """Execute `body` on `state` (the parent's) and return the block it makes.
+
+    Raises:
+        InvalidBlock: the body breaks a rule; choose another.
+    """
+    context = _context(
+        genesis, state, get_validator_set(state), parent.height + 1, time_ms, proposer
+    )
+    outcome = execute_body(context, genesis, body, is_known)
+    return Block(_header(parent, parent_id, genesis, context, body, outcome), body), outcome
+
+
+def _context(
+    genesis: Genesis,
+    state: State,
+    validators: ValidatorSet,
+    height: int,
+    time_ms: int,
+    proposer: bytes,
+) -> BlockContext:
+    return BlockContext(
+        state, genesis.chain_id, genesis.params, height, time_ms, proposer, validators
+    )
+
+
+def _header(
+    parent: Header,
+    parent_id: bytes,
+    genesis: Genesis,
+    context: BlockContext,
+    body: Body,
+    outcome: Outcome,
+) -> Header:
+    return Header(
+        protocol_version=parent.protocol_version,
+        chain_id=genesis.chain_id,
+        height=parent.height + 1,
+        time_ms=context.time_ms,
+        parent=parent_id,
+        proposer=context.proposer,
+        validators_hash=parent.next_validators_hash,
+        next_validators_hash=outcome.validators.hash,
+        body_root=body_root(body),
+        state_root=context.state.root(),
+        receipts_root=outcome.receipts_root,
+        gas_used=outcome.gas_used,
+    )
+
+
+def _check_last_commit(
+    parent: Header, parent_id: bytes, voters: ValidatorSet, chain_id: str, commit: Commit | None
+) -> None:
+    if parent.height == 0:
+        if commit is not None:
+            raise InvalidBlock("genesis has no commit")
+    elif commit is None:
+        raise InvalidBlock("the parent's commit is missing")
+    else:
+        verify_commit(commit, chain_id, voters, parent.height, parent_id)

@@ -1,0 +1,265 @@
+"""What happens to jobs without anybody asking: assignment, deadlines, rulings, payment.
+
+Run at the end of every block over the jobs that have not ended, in key order.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from mlchain import crypto
+from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
+from mlchain.consensus.work.rewards import segment_fee, split_fee
+from mlchain.errors import InvalidBlock
+from mlchain.ledger.block import SegmentRef
+from mlchain.vm.context import BlockContext
+from mlchain.vm.families.accounts import burn, credit
+from mlchain.vm.families.data import is_available
+from mlchain.vm.families.jobs import (
+    ACTIVE,
+    JOBS,
+    SEGMENTS,
+    Claim,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+)
+from mlchain.vm.families.members import WORKERS, slash_validator, slash_worker
+from mlchain.vm.families.models import MODELS, Model
+from mlchain.vm.votes import get_beacon
+
+ORDER_DELAY = 2
+"""Blocks between acceptance and the beacon that fixes order and assignment."""
+MAX_DEPTH = 3
+"""Segments of one job that may be at work before the first of them is HARD."""
+MAX_ATTEMPTS = 16
+"""Falls after which a job is given up."""
+
+
+def finality_depth(block: BlockContext) -> int:
+    """Return D: blocks between commit and FINALISE, so that one honest proposer lies between."""
+    return block.validators.faults + 2
+
+
+def finalise(block: BlockContext, ref: SegmentRef) -> None:
+    """Declare a segment HARD: pay for it, and settle the job if it was the last.
+
+    Raises:
+        InvalidBlock: a condition of protocol.md section 8 does not hold.
+    """
+    job = JOBS.get(block.state, ref.job)
+    segment = SEGMENTS.get(block.state, ref.job, ref.index)
+    reason = (
+        "no such segment"
+        if job is None or segment is None
+        else why_not_final(block, job, ref.index, segment)
+    )
+    if reason or job is None or segment is None or segment.commit is None:
+        raise InvalidBlock(f"segment {ref.index} of {ref.job.hex()[:8]} cannot be HARD: {reason}")
+    _pay(block, job, ref.index, segment)
+    SEGMENTS.put(
+        block.state,
+        replace(segment, state=SegmentState.HARD, hard_height=block.height),
+        ref.job,
+        ref.index,
+    )
+    _, count = job.segment_range(ref.index)
+    fee = segment_fee(job.fee, ref.index * job.segment, count, job.chunks)
+    job = replace(job, hard=job.hard + 1, escrow=job.escrow - fee)
+    if segment.commit.trap:
+        _end(block, ref.job, job, JobState.TRAPPED)
+    elif job.hard == job.segments:
+        commit = segment.commit
+        model = Model(
+            job.name, job.submitter, job.plan, job.dataset, commit.end_content, commit.end,
+            commit.correct, commit.total, block.height,
+        )  # fmt: skip
+        MODELS.put(block.state, model, ref.job)
+        _end(block, ref.job, job, JobState.SETTLED)
+    else:
+        JOBS.put(block.state, job, ref.job)
+
+
+def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -> str:
+    """Return the first condition of FINALISE that does not hold, "" if all do."""
+    if segment.state != SegmentState.COMMITTED:
+        return "not committed, or disputed"
+    if job.hard != index:
+        return "the segment before is not HARD"
+    if block.height < segment.commit_height + finality_depth(block):
+        return "too young"
+    weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
+    if weight < block.validators.quorum:
+        return f"attested by weight {weight} of {block.validators.quorum}"
+    return ""
+
+
+def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
+    first, count = job.segment_range(index)
+    fee = segment_fee(job.fee, first, count, job.chunks)
+    verifiers = [a.validator for a in segment.attestations if a.validator in block.validators]
+    share = split_fee(fee, len(verifiers))
+    credit(block.state, segment.worker, share.worker)
+    for key in verifiers:
+        credit(block.state, key, share.verifier)
+    credit(block.state, block.proposer, share.proposer)
+    burn(block.state, share.burned)
+
+
+def advance(block: BlockContext) -> None:
+    """Move every job that has not ended as far as this block allows."""
+    for (job_id,) in [key for key, _ in ACTIVE.items(block.state)]:
+        job = JOBS.get(block.state, job_id)
+        assert job is not None, "an active job exists"
+        waited = block.time_ms - job.submitted_ms
+        if job.state == JobState.SUBMITTED and is_available(
+            block.state, job.dataset, block.validators
+        ):
+            JOBS.put(
+                block.state,
+                replace(job, state=JobState.ACCEPTED, height=block.height),
+                job_id,
+            )
+        elif job.state == JobState.ACCEPTED and block.height >= job.height + ORDER_DELAY:
+            _start(block, job_id, job)
+        elif job.state == JobState.RUNNING:
+            _advance_segments(block, job_id, job)
+        elif waited > block.params.segment_timeout_ms:
+            _end(block, job_id, job, JobState.EXPIRED)
+
+
+def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
+    """Fix data order and the workers' turns from the beacon nobody could know at acceptance."""
+    beacon = get_beacon(block.state)
+    workers = [key[0] for key, record in WORKERS.items(block.state) if not record.jailed_height]
+    if not workers:
+        return
+    workers.sort(key=lambda key: crypto.digest("mlchain/assign", beacon, job_id, key))
+    job = replace(
+        job,
+        state=JobState.RUNNING,
+        height=block.height,
+        order_seed=crypto.digest("mlchain/order", beacon, job_id),
+        workers=tuple(workers),
+    )
+    _assign(block, job_id, job)
+
+
+def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
+    """Give out the next segment; turns go round, those that failed this job come last."""
+    free = [
+        key
+        for key in job.workers
+        if (record := WORKERS.get(block.state, key)) is not None and not record.jailed_height
+    ]
+    willing = [key for key in free if key not in job.excluded] or free
+    if not willing or job.attempts >= MAX_ATTEMPTS:
+        _end(block, job_id, job, JobState.EXPIRED)
+        return
+    index = job.assigned
+    segment = Segment(
+        SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
+        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0,
+    )  # fmt: skip
+    SEGMENTS.put(block.state, segment, job_id, index)
+    JOBS.put(block.state, replace(job, assigned=index + 1), job_id)
+
+
+def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
+    for index in range(job.hard, job.assigned):
+        segment = SEGMENTS.get(block.state, job_id, index)
+        assert segment is not None, "assigned segments exist"
+        if segment.state == SegmentState.DISPUTED:
+            if _rule(block, job_id, job, index, segment):
+                return
+        elif _is_overdue(block, segment):
+            _fall(block, job_id, job, index, segment.state == SegmentState.ASSIGNED)
+            return
+    last = SEGMENTS.get(block.state, job_id, job.assigned - 1)
+    is_open = last is not None and last.commit is not None and not last.commit.trap
+    if is_open and job.assigned < min(job.segments, job.hard + MAX_DEPTH):
+        _assign(block, job_id, job)
+
+
+def _is_overdue(block: BlockContext, segment: Segment) -> bool:
+    """Tell whether the worker missed its deadline, or too few attested in the window."""
+    if segment.state == SegmentState.ASSIGNED:
+        return block.time_ms > segment.deadline_ms
+    weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
+    is_late = block.height > segment.commit_height + block.params.attest_window
+    return is_late and weight < block.validators.quorum
+
+
+def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Segment) -> bool:
+    """Settle a claim if it can be; return whether the segment fell."""
+    claim = segment.claim
+    assert claim is not None, "a disputed segment has a claim"
+    ruling = settle(
+        ((b.validator, b.outcome) for b in claim.ballots),
+        block.validators,
+        block.height >= claim.height + block.params.dispute_window,
+    )
+    if ruling == Ruling.OPEN:
+        return False
+    if ruling == Ruling.REJECTED:
+        _reject(block, job_id, index, segment, claim)
+        return False
+    if ruling == Ruling.UPHELD:
+        slash_worker(
+            block, segment.worker, "forged", block.params.slash_worker, claim.accuser,
+            job_id, index, claim.chunk, is_jailed=True,
+        )  # fmt: skip
+    elif ruling == Ruling.UNAVAILABLE:
+        slash_worker(
+            block, segment.worker, "unavailable", block.params.slash_unavailable, b"",
+            job_id, index, claim.chunk, is_jailed=False,
+        )  # fmt: skip
+    _fall(block, job_id, job, index, is_workers_fault=ruling != Ruling.LAPSED)
+    return True
+
+
+def _reject(block: BlockContext, job_id: bytes, index: int, segment: Segment, claim: Claim) -> None:
+    """The chunk was right: the segment goes on, and a false accusation of fraud costs a slash."""
+    SEGMENTS.put(
+        block.state,
+        replace(
+            segment,
+            state=SegmentState.COMMITTED,
+            claim=None,
+            cleared=(*segment.cleared, claim.chunk),
+        ),
+        job_id,
+        index,
+    )
+    if claim.kind == ClaimKind.FRAUD:
+        slash_validator(
+            block, claim.accuser, "false-accusation", b"", job_id, index, claim.chunk,
+            is_removed=False,
+        )  # fmt: skip
+
+
+def _fall(block: BlockContext, job_id: bytes, job: Job, index: int, is_workers_fault: bool) -> None:
+    """Take a segment back to the boundary before it; what was built on it falls too, unpunished."""
+    segment = SEGMENTS.get(block.state, job_id, index)
+    assert segment is not None
+    for later in range(index, job.assigned):
+        SEGMENTS.delete(block.state, job_id, later)
+    excluded = job.excluded
+    if is_workers_fault and segment.worker not in excluded:
+        excluded = (*excluded, segment.worker)
+    job = replace(job, assigned=index, attempts=job.attempts + 1, excluded=excluded)
+    _assign(block, job_id, job)
+
+
+def _end(block: BlockContext, job_id: bytes, job: Job, state: JobState) -> None:
+    """Close a job; what is left of the fee goes back to the submitter."""
+    credit(block.state, job.submitter, job.escrow)
+    for index in range(job.hard, job.assigned):
+        SEGMENTS.delete(block.state, job_id, index)
+    JOBS.put(
+        block.state,
+        replace(job, state=state, height=block.height, escrow=0, assigned=job.hard),
+        job_id,
+    )
+    ACTIVE.delete(block.state, job_id)

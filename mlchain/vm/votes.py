@@ -1,0 +1,147 @@
+"""What precommit extensions do to the state, once the next block carries them.
+
+A part of an extension that does not fit is ignored, never fatal: whoever builds the next block
+cannot choose what others wrote.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from mlchain import crypto
+from mlchain.codec import Hash, Record
+from mlchain.consensus.work.attestation import Attestation, Extension, Verdict, decode_extension
+from mlchain.consensus.work.commitment import commit_id
+from mlchain.consensus.work.tickets import check_reveal
+from mlchain.errors import CodecError
+from mlchain.ledger.commit import Commit
+from mlchain.ledger.state import State, Table
+from mlchain.vm.context import BlockContext
+from mlchain.vm.families.data import add_holder
+from mlchain.vm.families.jobs import SEGMENTS, Attested, Ballot, Segment, SegmentState
+from mlchain.vm.families.members import VALIDATORS, replace_validator
+
+
+class Beacon(Record, frozen=True):
+    """Public randomness: changes with every element shown, known to nobody before."""
+
+    value: Hash
+
+
+NO_BEACON = bytes(32)
+
+BEACON = Table(b"beacon/", Beacon)
+
+
+def get_beacon(state: State) -> bytes:
+    """Return the beacon after the last block."""
+    record = BEACON.get(state)
+    return record.value if record else bytes(32)
+
+
+def is_valid_extension(
+    state: State, height: int, validator: bytes, data: bytes, ticket_heights: int
+) -> bool:
+    """Tell whether a precommit of `height` may carry `data`: well-formed, right beacon element."""
+    record = VALIDATORS.get(state, validator)
+    try:
+        extension = decode_extension(data)
+    except CodecError:
+        return False
+    if record is None:
+        return False
+    if height > ticket_heights:  # the chain is used up; the ledger goes on without its randomness
+        return extension.beacon == NO_BEACON
+    return check_reveal(record.beacon, extension.beacon, height, ticket_heights) is not None
+
+
+def process_last_commit(block: BlockContext, commit: Commit) -> None:
+    """Apply the extensions of the parent's precommits, in key order."""
+    shown = []
+    for signature in commit.signatures:
+        try:
+            extension = decode_extension(signature.extension)
+        except CodecError:
+            continue
+        if _process_beacon(block, signature.validator, extension, commit.height):
+            shown.append(signature.validator + extension.beacon)
+        _process_extension(block, signature.validator, extension, commit.height)
+    if shown:
+        value = crypto.digest("mlchain/beacon", get_beacon(block.state), *shown)
+        BEACON.put(block.state, Beacon(value))
+
+
+def _process_beacon(
+    block: BlockContext, validator: bytes, extension: Extension, height: int
+) -> bool:
+    record = VALIDATORS.get(block.state, validator)
+    if record is None or height <= record.beacon.height:
+        return False
+    reveal = check_reveal(record.beacon, extension.beacon, height, block.params.ticket_heights)
+    if reveal is None:
+        return False
+    replace_validator(block.state, validator, beacon=reveal)
+    return True
+
+
+def _process_extension(
+    block: BlockContext, validator: bytes, extension: Extension, height: int
+) -> None:
+    for content in extension.available:
+        add_holder(block.state, content, validator)
+    for attestation in extension.attestations:
+        _process_attestation(block, validator, attestation, height)
+    for verdict in extension.verdicts:
+        _process_verdict(block, validator, verdict)
+
+
+def _process_attestation(
+    block: BlockContext, validator: bytes, attestation: Attestation, height: int
+) -> None:
+    """Count an attestation that came in time, is not on one's own work, and shows its ticket."""
+    segment = SEGMENTS.get(block.state, attestation.job, attestation.segment)
+    record = VALIDATORS.get(block.state, validator)
+    if segment is None or record is None or not _is_at_work(segment, attestation.commit):
+        return
+    first, last = segment.commit_height + 1, segment.commit_height + block.params.attest_window
+    known = [a.validator for a in segment.attestations]
+    if validator == segment.worker or validator in known or not first <= height <= last:
+        return
+    reveal = check_reveal(
+        record.tickets, attestation.ticket, segment.commit_height, block.params.ticket_heights
+    )
+    if reveal is None:
+        return
+    replace_validator(block.state, validator, tickets=reveal)
+    attested = Attested(validator, attestation.ticket, attestation.result_root)
+    SEGMENTS.put(
+        block.state,
+        replace(segment, attestations=(*segment.attestations, attested)),
+        attestation.job,
+        attestation.segment,
+    )
+
+
+def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) -> None:
+    segment = SEGMENTS.get(block.state, verdict.job, verdict.segment)
+    if segment is None or segment.claim is None or not _is_at_work(segment, verdict.commit):
+        return
+    claim = segment.claim
+    if (
+        validator == segment.worker
+        or claim.chunk != verdict.chunk
+        or validator in [b.validator for b in claim.ballots]
+    ):
+        return
+    claim = replace(claim, ballots=(*claim.ballots, Ballot(validator, verdict.outcome)))
+    SEGMENTS.put(
+        block.state,
+        replace(segment, claim=claim),
+        verdict.job,
+        verdict.segment,
+    )
+
+
+def _is_at_work(segment: Segment, commit: bytes) -> bool:
+    is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
+    return is_open and segment.commit is not None and commit_id(segment.commit) == commit
