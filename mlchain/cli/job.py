@@ -1,0 +1,138 @@
+"""`mlchain job`: show jobs and fetch their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlchain.cli import options
+from mlchain.cli.command import Group
+from mlchain.cli.output import Output
+
+STATES = ("submitted", "accepted", "running", "settled", "trapped", "expired")
+
+
+@click.group("job", cls=Group, examples=("mlchain job list", "mlchain job show 7f3a"))
+def command() -> None:
+    """Show jobs and fetch their results.
+
+    A job is named by its id or by any beginning of it that no other job shares.
+    """
+
+
+@command.command("list", examples=("mlchain job list --state running",))
+@options.url
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.pass_obj
+def list_jobs(out: Output, url: str, state: str | None, limit: int) -> None:
+    """List the newest jobs."""
+    from mlchain.cli.text import table
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        jobs = client.jobs(state or "", limit)
+    rows = []
+    for job in jobs:
+        progress = job.get("progress") or {}
+        done = f"{progress.get('done_chunks', 0)}/{progress.get('total_chunks', 0)}"
+        rows.append((job["id"][:12], job.get("name", ""), job["state"], job["tier"], done))
+    lines = table(("job", "name", "state", "tier", "slices"), rows) if rows else ["no jobs"]
+    out.result("jobs", {"jobs": jobs}, lines)
+
+
+@command.command("show", examples=("mlchain job show 7f3a", "mlchain job show 7f3a --follow"))
+@click.argument("job_id", metavar="JOB")
+@options.url
+@click.option("--follow", is_flag=True, help="Stay until the job is final.")
+@options.wait_option(120)
+@click.pass_obj
+def show(out: Output, job_id: str, url: str, follow: bool, timeout_s: float) -> None:
+    """Show where a job stands: its segments, who re-ran them, who was found cheating."""
+    from mlchain.cli.text import credits, fault_lines, progress_line, table
+    from mlchain.cli.watch import result_lines, watch_job
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        job = watch_job(client, job_id, out, timeout_s) if follow else client.job(job_id)
+    lines = [
+        f"job {job['id']}  {job.get('name', '')}",
+        f"  {job['state']}, tier {job['tier']}, fee {credits(job['fee'])}, {job['steps']} steps",
+        progress_line(job),
+        "",
+    ]
+    rows = [
+        (
+            str(segment["index"] + 1),
+            segment["state"],
+            segment.get("worker") or "",
+            str(len(segment.get("slices") or {})),
+            f"{segment.get('chunks_rerun') or 0} of {segment['chunks']}",
+        )
+        for segment in job.get("segments", [])
+    ]
+    lines += ["  " + row for row in table(("segment", "state", "worker", "checked by", "re-run"), rows)]
+    lines += ["", *fault_lines(job)] if job.get("faults") else []
+    lines += ["", *result_lines(job)] if job["state"] == "settled" else []
+    out.result("job", job, lines)
+
+
+@command.command("result", examples=("mlchain job result 7f3a -o iris.model",))
+@click.argument("job_id", metavar="JOB")
+@options.url
+@click.option(
+    "-o",
+    "--output",
+    "model_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the model goes; by default JOB.model.",
+)
+@click.option(
+    "--receipt",
+    "receipt_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the receipt goes; by default JOB.receipt.",
+)
+@click.pass_obj
+def result(
+    out: Output, job_id: str, url: str, model_path: Path | None, receipt_path: Path | None
+) -> None:
+    """Fetch a settled job's model, score and receipt."""
+    from mlchain.cli.text import dim
+    from mlchain.cli.watch import result_lines
+    from mlchain.client.client import Client
+    from mlchain.errors import NotFound
+
+    with Client(url) as client:
+        job = client.job(job_id)
+        if job["state"] != "settled":
+            raise NotFound(
+                f"job {job['id'][:8]} has no result: it is {job['state']}",
+                f"mlchain job show {job['id'][:8]} --follow",
+            )
+        model_path = model_path or Path(f"{job['id'][:8]}.model")
+        receipt_path = receipt_path or Path(f"{job['id'][:8]}.receipt")
+        save(model_path, client.model(job["id"]))
+        save(receipt_path, client.receipt(job["id"]))
+    files = {"model_file": str(model_path), "receipt_file": str(receipt_path)}
+    lines = [
+        *result_lines(job),
+        f"  saved       {model_path}",
+        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path}"),
+    ]
+    out.result("result", {**job, **files}, lines)
+
+
+def save(path: Path, data: bytes) -> None:
+    """Write a file the user asked for.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from mlchain.errors import ConfigError
+
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name another file with -o") from error

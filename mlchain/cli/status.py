@@ -1,0 +1,47 @@
+"""`mlchain status`: what a node knows."""
+
+from __future__ import annotations
+
+import click
+
+from mlchain.cli import options
+from mlchain.cli.command import Command
+from mlchain.cli.output import Output
+
+
+@click.command(
+    "status", cls=Command, examples=("mlchain status", "mlchain status --json --url http://host:8645")
+)
+@options.url
+@click.pass_obj
+def command(out: Output, url: str) -> None:
+    """Show what a node knows: head, peers, validators, mempool.
+
+    Exits with 4 when no node answers.
+    """
+    from mlchain.cli.text import bad, good, short, table, time_text
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        status = client.status()
+    role = ", ".join(status.get("roles") or [status.get("role", "")])
+    lines = [
+        f"{status['name']}  {role}  chain {status['chain_id']}  genesis {short(status['genesis'])}",
+        f"  head     #{status['height']}  {short(status['block_id'])}"
+        f"  {time_text(status['time_ms'])}" + ("  syncing" if status.get("syncing") else ""),
+        f"  mempool  {_mempool_text(status.get('mempool'))}",
+        "",
+    ]
+    peers = status.get("peers", [])
+    rows = [
+        (peer["name"], "connected" if peer["connected"] else "not connected") for peer in peers
+    ]
+    lines += ["  " + line for line in table(("peer", "link"), rows)]
+    missing = [peer["name"] for peer in peers if not peer["connected"]]
+    lines.append(bad("missing " + ", ".join(missing)) if missing else good("all peers connected"))
+    out.result("status", status, lines)
+
+
+def _mempool_text(mempool: object) -> str:
+    count = mempool.get("transactions", mempool.get("count", 0)) if isinstance(mempool, dict) else mempool
+    return f"{count or 0} transactions"

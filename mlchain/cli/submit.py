@@ -1,0 +1,131 @@
+"""`mlchain submit-job`: from a TOML file to a verified model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlchain.cli import options
+from mlchain.cli.command import Command
+from mlchain.cli.output import Output
+
+if TYPE_CHECKING:
+    from mlchain.client.client import Client
+    from mlchain.client.jobfile import JobFile
+    from mlchain.crypto import SecretKeyPLAN_GAS_PER_BYTE = 20
+"""Gas we allow for checking each byte of a plan, twice what it costs."""
+
+
+@click.command(
+    "submit-job",
+    cls=Command,
+    examples=(
+        "mlchain submit-job examples/iris.toml --follow",
+        "mlchain submit-job heart.toml --key alice --json",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@options.url
+@click.option("--key", "key_name", help="Key that signs and pays: a name, or a key file.")
+@options.keys_dir
+@options.password_file
+@click.option("--follow", is_flag=True, help="Stay until the job is final, and show the proof.")
+@click.option(
+    "--receipt",
+    "receipt_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the receipt goes with --follow; by default JOB.receipt.",
+)
+@options.wait_option(120)
+@click.pass_obj
+def command(
+    out: Output,
+    file: Path,
+    url: str,
+    key_name: str | None,
+    keys_dir: Path,
+    password_file: Path | None,
+    follow: bool,
+    receipt_path: Path | None,
+    timeout_s: float,
+) -> None:
+    """Sign a training job, send it, and watch it being verified.
+
+    FILE is a TOML job file; examples/iris.toml explains its keys.
+    """
+    from mlchain.cli.signing import load_signer
+    from mlchain.client.client import Client
+    from mlchain.client.jobfile import load_job_file
+
+    job_file = load_job_file(file)
+    with Client(url) as client:
+        chain_id = str(client.status()["chain_id"])
+        name, key = load_signer(chain_id, key_name, keys_dir, password_file)
+        identity = submit(client, job_file, key, name, out, timeout_s)
+        if follow:
+            finish(client, identity, out, timeout_s, receipt_path)
+        else:
+            text = [identity, f"  mlchain job show {identity[:8]} --follow"]
+            out.result("submitted", {"id": identity, "chain_id": chain_id}, text)
+
+
+def submit(
+    client: Client, job_file: JobFile, key: SecretKey, name: str, out: Output, timeout_s: float
+) -> str:
+    """Upload the data, sign and send the job, wait until a block holds it; return the job's id."""
+    from mlchain.cli.text import credits, good, short
+    from mlchain.client.client import EXECUTION_GAS
+    from mlchain.client.training import prepare
+    from mlchain.ledger.unixfs import parse_cid
+    from mlchain.vm.families.data import RegisterData
+    from mlchain.vm.families.jobs import SubmitJob
+
+    job = prepare(job_file)
+    cid = client.put_data(job.dataset)
+    out.note(
+        good(
+            f"data      {job_file.source}  {short(cid)}  {len(job.dataset) / 1000:.1f} kB, "
+            f"{job.train_rows} rows to train, {job.test_rows} to test"
+        )
+    )
+    content = parse_cid(cid)
+    register = RegisterData(content, len(job.dataset), job.train_rows + job.test_rows, job.features)
+    request = SubmitJob(
+        job_file.name, job.plan, content, job.train_rows, job.test_rows,
+        job.steps, job_file.chunk, job.segment, job_file.tier, job_file.fee,
+    )  # fmt: skip
+    nonce = int(client.account(key.public.hex())["nonce"])
+    client.send(register, key, nonce=nonce)
+    identity = client.send(
+        request, key, gas=EXECUTION_GAS + PLAN_GAS_PER_BYTE * len(job.plan), nonce=nonce + 1
+    )
+    out.note(good(f"signed    job {identity[:8]} by {name}, fee {credits(job_file.fee)}"))
+    started = time.monotonic()
+    found = client.wait(identity, timeout_s, out.live)
+    out.note(
+        good(f"included  block #{found['height']} after {time.monotonic() - started:.1f} s")
+    )
+    return identity
+
+
+def finish(
+    client: Client, identity: str, out: Output, patience_s: float, receipt_path: Path | None
+) -> dict[str, Any]:
+    """Follow the job to its end, save its receipt, and print what was verified; return the job."""
+    from mlchain.cli.job import save
+    from mlchain.cli.text import dim
+    from mlchain.cli.watch import result_lines, watch_job
+
+    job = watch_job(client, identity, out, patience_s)
+    receipt_path = receipt_path or Path(f"{identity[:8]}.receipt")
+    save(receipt_path, client.receipt(identity))
+    lines = [
+        *result_lines(job),
+        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path}"),
+        f"  watch       {client.url}/job/{identity[:8]}",
+    ]
+    out.result("job", {**job, "receipt_file": str(receipt_path)}, lines)
+    return job

@@ -1,0 +1,130 @@
+"""Small pieces of text that several commands print the same way."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from mlchain.client.progress import describe_job
+
+BAR_WIDTH = 24
+
+
+def good(text: str) -> str:
+    """Return `✓ text`, green."""
+    return click.style("✓", fg="green") + " " + text
+
+
+def bad(text: str) -> str:
+    """Return `✗ text`, red."""
+    return click.style("✗", fg="red") + " " + text
+
+
+def notice(text: str) -> str:
+    """Return `! text`, yellow."""
+    return click.style("!", fg="yellow") + " " + text
+
+
+def dim(text: str) -> str:
+    """Return `text` as the less important part of a line."""
+    return click.style(text, dim=True)
+
+
+def short(identity: str) -> str:
+    """Return the beginning and end of a long id, as `bafybeid…ogvu`."""
+    return identity if len(identity) <= 16 else f"{identity[:8]}…{identity[-4:]}"
+
+
+def credits(amount: int | str) -> str:
+    """Return micro-credits with thin thousands, as `1 000 000`."""
+    return f"{int(amount):,}".replace(",", " ")
+
+
+def time_text(time_ms: int) -> str:
+    """Return a moment as RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.datetime.fromtimestamp(int(time_ms) / 1000, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def bar(done: int, total: int) -> str:
+    """Return a progress bar with its numbers."""
+    filled = BAR_WIDTH * done // total if total else 0
+    return "━" * filled + "╌" * (BAR_WIDTH - filled) + f" {done}/{total}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return aligned lines; columns whose body is all digits stand to the right."""
+    body = [tuple(str(cell) for cell in row) for row in rows]
+    lines = [tuple(header), *body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    right = [
+        bool(body) and all(row[i].replace(" ", "").isdigit() or row[i] == "" for row in body)
+        for i in range(len(header))
+    ]
+    return [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def progress_line(job: Mapping[str, Any]) -> str:
+    """Return one line on how far a job is and what it waits for."""
+    progress = job.get("progress") or {}
+    done, total = int(progress.get("done_chunks", 0)), int(progress.get("total_chunks", 0))
+    return f"  {bar(done, total)}  {describe_job(job)}"
+
+
+def accuracy_text(metrics: Mapping[str, Any] | None) -> str:
+    """Return `accuracy 0.9722  (350 of 360 test rows)`, from whole numbers only."""
+    if not metrics or not int(metrics.get("total", 0)):
+        return "accuracy not measured"
+    correct, total = int(metrics["correct"]), int(metrics["total"])
+    return f"accuracy {correct / total:.4f}  ({correct} of {total} test rows)"
+
+
+def verified_lines(job: Mapping[str, Any]) -> list[str]:
+    """Return what was checked of a settled job, by whom, and what could have slipped through.
+
+    Never "verified" alone: a sample is a sample, so the lines say k of N and the probability that
+    a forger of a named fraction would have been missed.
+    """
+    verified = job["verified"]
+    rerun, chunks = int(verified["rerun"]), int(verified["chunks"])
+    lines = [
+        good(
+            f"verified  {len(verified['by'])} of {verified['of']} validators "
+            f"re-ran {rerun} of {chunks} slices: every byte equal"
+        )
+    ]
+    if rerun < chunks:
+        for fraction, key in (("1 in 10", "miss_1_in_10"), ("1 in 100", "miss_1_in_100")):
+            lines.append(
+                f"            had {fraction} slices been forged, "
+                f"the sample would have missed it with p = {verified[key]}"
+            )
+    return lines
+
+
+def fault_lines(job: Mapping[str, Any]) -> list[str]:
+    """Return who was found cheating in a job, what it cost them, and who took over."""
+    lines = []
+    segments = {segment["index"]: segment for segment in job.get("segments", [])}
+    for fault in job.get("faults", []):
+        number = int(fault["segment"]) + 1
+        chunk = "" if fault.get("chunk") is None else f", slice {fault['chunk']}"
+        lines.append(
+            bad(
+                f"{fault['worker']}  {fault['kind']} in segment {number}{chunk}: "
+                f"slashed {credits(fault['slashed'])} at block #{fault['height']}"
+            )
+        )
+        now = segments.get(fault["segment"], {}).get("worker")
+        if now and now != fault["worker"]:
+            lines.append(f"  segment {number} was given to {now}")
+    return lines

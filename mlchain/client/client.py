@@ -1,0 +1,300 @@
+"""A client of one node's HTTP API: reads, signed transactions, and waits that say what they wait for.
+
+The node is trusted with little: transactions are signed on this side, content is compared with its
+id, and a receipt carries its own proof.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from mlchain import codec
+from mlchain.client.progress import FINAL_STATES, describe_chain, describe_job
+from mlchain.crypto import SecretKey
+from mlchain.errors import (
+    CodecError,
+    NotFound,
+    Rejected,
+    Timeout,
+    Unreachable,
+    VerificationFailed,
+)
+from mlchain.ledger import unixfs
+from mlchain.ledger.transaction import TransactionBody, sign_transaction
+from mlchain.vm.context import Payload
+from mlchain.vm.gas import intrinsic_gas
+
+DEFAULT_URL = "http://127.0.0.1:8645"
+MAX_ANSWER_BYTES = 1 << 30
+"""No answer is read beyond this: models and datasets are the largest."""
+
+ENVELOPE_BYTES = 512
+"""Most bytes that the body around a payload, and its signature, add to a transaction."""
+EXECUTION_GAS = 200_000
+"""Gas most requests stay far below; what is not used is not charged."""
+
+Json = dict[str, Any]
+Notify = Callable[[str], None]
+
+
+class Client:
+    """One node, over HTTP. Close it, or use it as a context manager.
+
+    `timeout_s` bounds one request, `poll_s` is the pause between two questions while waiting.
+
+    Every method raises `Unreachable` when nobody answers, `NotFound`, or `Rejected` with the
+    node's own words.
+    """
+
+    def __init__(
+        self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0, poll_s: float = 0.3
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.poll_s = poll_s
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise Unreachable(f"not a URL: {url}", f"as in {DEFAULT_URL}") from error
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Reading
+
+    def status(self) -> Json:
+        """Return what the node knows: chain id, head, peers, validators, mempool."""
+        return self._json("/v1/status")
+
+    def account(self, account: str) -> Json:
+        """Return `balance` (micro-credits) and `nonce` of an address or hex key."""
+        return self._json(f"/v1/accounts/{account}")
+
+    def transaction(self, identity: str) -> Json:
+        """Return the state of a transaction: pending, included (with its code) or unknown."""
+        return self._json(f"/v1/txs/{identity}")
+
+    def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
+        """Return the newest jobs, all or those in one state."""
+        query: dict[str, str | int] = {"limit": limit} | ({"state": state} if state else {})
+        return _rows(self._json("/v1/jobs", query), "jobs")
+
+    def job(self, identity: str) -> Json:
+        """Return one job by its id or a unique beginning of it."""
+        return self._json(f"/v1/jobs/{identity}")
+
+    def receipt(self, identity: str) -> bytes:
+        """Return the receipt of a settled job: everything needed to check it offline."""
+        return self._request("GET", f"/v1/jobs/{identity}/receipt")
+
+    def model(self, identity: str) -> bytes:
+        """Return the trained model of a settled job."""
+        return self._request("GET", f"/v1/jobs/{identity}/model")
+
+    def data(self, content_id: str) -> bytes:
+        """Return content by its id, compared with it.
+
+        Raises:
+            VerificationFailed: the node sent other bytes.
+        """
+        data = self._request("GET", f"/v1/data/{content_id}")
+        if unixfs.cid_of(data) != unixfs.parse_cid(content_id):
+            raise VerificationFailed(f"{self.url} sent other bytes than {content_id} names")
+        return data
+
+    def validators(self) -> list[Json]:
+        """Return the members that vote."""
+        return _rows(self._json("/v1/validators"), "validators")
+
+    def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:
+        """Return blocks, newest first, below height `before`."""
+        query = {"limit": limit} | ({} if before is None else {"before": before})
+        return _rows(self._json("/v1/blocks", query), "blocks")
+
+    def block(self, height: int) -> Json:
+        """Return one block."""
+        return self._json(f"/v1/blocks/{height}")
+
+    def genesis(self) -> str:
+        """Return the text of the chain's genesis file."""
+        return self._request("GET", "/v1/genesis").decode("utf-8", "replace")
+
+    # Writing
+
+    def put_data(self, data: bytes) -> str:
+        """Store content at the node and return its id, which is computed here.
+
+        Raises:
+            VerificationFailed: the node computes another one.
+        """
+        ours = unixfs.cid_text(unixfs.cid_of(data))
+        theirs = self._json("/v1/data", method="POST", body=data)["cid"]
+        if theirs != ours:
+            raise VerificationFailed(f"the node names the data {theirs}, its bytes are {ours}")
+        return ours
+
+    def post_transaction(self, data: bytes) -> str:
+        """Hand in an encoded transaction and return its id.
+
+        Raises:
+            Rejected: it can never be included as it is.
+        """
+        return str(self._json("/v1/txs", method="POST", body=data)["id"])
+
+    def send(
+        self,
+        payload: Payload,
+        key: SecretKey,
+        *,
+        gas: int = EXECUTION_GAS,
+        gas_price: int = 1,
+        nonce: int | None = None,
+    ) -> str:
+        """Sign `payload`, hand it in, and return the transaction's id.
+
+        `gas` is what its execution may use beyond the cost of its bytes; the rest is not charged.
+        Without `nonce` the account's next one is asked for: wait for one transaction before the
+        next, or count on.
+        """
+        data = codec.encode(payload)
+        if nonce is None:
+            nonce = int(self.account(key.public.hex())["nonce"])
+        body = TransactionBody(
+            chain_id=str(self.status()["chain_id"]),
+            sender=key.public,
+            nonce=nonce,
+            gas_limit=intrinsic_gas(len(data) + ENVELOPE_BYTES) + gas,
+            gas_price=gas_price,
+            kind=payload.KIND,
+            payload=data,
+        )
+        return self.post_transaction(codec.encode(sign_transaction(body, key)))
+
+    # Waiting
+
+    def wait(self, identity: str, timeout_s: float = 30.0, notify: Notify | None = None) -> Json:
+        """Return the transaction once a block includes it.
+
+        Raises:
+            Rejected: included, but it failed; says why.
+            Timeout: not included in time; it may be later.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.transaction(identity)
+            if found["state"] == "included":
+                if found.get("code") != "ok":
+                    raise Rejected(str(found.get("message") or f"code {found.get('code')}"))
+                return found
+            waiting = f"transaction {identity[:8]} to be in a block: {describe_chain(self.status())}"
+            if time.monotonic() >= deadline:
+                raise Timeout(f"waited {timeout_s:g} s for {waiting}", "mlchain status")
+            if notify is not None:
+                notify(f"waiting for {waiting}")
+            time.sleep(self.poll_s)
+
+    def follow(
+        self, identity: str, patience_s: float = 120.0, notify: Notify | None = None
+    ) -> Iterator[Json]:
+        """Yield the job at first and after each change, until it is final.
+
+        Final are settled, trapped and expired; the caller reads `state`.
+
+        Raises:
+            Timeout: nothing changed for `patience_s`; the job goes on without us.
+        """
+        last: Json | None = None
+        deadline = time.monotonic() + patience_s
+        while True:
+            job = self.job(identity)
+            if job != last:
+                yield job
+                last, deadline = job, time.monotonic() + patience_s
+            if job["state"] in FINAL_STATES:
+                return
+            if time.monotonic() >= deadline:
+                raise Timeout(
+                    f"job {identity[:8]}: nothing new for {patience_s:g} s, "
+                    f"{describe_job(job)}; {describe_chain(self.status())}",
+                    f"the job goes on: mlchain job show {identity[:8]}",
+                )
+            if notify is not None:
+                notify(describe_job(job))
+            time.sleep(self.poll_s)
+
+    # One request
+
+    def _json(
+        self, path: str, query: Any = None, *, method: str = "GET", body: bytes | None = None
+    ) -> Any:
+        data = self._request(method, path, query, body)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise CodecError(
+                f"{self.url}{path} answered something that is not JSON", "is this an mlchain node?"
+            ) from error
+
+    def _request(
+        self, method: str, path: str, query: Any = None, body: bytes | None = None
+    ) -> bytes:
+        headers = {"content-type": "application/octet-stream"} if body is not None else {}
+        try:
+            with self._http.stream(
+                method, path, params=query, content=body, headers=headers
+            ) as answer:
+                data = bytearray()
+                for piece in answer.iter_bytes():
+                    data += piece
+                    if len(data) > MAX_ANSWER_BYTES:
+                        raise CodecError(f"{self.url}{path}: more than {MAX_ANSWER_BYTES} bytes")
+        except httpx.TimeoutException as error:
+            raise Unreachable(
+                f"the node at {self.url} does not answer in time", "mlchain status"
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(
+                f"no node answers at {self.url}: {error}", "mlchain testnet up, or give --url"
+            ) from error
+        if answer.status_code >= 300:
+            raise _problem(answer.status_code, bytes(data), f"{self.url}{path}")
+        return bytes(data)
+
+
+def _problem(status: int, data: bytes, where: str) -> Exception:
+    """Return the error that an answer of status >= 300 stands for (RFC 9457 problem details)."""
+    try:
+        problem = json.loads(data)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    message = str(problem.get("detail") or problem.get("title") or f"{where}: HTTP {status}")
+    hint = str(problem.get("hint") or "")
+    if status == 404:
+        return NotFound(message, hint)
+    if status == 429 or status >= 500:
+        return Unreachable(message, hint)
+    return Rejected(message, hint)
+
+
+def _rows(answer: Any, name: str) -> list[Json]:
+    """Return the rows of a list answer, bare or under its name beside a cursor."""
+    return list(answer[name] if isinstance(answer, dict) else answer)

@@ -1,0 +1,268 @@
+"""Job files: a training job as people write it, in TOML.
+
+    [job]
+    name = "digits"             # 1 to 64 characters
+    tier = "audited"            # "audited": a secret sample is re-run; "replicated": everything is
+    fee  = 2_000_000            # micro-credits, held until each segment is final
+
+    [data]
+    source        = "sklearn:digits"    # or a .csv or .npz file, relative to this file
+    target        = "species"           # CSV: the column to predict, by default the last
+    test_fraction = 0.2                 # of the shuffled rows, kept for the final score
+
+    [model]
+    kind   = "mlp"              # linear, softmax, mlp
+    hidden = [64]               # mlp only: widths of its hidden layers
+
+    [training]
+    optimiser = "adam"          # sgd, momentum, adam
+    rate      = 0.002
+    batch     = 32
+    steps     = 4000            # or epochs = 90
+    chunk     = 4               # steps between two committed states: what a validator re-runs
+    segments  = 4               # parts paid and assigned one by one
+
+A mistake is answered with the file, the line, what stands there and what may stand there.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from mlchain.errors import ConfigError
+
+MAX_JOB_FILE_BYTES = 64 << 10
+MODELS = ("linear", "softmax", "mlp")
+OPTIMISERS = ("sgd", "momentum", "adam")
+TIERS = ("audited", "replicated")
+
+
+class JobFileError(ConfigError):
+    """A job file that cannot be used. `at` says where: pairs (file, path) and (line, number)."""
+
+    def __init__(self, message: str, file: Path, line: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint)
+        where: list[tuple[str, str | int]] = [("file", str(file))]
+        self.at = (*where, ("line", line)) if line else tuple(where)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A checked job file. Of `steps` and `epochs` exactly one is not 0; `fee` in micro-credits."""
+
+    path: Path
+    name: str
+    tier: str
+    fee: int
+    source: str
+    target: str
+    test_fraction: Decimal
+    model: str
+    hidden: tuple[int, ...]
+    optimiser: str
+    rate: Decimal
+    momentum: Decimal
+    batch: int
+    steps: int
+    epochs: int
+    chunk: int
+    segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One key: what may stand there in words, the test for it, and the value when left out."""
+
+    allowed: str
+    parse: Callable[[Any], Any]
+    default: Any = None
+
+
+def _integer(low: int, high: int, default: int | None = None) -> _Field:
+    def parse(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return _Field(f"a whole number, {low} to {high}", parse, default)
+
+
+def _number(low: str, high: str, default: str | None = None) -> _Field:
+    def parse(value: Any) -> Decimal:
+        if type(value) not in (int, Decimal) or not Decimal(low) <= value <= Decimal(high):
+            raise ValueError
+        return Decimal(value)
+
+    return _Field(f"a number, {low} to {high}", parse, None if default is None else Decimal(default))
+
+
+def _choice(options: tuple[str, ...], default: str | None = None) -> _Field:
+    def parse(value: Any) -> str:
+        if value not in options:
+            raise ValueError
+        return str(value)
+
+    return _Field("one of " + ", ".join(f'"{o}"' for o in options), parse, default)
+
+
+def _text(most: int, default: str | None = None) -> _Field:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
+            raise ValueError
+        return value
+
+    return _Field(f"a text of 1 to {most} characters", parse, default)
+
+
+def _widths() -> _Field:
+    def parse(value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list) or not 1 <= len(value) <= 4:
+            raise ValueError
+        if any(type(width) is not int or not 1 <= width <= 4096 for width in value):
+            raise ValueError
+        return tuple(value)
+
+    return _Field("a list of 1 to 4 whole numbers, each 1 to 4096", parse, ())
+
+
+FIELDS: dict[str, dict[str, _Field]] = {
+    "job": {
+        "name": _text(64),
+        "tier": _choice(TIERS, "audited"),
+        "fee": _integer(1, 10**15),
+    },
+    "data": {
+        "source": _text(4096),
+        "target": _text(256, ""),
+        "test_fraction": _number("0.01", "0.9", "0.2"),
+    },
+    "model": {
+        "kind": _choice(MODELS),
+        "hidden": _widths(),
+    },
+    "training": {
+        "optimiser": _choice(OPTIMISERS, "adam"),
+        "rate": _number("0.000001", "10"),
+        "momentum": _number("0", "0.999", "0.9"),
+        "batch": _integer(1, 4096),
+        "steps": _integer(1, 10_000_000, 0),
+        "epochs": _integer(1, 10_000, 0),
+        "chunk": _integer(1, 100_000),
+        "segments": _integer(1, 1000, 1),
+    },
+}
+"""Every key a job file may hold, by table."""
+
+
+def load_job_file(path: Path) -> JobFile:
+    """Read and check a job file.
+
+    Raises:
+        JobFileError: missing, not TOML, or a value that may not stand where it stands.
+    """
+    try:
+        if path.stat().st_size > MAX_JOB_FILE_BYTES:
+            raise JobFileError(f"{path}: larger than {MAX_JOB_FILE_BYTES} bytes", path)
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise JobFileError(
+            f"{path}: {error.strerror}", path, hint="examples/iris.toml shows what a job is"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise JobFileError(f"{path}: not UTF-8 text", path) from error
+    return parse_job_file(text, path)
+
+
+def parse_job_file(text: str, path: Path) -> JobFile:
+    """Check the text of a job file; `path` names it in errors and is where its data is looked for.
+
+    Raises:
+        JobFileError: see `load_job_file`.
+    """
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise JobFileError(f"{path}: not TOML: {error}", path) from error
+    reader = _Reader(text, path, document)
+    values = reader.read_all()
+    reader.check_together(values)
+    return JobFile(path=path, model=values.pop("kind"), **values)
+
+
+class _Reader:
+    """The document beside its text, so that every complaint can name a line."""
+
+    def __init__(self, text: str, path: Path, document: dict[str, Any]) -> None:
+        self.lines = text.splitlines()
+        self.path = path
+        self.document = document
+
+    def read_all(self) -> dict[str, Any]:
+        """Return every field's value by key (the keys of all tables are distinct)."""
+        for name, table in self.document.items():
+            if name not in FIELDS:
+                self.refuse("", name, "tables: " + ", ".join(FIELDS))
+            if not isinstance(table, dict):
+                self.refuse("", name, f"[{name}] must be a table")
+            for key in table:
+                if key not in FIELDS[name]:
+                    self.refuse(name, key, f"keys of [{name}]: " + ", ".join(FIELDS[name]))
+        values: dict[str, Any] = {}
+        for name, fields in FIELDS.items():
+            table = self.document.get(name, {})
+            for key, field in fields.items():
+                if key in table:
+                    try:
+                        values[key] = field.parse(table[key])
+                    except (ValueError, ArithmeticError):
+                        self.refuse(name, key, f"{key} must be {field.allowed}")
+                elif field.default is None:
+                    self.refuse(name, key, f"{key} must be {field.allowed}")
+                else:
+                    values[key] = field.default
+        return values
+
+    def check_together(self, values: dict[str, Any]) -> None:
+        """Check the rules that join two keys."""
+        if values["kind"] == "mlp" and not values["hidden"]:
+            self.refuse("model", "hidden", "an mlp needs hidden, as in hidden = [64]")
+        if values["kind"] != "mlp" and values["hidden"]:
+            self.refuse("model", "hidden", "only an mlp has hidden layers")
+        if values["steps"] and values["epochs"]:
+            self.refuse("training", "epochs", "give steps or epochs, not both")
+        if not values["steps"] and not values["epochs"]:
+            self.refuse("training", "steps", "give steps or epochs")
+        if values["optimiser"] != "momentum" and "momentum" in self.document.get("training", {}):
+            self.refuse("training", "momentum", 'only the optimiser "momentum" has one')
+
+    def refuse(self, table: str, key: str, allowed: str) -> None:
+        """Raise the error that points at `key` of `table`."""
+        line, found = self.find(table, key)
+        place = f"{self.path}, line {line}: {found}" if line else f"{self.path}: [{table}] {key} missing"
+        raise JobFileError(f"{place}\n  {allowed}", self.path, line)
+
+    def find(self, table: str, key: str) -> tuple[int, str]:
+        """Return the line (from 1) where `key` of `table` is set and its text, or (0, "").
+
+        tomllib tells no lines for values, so this looks for `key =` under `[table]`, for
+        `table.key =`, and for the header itself when `table` is "".
+        """
+        current = ""
+        for number, line in enumerate(self.lines, 1):
+            bare = line.split("#")[0].strip() if '"' not in line else line.strip()
+            if bare.startswith("["):
+                current = bare.strip("[]").strip()
+                if table == "" and current.split(".")[0] == key:
+                    return number, bare
+                continue
+            name = bare.partition("=")[0].strip().strip("\"'")
+            if (current == table and name.split(".")[0] == key) or (
+                current == "" and name == f"{table}.{key}"
+            ):
+                return number, bare
+        return 0, ""
