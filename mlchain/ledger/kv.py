@@ -146,7 +146,11 @@ class _LevelReader:
         Raises:
             StoreCorrupted: a checksum does not match what was read.
         """
-        return self._guard(self._source.iterator(prefix=prefix, verify_checksums=True))
+        try:
+            iterator = self._source.iterator(prefix=prefix, verify_checksums=True)
+        except plyvel.Error as error:
+            raise _damaged(self._where, error) from error
+        return self._guard(iterator)
 
     def _guard(self, iterator: Any) -> Items:
         try:
@@ -179,7 +183,7 @@ class LevelKeyValue(_LevelReader):
                 str(path), create_if_missing=not has_data, paranoid_checks=True, max_open_files=200
             )
         except plyvel.Error as error:
-            if "/LOCK:" in str(error):
+            if "/LOCK:" in _text(error):
                 raise ConfigError(
                     f"{path}: in use", "another process runs on this folder, or may write here only"
                 ) from error
@@ -204,7 +208,7 @@ class LevelKeyValue(_LevelReader):
                     batch.put(key, value)
         except plyvel.Error as error:
             raise StoreCorrupted(
-                f"{self._where}: cannot write: {error}", "check the free space and the disk"
+                f"{self._where}: cannot write: {_text(error)}", "check the free space and the disk"
             ) from error
 
     def close(self) -> None:
@@ -213,4 +217,10 @@ class LevelKeyValue(_LevelReader):
 
 
 def _damaged(where: Path, error: Exception) -> StoreCorrupted:
-    return StoreCorrupted(f"{where}: {error}", _REFETCH)
+    return StoreCorrupted(f"{where}: {_text(error)}", _REFETCH)
+
+
+def _text(error: Exception) -> str:
+    """Return LevelDB's own words, which arrive as bytes."""
+    words = error.args[0] if error.args else ""
+    return words.decode(errors="replace") if isinstance(words, bytes) else str(words)
