@@ -1,0 +1,339 @@
+"""A py-libp2p 0.8.1 host fit for a validator: strangers stay out, errors stay in.
+
+Subclasses of the library's own parts, no patching, so stock hosts can live in the same process (the
+tests' controls do). What each part repairs is told in docs/p2p.md and tested in tests/p2p.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+
+os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")  # else one window update for every read
+
+import multiaddr  # type: ignore[import-untyped]
+import trio
+from libp2p.abc import INetStream, ISecureConn
+from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.ping import ID as PING
+from libp2p.host.ping import PingService
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.identify import identify_handler_for
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.stream.exceptions import StreamError
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.rcmgr import Direction, ResourceLimits, ResourceManager
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.manager import TransportManager
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
+
+from mlchain.errors import ConfigError
+from mlchain.p2p.peers import PeerBook
+from mlchain.p2p.transport import PublicKey
+
+log = logging.getLogger("mlchain.p2p")
+
+MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_PER_PEER = 6
+"""Both sides dial, so two are normal, and twice that after a peer died silently and came back."""
+
+MAX_HANDSHAKES = 256
+MAX_HANDSHAKES_PER_IP = 32
+HANDSHAKE_TIMEOUT_S = 5.0
+"""A connection that has not proved a known key by then is closed."""
+
+MAX_MUX_FRAME_BYTES = 1 << 20
+MAX_UNREAD_BYTES = 64 << 20
+"""What one connection may hold that its streams' readers have not taken yet."""
+
+PING_INTERVAL_S = 3.0
+PING_TIMEOUT_S = 5.0
+"""A connection that does not answer is closed, so that a dead peer is noticed and dialled again."""
+
+_ID_PREFIX = b"\x00\x24\x08\x01\x12\x20"
+"""An Ed25519 peer id is this (identity hash of 36 bytes: key type, key length) and the key."""
+
+
+def peer_id(key: PublicKey) -> ID:
+    """Return the libp2p name of a peer."""
+    return ID(_ID_PREFIX + key)
+
+
+def public_key(identity: ID) -> PublicKey | None:
+    """Return the key behind a libp2p name; None if it is not an Ed25519 one."""
+    raw = identity.to_bytes()
+    is_ed25519 = len(raw) == 38 and raw.startswith(_ID_PREFIX)
+    return raw[len(_ID_PREFIX) :] if is_ed25519 else None
+
+
+@lru_cache(maxsize=1024)
+def _public_key_of_text(text: str) -> PublicKey | None:
+    return public_key(ID.from_string(text))
+
+
+def key_pair(seed: bytes) -> KeyPair:
+    """Return the network keys made from 32 secret bytes."""
+    pair = create_new_key_pair(seed)
+    assert isinstance(pair.public_key, Ed25519PublicKey)
+    return pair
+
+
+def to_multiaddr(host: str, port: int) -> multiaddr.Multiaddr:
+    """Return the libp2p address of a TCP port on an IP address or DNS name."""
+    try:
+        kind = f"ip{ipaddress.ip_address(host).version}"
+    except ValueError:
+        kind = "dns"
+    return multiaddr.Multiaddr(f"/{kind}/{host}/tcp/{port}")
+
+
+def claim_port(host: str, port: int) -> int:
+    """Return the port to listen on, a free one for 0.
+
+    The library sets SO_REUSEPORT and so would share a taken port without a word.
+
+    Raises:
+        ConfigError: taken, or not an address of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError as error:
+        raise ConfigError(f"cannot listen on {host!r}: not an IP address") from error
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host} port {port}: {error.strerror}",
+                "another node may be running; choose another port",
+            ) from error
+        chosen: int = probe.getsockname()[1]
+        return chosen
+
+
+class GatedNoise(NoiseTransport):
+    """Noise that ends at the handshake for whoever is not admitted: no muxer, no stream."""
+
+    def __init__(self, pair: KeyPair, admits: Callable[[ID], bool]) -> None:
+        super().__init__(pair, noise_privkey=create_x25519_key_pair().private_key)
+        self._admits = admits
+
+    async def secure_inbound(self, conn):  # type: ignore[no-untyped-def]
+        """Return the secured connection of an admitted peer; see the library."""
+        return await self._gate(await super().secure_inbound(conn))
+
+    async def secure_outbound(self, conn, peer_id):  # type: ignore[no-untyped-def]
+        """Return the secured connection to an admitted peer; see the library."""
+        return await self._gate(await super().secure_outbound(conn, peer_id))
+
+    async def _gate(self, session: ISecureConn) -> ISecureConn:
+        remote = session.get_remote_peer()
+        if not self._admits(remote):
+            await session.close()
+            raise HandshakeFailure(f"{remote} is not a known peer")
+        return session
+
+
+class GatedResources(ResourceManager):
+    """The second gate (after the muxer), and the limits on connections and streams.
+
+    The library treats an exception here as consent, so nothing may be raised.
+    """
+
+    def __init__(self, book: PeerBook, admits: Callable[[ID], bool], clock_ms: Callable[[], int]):
+        super().__init__(
+            limits=ResourceLimits(max_connections=MAX_CONNECTIONS),
+            enable_metrics=False,
+            enable_rate_limiting=False,
+            enable_circuit_breaker=False,  # it closes the node to everybody for a minute
+            enable_graceful_degradation=False,
+            connection_limits=ConnectionLimits(
+                max_established_inbound=MAX_CONNECTIONS,
+                max_established_outbound=MAX_CONNECTIONS,
+                max_established_per_peer=MAX_CONNECTIONS_PER_PEER,
+                max_established_total=MAX_CONNECTIONS,
+            ),
+        )
+        self._book, self._admits, self._clock_ms = book, admits, clock_ms
+
+    def open_connection(self, peer_id=None, endpoint_ip=None, direction="inbound"):  # type: ignore[no-untyped-def]
+        """Refuse strangers; `peer_id` is None before the handshake, which decides."""
+        if peer_id is not None and not self._admits(peer_id):
+            return None
+        return super().open_connection(peer_id, endpoint_ip=endpoint_ip, direction=direction)
+
+    def acquire_stream(self, peer_id: str, direction: Direction) -> bool:
+        """Refuse streams beyond the peer's limits; those we open are our own affair."""
+        if direction is not Direction.INBOUND:
+            return True
+        peer = self._book.get(_public_key_of_text(peer_id) or b"")
+        return peer is not None and peer.open_stream(self._clock_ms())
+
+    def release_stream(self, peer_id: str, direction: Direction) -> None:
+        """Give back what `acquire_stream` took."""
+        if direction is Direction.INBOUND:
+            peer = self._book.get(_public_key_of_text(peer_id) or b"")
+            if peer is not None and peer.streams > 0:
+                peer.streams -= 1
+
+
+class MuxOverrun(trio.TooSlowError):
+    """A peer sent more than it may. The library closes the connection on the base class only."""
+
+
+class BoundedYamux(Yamux):
+    """Yamux that believes no length and keeps no more than MAX_UNREAD_BYTES."""
+
+    async def _read_data_body(self, length: int) -> bytes:
+        if length > MAX_MUX_FRAME_BYTES:
+            raise MuxOverrun(f"frame of {length} bytes")
+        if sum(map(len, self.stream_buffers.values())) + length > MAX_UNREAD_BYTES:
+            raise MuxOverrun("too much unread")
+        return await super()._read_data_body(length)
+
+
+class GatedSwarm(Swarm):
+    """A swarm whose slots for inbound connections are taken by handshakes, not by history.
+
+    The library's limiter holds a slot for every connection that ever came in: after 250 the node is
+    deaf. Here a slot is held until the handshake has told who it is; from then on the limits per
+    known peer hold. Handshakes are limited per address, so that one stranger cannot take all slots.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(*args, **kwargs)
+        self.handshakes: Counter[str] = Counter()
+
+    async def _handle_inbound_connection(self, read_write_closer, maddr):  # type: ignore[no-untyped-def]
+        address = read_write_closer.get_remote_address()
+        ip = address[0] if address is not None else ""
+        raw = RawConnection(read_write_closer, False)
+        try:
+            if (
+                self.handshakes[ip] >= MAX_HANDSHAKES_PER_IP
+                or self.handshakes.total() >= MAX_HANDSHAKES
+            ):
+                return
+            self.handshakes[ip] += 1
+            try:
+                muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+            finally:
+                self.handshakes[ip] -= 1
+                self.handshakes += Counter()  # forget addresses with no handshake under way
+            await muxed.event_closed.wait()  # type: ignore[attr-defined]
+        except Exception as error:
+            log.debug("inbound connection from %s refused: %r", ip, error)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                await raw.close()
+
+
+class GuardedHost(BasicHost):
+    """A host that outlives its stream handlers and tells strangers nothing.
+
+    In the library an exception in any stream handler cancels the whole swarm: one malformed gossip
+    frame ends the process. Identify is answered, but never asked: what a peer claims about its
+    addresses is not to be dialled.
+    """
+
+    handler_errors = 0
+    streams_handled = 0
+
+    async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
+        try:
+            self.streams_handled += 1
+            await super()._swarm_stream_handler(net_stream)
+        except Exception as error:
+            self.handler_errors += 1
+            level = logging.DEBUG if isinstance(error, StreamError) else logging.WARNING
+            log.log(level, "stream of %s failed: %r", net_stream.muxed_conn.peer_id, error)
+            await reset(net_stream)
+
+    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
+        """Ask nobody who they are: Noise has told."""
+
+    async def _push_identify_to_all_peers(self) -> None:
+        """Tell nobody about our addresses: the genesis file has."""
+
+
+async def reset(stream: INetStream) -> None:
+    """Reset `stream` whatever its state, in at most a second, cancelled or not."""
+    with trio.CancelScope(shield=True), trio.move_on_after(1):
+        try:
+            await stream.reset()
+        except Exception as error:
+            log.debug("reset failed: %r", error)
+
+
+def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> GuardedHost:
+    """Return a host with Noise, Yamux and TCP only, that talks to the peers of `book` only."""
+    quiet_library()
+
+    def admits(identity: ID) -> bool:
+        return book.admits(public_key(identity), clock_ms())
+
+    own = ID.from_pubkey(pair.public_key)
+    peerstore = PeerStore()
+    peerstore.add_key_pair(own, pair)
+    swarm = GatedSwarm(
+        own,
+        peerstore,
+        TransportUpgrader({NOISE: GatedNoise(pair, admits)}, {TProtocol(YAMUX): BoundedYamux}),
+        transports=[TCP()],
+        retry_config=RetryConfig(max_retries=0),
+        connection_config=ConnectionConfig(
+            max_connections=MAX_CONNECTIONS,
+            high_watermark=MAX_CONNECTIONS,
+            min_connections=0,
+            low_watermark=0,  # no automatic dialling: links do that
+            max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+            inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
+            outbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
+            dial_timeout=HANDSHAKE_TIMEOUT_S,
+            enable_health_monitoring=True,
+            abort_connection_on_ping_failure=True,
+            health_initial_delay=1.0,
+            health_warmup_window=1.0,
+            health_check_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+        ),
+        transport_manager=TransportManager(),
+    )
+    resources = GatedResources(book, admits, clock_ms)
+    swarm.set_resource_manager(resources, enable_stream_semaphore=False)
+    host = GuardedHost(network=swarm, disable_identify_address_discovery=True)
+    host.multiselect = Multiselect(
+        {
+            PING: PingService(host).handle_ping,
+            IDENTIFY: identify_handler_for(host, use_varint_format=True),
+        }
+    )
+    return host
+
+
+def quiet_library() -> None:
+    """Keep what remote peers make the library say out of our logs; LIBP2P_DEBUG brings it back."""
+    if "LIBP2P_DEBUG" not in os.environ:
+        library = logging.getLogger("libp2p")
+        library.setLevel(logging.CRITICAL)
+        library.addHandler(logging.NullHandler())
