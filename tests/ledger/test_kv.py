@@ -1,0 +1,196 @@
+"""One suite for every key-value store, then what a disk adds: durability, damage, locks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+
+import hypothesis.strategies as st
+import plyvel
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mlchain.errors import ConfigError, StoreCorrupted
+from mlchain.ledger.kv import LevelKeyValue, MemoryKeyValue, Namespace
+
+
+@pytest.fixture(params=["memory", "leveldb"])
+def kv(request, tmp_path):
+    made = MemoryKeyValue() if request.param == "memory" else LevelKeyValue(tmp_path / "db")
+    yield made
+    made.close()
+
+
+def test_what_was_written_is_read_and_the_rest_is_none(kv):
+    kv.write({b"a": b"1", b"empty": b""})
+    assert (kv.get(b"a"), kv.get(b"empty"), kv.get(b"b")) == (b"1", b"", None)
+
+
+def test_a_delete_removes_and_a_put_of_the_same_write_wins(kv):
+    kv.write({b"a": b"1", b"b": b"2"})
+    kv.write({b"b": b"3"}, [b"a", b"b", b"never there"])
+    assert list(kv.items()) == [(b"b", b"3")]
+
+
+def test_items_come_in_the_order_of_bytes_and_only_under_the_prefix(kv):
+    keys = [b"", b"a", b"a\x00", b"a\xff", b"a\xff\xff", b"b", b"\xff", b"\xff\xff\x01"]
+    kv.write(dict.fromkeys(reversed(keys), b"v"))
+    assert [key for key, _ in kv.items()] == sorted(keys)
+    for prefix in (b"a", b"a\xff", b"\xff", b"\xff\xff", b"c"):
+        assert [k for k, _ in kv.items(prefix)] == [k for k in sorted(keys) if k.startswith(prefix)]
+
+
+def test_a_snapshot_and_an_iteration_keep_the_moment_they_were_made(kv):
+    kv.write({b"a": b"1", b"b": b"1"})
+    snapshot, running = kv.snapshot(), kv.items()
+    kv.write({b"a": b"2", b"c": b"2"}, [b"b"])
+    old = [(b"a", b"1"), (b"b", b"1")]
+    assert list(running) == old
+    assert list(snapshot.items()) == old
+    assert (snapshot.get(b"a"), snapshot.get(b"c")) == (b"1", None)
+    assert list(kv.items()) == [(b"a", b"2"), (b"c", b"2")]
+
+
+def test_a_namespace_sees_its_own_keys_without_the_prefix(kv):
+    kv.write({b"s1": b"x", b"s2": b"y", b"t1": b"z", b"s": b"w"})
+    space = Namespace(kv, b"s")
+    assert space.get(b"1") == b"x"
+    assert list(space.items()) == [(b"", b"w"), (b"1", b"x"), (b"2", b"y")]
+    assert list(space.items(b"2")) == [(b"2", b"y")]
+
+
+def test_closing_twice_is_allowed(kv):
+    kv.close()
+    kv.close()
+
+
+short = st.binary(max_size=3)
+
+
+class AgainstDictionary(RuleBasedStateMachine):
+    """Both kinds of store side by side with a dictionary; LevelDB reopens now and then."""
+
+    def __init__(self):
+        super().__init__()
+        self.path = Path(mkdtemp())
+        self.model: dict[bytes, bytes] = {}
+        self.memory = MemoryKeyValue()
+        self.level = LevelKeyValue(self.path)
+        self.kept = None
+
+    @rule(puts=st.dictionaries(short, short, max_size=5), deletes=st.lists(short, max_size=3))
+    def write(self, puts, deletes):
+        for key in deletes:
+            self.model.pop(key, None)
+        self.model.update(puts)
+        self.memory.write(puts, deletes)
+        self.level.write(puts, deletes)
+
+    @rule()
+    def reopen(self):
+        self.kept = None
+        self.level.close()
+        self.level = LevelKeyValue(self.path)
+
+    @rule()
+    def keep_a_snapshot(self):
+        self.kept = (dict(self.model), self.memory.snapshot(), self.level.snapshot())
+
+    @precondition(lambda self: self.kept)
+    @rule(prefix=short)
+    def read_the_snapshot(self, prefix):
+        model, *readers = self.kept
+        for reader in readers:
+            assert list(reader.items(prefix)) == under(model, prefix)
+
+    @rule(prefix=short)
+    def read(self, prefix):
+        for store in (self.memory, self.level):
+            assert list(store.items(prefix)) == under(self.model, prefix)
+            assert store.get(prefix) == self.model.get(prefix)
+
+    @invariant()
+    def equal(self):
+        assert dict(self.memory.items()) == dict(self.level.items()) == self.model
+
+    def teardown(self):
+        self.level.close()
+        shutil.rmtree(self.path)
+
+
+def under(model, prefix):
+    return [(key, model[key]) for key in sorted(model) if key.startswith(prefix)]
+
+
+TestAgainstDictionary = AgainstDictionary.TestCase
+TestAgainstDictionary.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+def test_what_was_written_is_there_after_the_process_was_killed(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from mlchain.ledger.kv import LevelKeyValue\n"
+        "kv = LevelKeyValue(Path(sys.argv[1]))\n"
+        "for n in range(50): kv.write({b'n': b'%d' % n, b'k%d' % n: b'v'})\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "db")], check=False)
+    assert done.returncode == -9
+    kv = LevelKeyValue(tmp_path / "db")
+    assert kv.get(b"n") == b"49" and len(list(kv.items(b"k"))) == 50
+    kv.close()
+
+
+def test_a_folder_in_use_is_a_configuration_error_that_says_so(tmp_path):
+    first = LevelKeyValue(tmp_path / "db")
+    with pytest.raises(ConfigError, match="in use") as caught:
+        LevelKeyValue(tmp_path / "db")
+    assert "another process" in caught.value.hint
+    first.close()
+
+
+def test_a_path_that_cannot_be_a_folder_is_a_configuration_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match="file"):
+        LevelKeyValue(tmp_path / "file" / "db")
+
+
+def test_a_database_without_its_current_file_does_not_start_empty(tmp_path):
+    kv = LevelKeyValue(tmp_path / "db")
+    kv.write({b"balance": b"7"})
+    kv.close()
+    LevelKeyValue(tmp_path / "db").close()  # the log becomes a table
+    (tmp_path / "db" / "CURRENT").unlink()
+    with pytest.raises(StoreCorrupted):
+        LevelKeyValue(tmp_path / "db")
+    # Control: LevelDB itself would make a new, empty database there and lose the data.
+    control = plyvel.DB(str(tmp_path / "db"), create_if_missing=True)
+    assert control.get(b"balance") is None
+    control.close()
+
+
+def test_a_flipped_bit_in_a_table_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "db"
+    kv = LevelKeyValue(path)
+    kv.write({b"key%03d" % n: b"honest value %03d" % n for n in range(200)})
+    kv.close()
+    LevelKeyValue(path).close()  # the log becomes a table
+    (table,) = path.glob("*.ldb")
+    data = bytearray(table.read_bytes())
+    place = data.index(b"honest value 000")
+    data[place] ^= 1
+    table.write_bytes(data)
+    kv = LevelKeyValue(path)
+    with pytest.raises(StoreCorrupted) as caught:
+        kv.get(b"key000")
+    assert str(path) in caught.value.message and "start again" in caught.value.hint
+    with pytest.raises(StoreCorrupted):
+        list(kv.items())
+    kv.close()
+    # Control: without verified checksums the wrong value is simply returned.
+    control = plyvel.DB(str(path))
+    assert control.get(b"key000") == b"ionest value 000"
+    control.close()
