@@ -64,7 +64,14 @@ class RejectedProgram(MlchainError):
 
 
 class Trap(MlchainError):
-    """A tensor program left the exact range at some step, on every machine alike."""
+    """A tensor program left the exact range, on every machine alike.
+
+    `step` is the training step at which it did, -1 outside training.
+    """
+
+    def __init__(self, message: str, hint: str = "", step: int = -1) -> None:
+        super().__init__(message, hint)
+        self.step = step
 
 
 class DoubleSign(MlchainError):

@@ -1,1 +1,37 @@
-"""The exact runtime: machine learning whose every bit is the same on every machine."""
+"""The exact runtime: machine learning whose every bit is the same on every machine.
+
+Programs are data, checked and costed before they run; sums are exact, so order, threads and BLAS
+kernels cannot matter; everything else is single correctly rounded operations. The specification
+is MLRT-1. Importable alone: numpy and the base of mlchain are all it needs.
+"""
+
+from mlchain.ml_runtime import ops  # fills the table of ops
+from mlchain.ml_runtime.data import Dataset
+from mlchain.ml_runtime.inference import Model
+from mlchain.ml_runtime.machine import Backend, NumpyBackend
+from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan, make_plan
+from mlchain.ml_runtime.registry import registry_digest
+from mlchain.ml_runtime.state import State
+from mlchain.ml_runtime.train import Task, Trainer, replay, run
+
+__all__ = [
+    "Backend",
+    "Cost",
+    "Dataset",
+    "Metrics",
+    "Model",
+    "NumpyBackend",
+    "Plan",
+    "State",
+    "StateSpec",
+    "Task",
+    "Trainer",
+    "check_plan",
+    "decode_plan",
+    "make_plan",
+    "ops",
+    "registry_digest",
+    "replay",
+    "run",
+]

@@ -1,0 +1,103 @@
+"""Rounding: onto a grid, into state, and the probe that this process rounds as IEEE-754 says.
+
+Source: MLRT-1 rules 1, 2 and 7.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mlchain.errors import ConfigError, Trap
+from mlchain.ml_runtime.tensor import Array
+
+PEAK_TRAP = 2.0**500
+"""At or above this the products of two grids might leave binary64: the job fails."""
+PEAK_ZERO = 2.0**-400
+"""Below this a tensor counts as zero."""
+PRODUCT_BITS = 16
+"""Grid of operands of products."""
+SUM_BITS = 32
+"""Grid of operands of sums."""
+EXACT_BITS = 53
+"""Sums stay exact while they fit the significand of binary64."""
+
+_MAGIC = 1.5 * 2.0**52  # (x + c) - c rounds x to multiples of the unit in the last place of c
+_TINY = 2.0**-60
+
+
+def peak(x: Array) -> float:
+    """Return max |x|, NaN if any element is NaN."""
+    return max(float(np.maximum.reduce(x, axis=None)), -float(np.minimum.reduce(x, axis=None)))
+
+
+def exponent_of(largest: float) -> int:
+    """Return the least E with |x| < 2^E for every |x| <= largest: 1 + floor(log2 largest)."""
+    return math.frexp(largest)[1]
+
+
+def quantise(x: Array, bits: int, largest: float, out: Array) -> None:
+    """out = x rounded to the grid of `bits` bits that max|x| = `largest` asks for.
+
+    Raises:
+        Trap: `largest` is not a number or 2^500 and more.
+    """
+    if not largest < PEAK_TRAP:
+        raise Trap("quantise: a value is not finite or reaches 2^500")
+    if largest < PEAK_ZERO:
+        out.fill(0.0)
+        return
+    magic = math.ldexp(_MAGIC, exponent_of(largest) - (bits - 1))
+    np.add(x, magic, out=out, dtype=np.float64)
+    np.subtract(out, magic, out=out)
+
+
+def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
+    """out = x on the fixed grid below 2^exponent, larger values clipped to its ends.
+
+    Raises:
+        Trap: a value is not finite.
+    """
+    if not peak(x) < math.inf:
+        raise Trap("saturate: a value is not finite")
+    unit = math.ldexp(1.0, exponent - (bits - 1))
+    limit, magic = math.ldexp(1.0, exponent) - unit, _MAGIC * unit
+    np.maximum(x, -limit, out=out, dtype=np.float64)
+    np.minimum(out, limit, out=out)
+    np.add(out, magic, out=out)
+    np.subtract(out, magic, out=out)
+
+
+def round_state(x: Array, out: Array) -> None:
+    """out (binary32) = x (binary64, overwritten) without what lies below 2^-113; never -0."""
+    np.add(x, _TINY, out=x)
+    np.subtract(x, _TINY, out=x)
+    np.copyto(out, x, casting="same_kind")
+
+
+def probe() -> None:
+    """Return if this process rounds to nearest even and keeps subnormal numbers.
+
+    Another library in the process may have switched the processor to flush them to zero.
+
+    Raises:
+        ConfigError: it does not; every result would differ from everybody else's.
+    """
+    one, least = np.ones(8), np.full(8, 2.0**-1022)
+    checks = {
+        "rounding is not to nearest even": np.all(one + 2.0**-53 == 1.0)
+        and np.all((one + 2.0**-52) + 2.0**-53 == 1.0 + 2.0**-51)
+        and np.all(one - 2.0**-54 == 1.0),
+        "subnormal results are flushed": np.all(least * 0.5 == math.ldexp(1.0, -1023))
+        and np.all(least * 0.5 > 0.0),
+        "subnormal operands are flushed": np.all((least * 0.5) * 2.0**60 > 0.0),
+        "a multiply-add was fused": np.all(
+            (one + 2.0**-30) * (one + 2.0**-30) - (1.0 + 2.0**-29) == 0.0
+        ),
+    }
+    for wrong, good in checks.items():
+        if not good:
+            raise ConfigError(
+                f"floating point: {wrong}", "run the node without libraries that change this"
+            )

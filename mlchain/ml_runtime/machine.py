@@ -1,0 +1,166 @@
+"""Running programs: the backend protocol, and the numpy backend over a preallocated arena.
+
+A backend binds a program to arrays once and gives back a function to call for every step; the
+arrays are read and filled in place. Nothing is allocated per step but a few row-sized vectors,
+since fresh pages cost more than the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from mlchain.errors import Trap
+from mlchain.ml_runtime.functions import BLOCK, SCRATCH_ROWS, make_scratch
+from mlchain.ml_runtime.grid import peak
+from mlchain.ml_runtime.op import Call
+from mlchain.ml_runtime.program import Checked, Program, check
+from mlchain.ml_runtime.tensor import Array, Type, allocate, digest, storage
+
+ALIGNMENT = 64
+SCRATCH_BYTES = SCRATCH_ROWS * BLOCK * 8
+
+Trace = list[bytes]
+Run = Callable[[], None]
+
+
+class Backend(Protocol):
+    """Something that runs programs; all backends give the same bits.
+
+    `bind` returns a function that fills `outputs` from `inputs` at every call, and raises Trap
+    where values leave the exact range. Arrays have the storage form of `tensor.allocate`, and
+    outputs overlap no inputs. With a `trace`, the digest of every op's outputs is appended to it.
+    """
+
+    name: str
+
+    def bind(
+        self,
+        program: Program,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        trace: Trace | None = None,
+    ) -> Run:
+        """Bind a program to the arrays it reads and fills."""
+
+
+def plan_arena(checked: Checked) -> tuple[dict[int, int], int]:
+    """Place every intermediate tensor; return byte offsets by register, and the arena's size.
+
+    First fit by lifetime: an op's output may take the place of what dies there, or of its first
+    input if the op works in place. Registers that are results of the program live elsewhere.
+    Integers only: the size is known before anything is allocated.
+    """
+    last = {r: i for i, step in enumerate(checked.steps) for r in step.inputs}
+    results = frozenset(checked.program.outputs)
+    offsets: dict[int, int] = {}
+    live: list[tuple[int, int, int]] = []  # (offset, end, register), ascending
+    top = 0
+    for i, step in enumerate(checked.steps):
+        dying = [r for r in step.inputs if last[r] == i and r in offsets]
+        for r in step.outputs:
+            if r in results:
+                continue
+            size = -(-checked.types[r].bytes // ALIGNMENT) * ALIGNMENT
+            heir = next(
+                (d for d in dying if checked.types[d].bytes == checked.types[r].bytes), None
+            )
+            if step.op.in_place and heir is not None:
+                live = [(o, e, r if q == heir else q) for o, e, q in live]
+                offsets[r] = offsets[heir]
+                dying.remove(heir)
+                continue
+            offset = 0
+            for begin, end, _ in live:
+                if begin - offset >= size:
+                    break
+                offset = end
+            offsets[r] = offset
+            live = sorted([*live, (offset, offset + size, r)])
+            top = max(top, offset + size)
+        gone = frozenset(r for r in (*step.inputs, *step.outputs) if last.get(r, i) == i)
+        live = [entry for entry in live if entry[2] not in gone]
+    return offsets, top
+
+
+class NumpyBackend:
+    """The normative fast path: BLAS for exact products, one ufunc call per rounding.
+
+    One instance keeps one workspace for all programs it binds; it is not for two threads.
+    """
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        self._scratch = make_scratch()
+        self._arena = np.empty(0, np.uint8)
+
+    def bind(
+        self,
+        program: Program,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        trace: Trace | None = None,
+    ) -> Run:
+        """Bind a program; see Backend."""
+        checked = check(program)
+        offsets, size = plan_arena(checked)
+        if self._arena.size < size + ALIGNMENT:
+            self._arena = np.empty(size + ALIGNMENT, np.uint8)
+        base = -self._arena.ctypes.data % ALIGNMENT
+        arrays = dict(enumerate(inputs))
+        for register, array in zip(program.outputs, outputs, strict=True):
+            arrays.setdefault(register, array)
+        for register, offset in offsets.items():
+            kind = checked.types[register]
+            raw = self._arena[base + offset : base + offset + kind.bytes]
+            arrays[register] = raw.view(storage(kind)).reshape(kind.shape)
+        calls: list[Run] = []
+        for step in checked.steps:
+            outs = [arrays[r] for r in step.outputs]
+            call = Call(outs, [arrays[r] for r in step.inputs], step.attrs, self._scratch)
+            calls.append(partial(step.op.forward, call))
+            if trace is not None:
+                kinds = [checked.types[r] for r in step.outputs]
+                calls.append(partial(_trace, trace, kinds, outs))
+        for register, array in zip(program.outputs, outputs, strict=True):
+            if arrays[register] is not array:  # a result twice, or an input as a result
+                calls.append(partial(np.copyto, array, arrays[register]))
+        return partial(_run_all, calls)
+
+
+def _run_all(calls: list[Run]) -> None:
+    with np.errstate(all="ignore"):
+        for call in calls:
+            call()
+
+
+def _trace(trace: Trace, kinds: list[Type], arrays: list[Array]) -> None:
+    trace.extend(digest(k, a) for k, a in zip(kinds, arrays, strict=True))
+
+
+def execute(
+    program: Program, inputs: Sequence[Array], backend: Backend, trace: Trace | None = None
+) -> list[Array]:
+    """Run a program once and return its results in new arrays.
+
+    Raises:
+        RejectedProgram: the program does not pass the check.
+        Trap: a value left the exact range.
+    """
+    types = check(program).types
+    outputs = [allocate(types[r]) for r in program.outputs]
+    backend.bind(program, inputs, outputs, trace)()
+    require_finite(outputs)
+    return outputs
+
+
+def require_finite(arrays: Sequence[Array]) -> None:
+    """Trap unless every element of every array is finite."""
+    for array in arrays:
+        if not math.isfinite(peak(array)):
+            raise Trap("output: a value is not finite")

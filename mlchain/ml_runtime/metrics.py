@@ -1,0 +1,59 @@
+"""What a trained model is worth, as integers: no node may round it differently."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from mlchain.codec import Record, Uint
+from mlchain.ml_runtime import grid
+from mlchain.ml_runtime.op import real_to_bits
+from mlchain.ml_runtime.program import Word
+from mlchain.ml_runtime.tensor import Array
+
+
+class Metrics(Record, frozen=True):
+    """A result on `total` test rows.
+
+    accuracy: `correct` rows had the largest score in their label's column (ties: the lowest).
+    mean squared error: `error` is the bit pattern of a binary64; `correct` is 0.
+    """
+
+    name: Annotated[str, Meta(pattern="^(accuracy|mean squared error)$")]
+    correct: Uint
+    total: Uint
+    error: Word
+
+    @property
+    def value(self) -> Fraction:
+        """The exact value."""
+        if self.name == "accuracy":
+            return Fraction(self.correct, self.total)
+        return Fraction(struct.unpack("<d", self.error.to_bytes(8, "little", signed=True))[0])
+
+    def __str__(self) -> str:
+        if self.name == "accuracy":
+            return f"accuracy {float(self.value):.4f} ({self.correct} of {self.total})"
+        return f"mean squared error {float(self.value):.6g} over {self.total} rows"
+
+
+def accuracy(scores: Array, y: Array) -> Metrics:
+    """Count rows whose first largest score stands in the column of the label."""
+    correct = int(np.count_nonzero(scores.argmax(axis=1) == y))
+    return Metrics("accuracy", correct, len(y), 0)
+
+
+def mean_squared_error(scores: Array, y: Array) -> Metrics:
+    """Return the mean over all elements of squares rounded to one grid and summed exactly.
+
+    Raises:
+        Trap: an error is too large to square.
+    """
+    squares = (scores - y) ** 2
+    rounded = np.empty_like(squares)
+    grid.quantise(squares, grid.SUM_BITS, grid.peak(squares), rounded)
+    return Metrics("mean squared error", 0, len(y), real_to_bits(float(rounded.sum()) / y.size))

@@ -1,0 +1,195 @@
+"""Elementwise ops: one correctly rounded binary64 operation per element, or a written sequence."""
+# ruff: noqa: D102 (the base class says what each method is)
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlchain.ml_runtime import functions
+from mlchain.ml_runtime.builder import Builder, Emitted
+from mlchain.ml_runtime.op import (
+    Call,
+    Op,
+    Types,
+    Values,
+    most_elements,
+    reals,
+    register,
+    require,
+    require_real,
+)
+from mlchain.ml_runtime.tensor import finite
+
+Grads = list[tuple[int, int]]
+
+
+class _Elementwise(Op):
+    """Real inputs of one shape give a real output of that shape."""
+
+    in_place = True
+    source = "MLRT-1 rule 4"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require_real(*ins)
+        require(all(t.shape == ins[0].shape for t in ins), "shapes differ")
+        return (finite(*ins[0].shape),)
+
+
+@register
+class Constant(Op):
+    """A scalar constant."""
+
+    name, arity = "constant", 0
+    attributes = reals("value")
+    source = "MLRT-1 rule 1"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        return (finite(),)
+
+    def forward(self, c: Call) -> None:
+        c.outs[0].fill(c.attrs[0])
+
+
+@register
+class Widen(Op):
+    """State as binary64, exactly."""
+
+    name, arity = "widen", 1
+    source = "MLRT-1 rule 7"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(ins[0].kind == "S", "takes state")
+        return (finite(*ins[0].shape),)
+
+    def forward(self, c: Call) -> None:
+        np.copyto(c.outs[0], c.ins[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], g)]
+
+
+@register
+class Add(Op):
+    """x + y; y has the shape of x, or is a vector added to every row of a matrix."""
+
+    name, arity, in_place = "add", 2, True
+    source = "MLRT-1 rule 4"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        x, y = ins
+        require_real(x, y)
+        is_row = len(x.shape) == 2 and x.shape[1:] == y.shape
+        require(x.shape == y.shape or is_row, "y is neither shaped like x nor a row of it")
+        return (finite(*x.shape),)
+
+    def forward(self, c: Call) -> None:
+        np.add(c.ins[0], c.ins[1], out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        x, y = node.inputs
+        return [(x, g), (y, g if b.type(x).shape == b.type(y).shape else b.sum_rows(g))]
+
+
+@register
+class Subtract(_Elementwise):
+    """x - y."""
+
+    name, arity = "subtract", 2
+
+    def forward(self, c: Call) -> None:
+        np.subtract(c.ins[0], c.ins[1], out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], g), (node.inputs[1], b.emit("scale", g, factor=-1.0))]
+
+
+@register
+class Multiply(_Elementwise):
+    """x * y."""
+
+    name, arity = "multiply", 2
+
+    def forward(self, c: Call) -> None:
+        np.multiply(c.ins[0], c.ins[1], out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        x, y = node.inputs
+        return [(x, b.emit("multiply", g, y)), (y, b.emit("multiply", g, x))]
+
+
+@register
+class Scale(_Elementwise):
+    """x times a constant."""
+
+    name, arity = "scale", 1
+    attributes = reals("factor")
+
+    def forward(self, c: Call) -> None:
+        np.multiply(c.ins[0], c.attrs[0], out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("scale", g, factor=node.attrs[0]))]
+
+
+@register
+class Relu(_Elementwise):
+    """max(x, 0)."""
+
+    name, arity = "relu", 1
+
+    def forward(self, c: Call) -> None:
+        np.maximum(c.ins[0], 0.0, out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("relu_gradient", g, node.outputs[0]))]
+
+
+@register
+class ReluGradient(_Elementwise):
+    """g where y > 0, else g * 0."""
+
+    name, arity = "relu_gradient", 2
+
+    def forward(self, c: Call) -> None:
+        g, y = c.ins
+        np.multiply(g, np.greater(y, 0.0), out=c.outs[0])
+
+
+class _Function(_Elementwise):
+    """A function of functions.py."""
+
+    arity = 1
+    source = "MLRT-1 rule 6"
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 12000 + 10 * most_elements(ins, outs)
+
+
+@register
+class Sigmoid(_Function):
+    """1 / (1 + exp(-x))."""
+
+    name = "sigmoid"
+
+    def forward(self, c: Call) -> None:
+        functions.sigmoid(c.ins[0], c.outs[0], c.scratch)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        y = node.outputs[0]
+        slope = b.emit("subtract", y, b.emit("multiply", y, y))
+        return [(node.inputs[0], b.emit("multiply", g, slope))]
+
+
+@register
+class Tanh(_Function):
+    """1 - 2 / (1 + exp(2x))."""
+
+    name = "tanh"
+
+    def forward(self, c: Call) -> None:
+        functions.tanh(c.ins[0], c.outs[0], c.scratch)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        y = node.outputs[0]  # g (1 - y^2) as g - (g y) y
+        shrunk = b.emit("multiply", b.emit("multiply", g, y), y)
+        return [(node.inputs[0], b.emit("subtract", g, shrunk))]

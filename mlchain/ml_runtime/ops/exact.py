@@ -1,0 +1,173 @@
+"""Onto grids, and the exact sums and products over grids.
+
+What a sum or product returns is the exact number, so any algorithm that gives it conforms, in any
+order, on any number of threads.
+"""
+# ruff: noqa: D102 (the base class says what each method is)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlchain.ml_runtime import grid
+from mlchain.ml_runtime.builder import Builder, Emitted
+from mlchain.ml_runtime.op import (
+    MAX_BITS,
+    MIN_BITS,
+    Call,
+    Op,
+    Types,
+    Values,
+    integers,
+    register,
+    require,
+    require_exact,
+    require_real,
+)
+from mlchain.ml_runtime.tensor import finite
+from mlchain.ml_runtime.tensor import grid as grid_type
+
+Grads = list[tuple[int, int]]
+
+
+@register
+class Quantise(Op):
+    """Round to the grid of `bits` bits below the largest element; its gradient passes through."""
+
+    name, arity, in_place = "quantise", 1, True
+    attributes = integers("bits")
+    source = "MLRT-1 rule 2; straight-through gradient: Bengio et al., arXiv:1308.3432"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(MIN_BITS <= attrs[0] <= MAX_BITS, f"{attrs[0]} bits, not 2 to 48")
+        require(ins[0].kind in "FGS", "takes F, G or S")
+        return (grid_type(int(attrs[0]), *ins[0].shape),)
+
+    def forward(self, c: Call) -> None:
+        x = c.ins[0]
+        grid.quantise(x, int(c.attrs[0]), grid.peak(x), c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], g)]
+
+    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+        return "peak"  # shards agree on the largest element first
+
+
+@register
+class Saturate(Op):
+    """Round to the fixed grid of `bits` bits below 2^exponent, clipping: for inference."""
+
+    name, arity, in_place = "saturate", 1, True
+    attributes = integers("bits", "exponent")
+    source = "MLRT-1 rule 2, static exponents"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(MIN_BITS <= attrs[0] <= MAX_BITS, f"{attrs[0]} bits, not 2 to 48")
+        require(-400 <= attrs[1] <= 500, f"exponent {attrs[1]}, not -400 to 500")
+        require(ins[0].kind in "FGS", "takes F, G or S")
+        return (grid_type(int(attrs[0]), *ins[0].shape),)
+
+    def forward(self, c: Call) -> None:
+        grid.saturate(c.ins[0], int(c.attrs[0]), int(c.attrs[1]), c.outs[0])
+
+
+@register
+class Matmul(Op):
+    """Exact product of two grid matrices, each transposed if its flag is 1."""
+
+    name, arity = "matmul", 2
+    attributes = integers("transpose_a", "transpose_b")
+    source = "MLRT-1 rule 3"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        a, c = ins
+        require(all(v in (0, 1) for v in attrs), "flags are 0 or 1")
+        require(a.kind == c.kind == "G", "takes two grids")
+        require(len(a.shape) == len(c.shape) == 2, "takes two matrices")
+        n, k = a.shape[::-1] if attrs[0] else a.shape
+        k2, m = c.shape[::-1] if attrs[1] else c.shape
+        require(k == k2, f"inner dimensions {k} and {k2} differ")
+        require_exact(a.bound - 1 + c.bound - 1, k)
+        return (finite(n, m),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        moved = ins[0].elements + ins[1].elements + outs[0].elements
+        multiply_adds = outs[0].elements * (ins[0].elements // outs[0].shape[0])
+        return 4000 + multiply_adds // 32 + moved // 2
+
+    def forward(self, c: Call) -> None:
+        a, b = c.ins
+        np.matmul(a.T if c.attrs[0] else a, b.T if c.attrs[1] else b, out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        x, y = node.inputs
+        tx, ty = (bool(v) for v in node.attrs)
+        gx = b.matmul(y, g, ty, True) if tx else b.matmul(g, y, False, not ty)
+        gy = b.matmul(g, x, True, tx) if ty else b.matmul(x, g, not tx, False)
+        return [(x, gx), (y, gy)]
+
+    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+        if all(split) and attrs[0] and not attrs[1]:
+            return "sum"  # the batch is the inner dimension
+        require(split[0] and not split[1] and not attrs[0], "this product cannot be split by rows")
+        return "rows"
+
+
+@register
+class SumRows(Op):
+    """Exact sum of a grid over its first axis: n x m -> m."""
+
+    name, arity = "sum_rows", 1
+    source = "MLRT-1 rule 3"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(ins[0].kind == "G" and len(ins[0].shape) == 2, "takes a grid matrix")
+        require_exact(ins[0].bound - 1, ins[0].shape[0])
+        return (finite(ins[0].shape[1]),)
+
+    def forward(self, c: Call) -> None:
+        np.add.reduce(c.ins[0], axis=0, out=c.outs[0])
+
+    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+        return "sum"
+
+
+@register
+class SumAll(Op):
+    """Exact sum of all elements of a grid."""
+
+    name, arity = "sum_all", 1
+    source = "MLRT-1 rule 3"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(ins[0].kind == "G", "takes a grid")
+        require_exact(ins[0].bound - 1, ins[0].elements)
+        return (finite(),)
+
+    def forward(self, c: Call) -> None:
+        np.add.reduce(c.ins[0], axis=None, out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("spread", g, node.inputs[0]))]
+
+    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+        return "sum"
+
+
+@register
+class Spread(Op):
+    """A scalar in every place of a tensor shaped like the second input."""
+
+    name, arity = "spread", 2
+    source = "adjoint of sum_all"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require_real(*ins)
+        require(ins[0].shape == (), "spreads a scalar")
+        return (finite(*ins[1].shape),)
+
+    def forward(self, c: Call) -> None:
+        np.copyto(c.outs[0], c.ins[0])

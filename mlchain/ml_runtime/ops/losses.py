@@ -1,0 +1,117 @@
+"""Softmax and the logarithmic loss, whose derivatives are taken together."""
+# ruff: noqa: D102 (the base class says what each method is)
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlchain.ml_runtime import functions
+from mlchain.ml_runtime.builder import Builder, Emitted
+from mlchain.ml_runtime.op import (
+    Call,
+    Op,
+    Types,
+    Values,
+    most_elements,
+    register,
+    require,
+    require_exact,
+    require_real,
+)
+from mlchain.ml_runtime.tensor import Array, finite
+
+Grads = list[tuple[int, int]]
+
+FRACTION_BITS = 40
+"""Terms of a softmax denominator, all at most 1, are summed as multiples of 2^-40."""
+_MAGIC = 1.5 * 2.0 ** (52 - FRACTION_BITS)
+
+
+def _require_labels(p: Types) -> None:
+    scores, targets = p[0], p[1]
+    require_real(scores)
+    require(targets.kind == "I", "takes labels")
+    require(len(scores.shape) == 2 and scores.shape[:1] == targets.shape, "one label per row")
+    require(targets.bound <= scores.shape[1], "labels reach beyond the columns")
+
+
+def _at_labels(p: Array, y: Array) -> Array:
+    """Return the flat index of column y[i] in every row i of p."""
+    return np.arange(0, p.size, p.shape[1]) + y
+
+
+@register
+class Softmax(Op):
+    """exp(z - max z) / sum, row by row; the terms of the sum are rounded to 2^-40."""
+
+    name, arity = "softmax", 1
+    source = "MLRT-1 rules 2 and 6"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require_real(*ins)
+        require(len(ins[0].shape) == 2, "takes a matrix")
+        require_exact(FRACTION_BITS, ins[0].shape[1])
+        return (finite(*ins[0].shape),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 12000 + 10 * most_elements(ins, outs)
+
+    def forward(self, c: Call) -> None:
+        z, out = c.ins[0], c.outs[0]
+        np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out=out)
+        functions.exp(out, out, c.scratch)
+        terms = out + _MAGIC
+        terms -= _MAGIC
+        np.divide(out, np.add.reduce(terms, axis=1, keepdims=True), out=out)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        require(False, "softmax: differentiate through log_loss")
+        return []
+
+
+@register
+class LogLoss(Op):
+    """-log p[i, y_i] for every row i of a softmax p."""
+
+    name, arity = "log_loss", 2
+    source = "cross entropy; its gradient by the logits is p - onehot(y), free of 1/p"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        _require_labels(ins)
+        return (finite(ins[0].shape[0]),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 12000 + 10 * outs[0].elements
+
+    def forward(self, c: Call) -> None:
+        (p, y), out = c.ins, c.outs[0]
+        functions.log(p.reshape(-1)[_at_labels(p, y)], out, c.scratch)
+        np.negative(out, out=out)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        p, y = node.inputs
+        producer = b.producer(p)
+        if producer is None or producer.op != "softmax":
+            require(False, "log_loss: has a gradient only after softmax")
+            return []
+        return [(producer.inputs[0], b.emit("softmax_residual", p, y, g))]
+
+
+@register
+class SoftmaxResidual(Op):
+    """(p - onehot(y)) * g, g one number per row."""
+
+    name, arity = "softmax_residual", 3
+    source = "adjoint of softmax then log_loss"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        _require_labels(ins)
+        require_real(ins[2])
+        require(ins[2].shape == ins[1].shape, "one factor per row")
+        return (finite(*ins[0].shape),)
+
+    def forward(self, c: Call) -> None:
+        (p, y, g), out = c.ins, c.outs[0]
+        np.copyto(out, p)
+        out.reshape(-1)[_at_labels(p, y)] -= 1.0
+        np.multiply(out, g[:, None], out=out)

@@ -1,0 +1,225 @@
+"""Training in chunks that anyone can repeat: same task, data and seed, same bits.
+
+Chunk j covers steps [j k, min((j+1) k, steps)). A worker runs all chunks and commits to the state
+after each; a checker takes the state before one chunk, replays it and compares digests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from mlchain.codec import Record
+from mlchain.errors import RejectedProgram, Trap
+from mlchain.ml_runtime import metrics
+from mlchain.ml_runtime.data import FRACTION, MAX_ROWS, Dataset
+from mlchain.ml_runtime.grid import probe
+from mlchain.ml_runtime.inference import Model, calibrate, make_model, predict
+from mlchain.ml_runtime.machine import Backend, NumpyBackend
+from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.plan import MAX_PLAN_BYTES, Plan, check_plan, decode_plan, input_types
+from mlchain.ml_runtime.random import make_key, permutation
+from mlchain.ml_runtime.state import State, initial_state
+from mlchain.ml_runtime.tensor import Array, allocate
+
+MAX_STEPS = 1 << 32
+CALIBRATION_ROWS = 512
+"""Training rows from which the static scales of a model are taken, filled up to whole batches."""
+
+
+class Task(Record, frozen=True):
+    """A training job: an encoded plan, how many steps, in chunks of how many, on which rows.
+
+    The first `train_rows` rows of the dataset train, the last `test_rows` test.
+    """
+
+    plan: Annotated[bytes, Meta(min_length=1, max_length=MAX_PLAN_BYTES)]
+    steps: Annotated[int, Meta(ge=1, le=MAX_STEPS)]
+    chunk: Annotated[int, Meta(ge=1, le=MAX_STEPS)]
+    train_rows: Annotated[int, Meta(ge=1, le=MAX_ROWS)]
+    test_rows: Annotated[int, Meta(ge=0, le=MAX_ROWS)]
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.steps // self.chunk)
+
+    def chunk_steps(self, index: int) -> range:
+        """Return the steps of a chunk."""
+        return range(index * self.chunk, min((index + 1) * self.chunk, self.steps))
+
+
+class Order:
+    """Which rows a step trains on: every epoch is a permutation of all rows, batches follow on.
+
+    A batch may begin in one epoch and end in the next, so no row is ever left out.
+    """
+
+    def __init__(self, seed: bytes, rows: int, batch: int) -> None:
+        self._seed, self._rows, self._batch = seed, rows, batch
+        self._epochs: dict[int, Array] = {}
+
+    def epoch(self, index: int) -> Array:
+        """Return the permutation of epoch `index`; the two latest asked for are kept."""
+        if index not in self._epochs:
+            if len(self._epochs) > 1:
+                del self._epochs[min(self._epochs)]
+            self._epochs[index] = permutation(make_key(self._seed, "order", index), self._rows)
+        return self._epochs[index]
+
+    def batch(self, step: int) -> Array:
+        """Return the row numbers of a step."""
+        at, stop = step * self._batch, (step + 1) * self._batch
+        parts = []
+        while at < stop:
+            epoch, offset = divmod(at, self._rows)
+            part = self.epoch(epoch)[offset : offset + stop - at]
+            parts.append(part)
+            at += len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class Trainer:
+    """One task ready to run: programs bound to arrays, rows in agreed order.
+
+    `seed` (32 bytes, public) decides order and initial state. Not for two threads at once.
+
+    Raises:
+        RejectedProgram: the plan is malformed or refused, or does not fit the dataset.
+        ConfigError: this process does not round as IEEE-754 says.
+    """
+
+    def __init__(
+        self, task: Task, dataset: Dataset, seed: bytes, backend: Backend | None = None
+    ) -> None:
+        probe()
+        self.task, self.dataset, self.seed = task, dataset, seed
+        self.plan: Plan = decode_plan(task.plan)
+        self.cost = check_plan(self.plan)
+        _require_fit(self.plan, task, dataset)
+        self.loss = math.nan
+        """Loss of the last step that was run; to look at, not to agree on."""
+        self._backend = backend or NumpyBackend()
+        self._order = Order(seed, task.train_rows, self.plan.batch)
+        x, y = (allocate(kind) for kind in input_types(self.plan))
+        self._x, self._y, self._loss = x, y, np.zeros(())
+        self._banks = [[np.zeros(s.shape, "<f4") for s in self.plan.state] for _ in range(2)]
+        self._runs = [
+            self._backend.bind(self.plan.step, [x, y, *old], [*new, self._loss])
+            for old, new in (self._banks, self._banks[::-1])
+        ]
+
+    def initial_state(self) -> State:
+        """Return the state before step 0."""
+        return initial_state(self.plan, self.seed)
+
+    def run_chunk(
+        self, index: int, state: State, on_step: Callable[[int, State], None] | None = None
+    ) -> State:
+        """Return the state after chunk `index`, given the one before it.
+
+        `on_step` sees (step, state) after every step; that state's arrays do not outlive the call.
+
+        Raises:
+            Trap: values left the exact range; `step` of the error says at which step.
+        """
+        assert 0 <= index < self.task.chunks, "no such chunk"
+        for array, tensor in zip(self._banks[0], state.tensors, strict=True):
+            np.copyto(array, tensor)
+        side, step = 0, -1
+        try:
+            for step in self.task.chunk_steps(index):
+                self._load(self._order.batch(step))
+                self._runs[side]()
+                if not math.isfinite(self._loss):
+                    raise Trap("loss: not finite")
+                side = 1 - side
+                if on_step is not None:
+                    on_step(step, State(tuple(self._banks[side])))
+            after = State(tuple(array.copy() for array in self._banks[side]))
+            after.require_finite()
+        except Trap as error:
+            raise Trap(f"step {step}: {error.message}", step=step) from error
+        self.loss = float(self._loss)
+        return after
+
+    def _load(self, rows: Array) -> None:
+        np.multiply(self.dataset.x[rows], 2.0**-FRACTION, out=self._x)
+        self._y[...] = self.dataset.y[rows]
+
+    def model(self, state: State) -> Model:
+        """Return the model file of a state, its scales taken from the first training rows."""
+        batch, rows = self.plan.batch, self.task.train_rows
+        count = -(-min(CALIBRATION_ROWS, rows) // batch)
+        batches = [
+            self.dataset.x[np.arange(i * batch, (i + 1) * batch) % rows] for i in range(count)
+        ]
+        program = calibrate(self.plan, state, batches, self._backend)
+        return make_model(self.plan, program, state, self.dataset.header.exponents)
+
+    def evaluate(self, state: State) -> Metrics:
+        """Return the metric of a state on the test rows.
+
+        Raises:
+            Trap: a prediction left the exact range.
+            RejectedProgram: the task names no test rows.
+        """
+        if not self.task.test_rows:
+            raise RejectedProgram("task: no test rows to evaluate on")
+        model = self.model(state)
+        first = self.dataset.rows - self.task.test_rows
+        parameters = state.tensors[: len(model.parameters)]
+        scores = predict(model.predict, parameters, self.dataset.x[first:], self._backend)
+        measure = metrics.accuracy if self.plan.target == "class" else metrics.mean_squared_error
+        return measure(scores, self.dataset.y[first:])
+
+
+def run(
+    task: Task,
+    dataset: Dataset,
+    seed: bytes,
+    on_chunk: Callable[[int, State], None] | None = None,
+    backend: Backend | None = None,
+) -> State:
+    """Train a task from the beginning to its last step; `on_chunk` sees every chunk's state."""
+    trainer = Trainer(task, dataset, seed, backend)
+    state = trainer.initial_state()
+    for index in range(task.chunks):
+        state = trainer.run_chunk(index, state)
+        if on_chunk is not None:
+            on_chunk(index, state)
+    return state
+
+
+def replay(
+    task: Task,
+    dataset: Dataset,
+    seed: bytes,
+    chunk_index: int,
+    state: State,
+    backend: Backend | None = None,
+) -> State:
+    """Return the state after one chunk, given the one before it: what a checker compares."""
+    return Trainer(task, dataset, seed, backend).run_chunk(chunk_index, state)
+
+
+def _require_fit(plan: Plan, task: Task, dataset: Dataset) -> None:
+    fits = (
+        dataset.outputs <= plan.outputs
+        if plan.target == "class"
+        else (dataset.outputs == plan.outputs)
+    )
+    if dataset.kind != plan.target or dataset.features != plan.features or not fits:
+        raise RejectedProgram(
+            f"task: the plan learns a {plan.target} from {plan.features} features with"
+            f" {plan.outputs} outputs; the dataset holds {dataset.kind}, {dataset.features},"
+            f" {dataset.outputs}"
+        )
+    if task.train_rows + task.test_rows > dataset.rows:
+        raise RejectedProgram(
+            f"task: {task.train_rows} + {task.test_rows} rows of a dataset of {dataset.rows}"
+        )
