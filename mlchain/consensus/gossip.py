@@ -1,0 +1,158 @@
+"""What we know of the peers, and what to tell them.
+
+A status lists the votes its sender holds, so it is at once a request for the rest. Nothing is
+assumed to have arrived: messages are lost, peers crash. And votes of *everybody* are passed on,
+not only our own: the one peer that holds the missing vote may not be its author.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlchain.consensus.engine import Engine
+from mlchain.consensus.inbox import Authenticator
+from mlchain.consensus.messages import MAX_STATUS_ENTRIES, BlockProposal, Have, Status
+from mlchain.ledger.commit import NIL, Vote
+from mlchain.ledger.validators import ValidatorSet
+
+MAX_PEERS = 512
+MAX_STRIKES = 64
+"""Forged or senseless messages of one peer in one height, after which it is not heard."""
+MAX_ANSWER_VOTES = 128
+EARLY_ROUNDS = 2
+"""Rounds of the next height of which messages are kept."""
+MAX_EARLY = 2
+"""Messages kept for the next height per validator, kind and round."""
+LISTED_ROUNDS = 8
+"""Newest rounds listed in a status, besides the locked and the valid round."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """What one peer told us last."""
+
+    height: int = 0
+    strikes: int = 0
+    status_answer_ms: int = 0
+    """From when on its next status is answered: answers cost more than questions."""
+    block_answer_ms: int = 0
+
+
+class Peers:
+    """All peers heard of, in a bounded table."""
+
+    def __init__(self) -> None:
+        self._peers: dict[bytes, Peer] = {}
+
+    def get(self, key: bytes) -> Peer | None:
+        """Return what is known of a peer; None: the table is full of others."""
+        peer = self._peers.get(key)
+        if peer is None and len(self._peers) < MAX_PEERS:
+            peer = self._peers[key] = Peer()
+        return peer
+
+    def at(self, height: int) -> list[bytes]:
+        """Return the peers that said they are at `height`."""
+        return [key for key, peer in self._peers.items() if peer.height == height]
+
+    def ahead_of(self, height: int) -> list[bytes]:
+        """Return the peers that say they are beyond `height`."""
+        return [key for key, peer in self._peers.items() if peer.height > height]
+
+    def forgive(self) -> None:
+        """A new height: count anew."""
+        for peer in self._peers.values():
+            peer.strikes = 0
+
+
+class Early:
+    """Messages of the next height, from peers that decided this one before us."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[bytes, int, int], list[Vote | BlockProposal]] = {}
+
+    def keep(
+        self, message: Vote | BlockProposal, validators: ValidatorSet, inbox: Authenticator
+    ) -> str | None:
+        """Keep `message` until its height starts; return why not, or None.
+
+        The members of the next height are not known yet; those of this one are the best guess,
+        and whatever is missed comes again by gossip.
+
+        Raises:
+            InvalidSignature: forged.
+        """
+        vote = message if isinstance(message, Vote) else message.proposal
+        kind = message.kind if isinstance(message, Vote) else 0
+        kept = self._kept.get((vote.validator, kind, vote.round), [])
+        if vote.round >= EARLY_ROUNDS or len(kept) >= MAX_EARLY or message in kept:
+            return "known, or more than is kept"
+        if isinstance(message, Vote):
+            inbox.check_vote(message, validators)
+        else:
+            inbox.check_proposer(message.proposal, validators)
+        self._kept.setdefault((vote.validator, kind, vote.round), []).append(message)
+        return None
+
+    def take(self, height: int) -> list[Vote | BlockProposal]:
+        """Return, and forget, what was kept for `height`."""
+        kept, self._kept = self._kept, {}
+        return [m for messages in kept.values() for m in messages if _height(m) == height]
+
+
+def _height(message: Vote | BlockProposal) -> int:
+    return message.height if isinstance(message, Vote) else message.proposal.height
+
+
+def make_status(engine: Engine) -> Status:
+    """Return where `engine` stands and which votes it holds."""
+    tallies = engine.votes.tallies()
+    newest = max((round_ for round_, _, _ in tallies), default=0)
+    marked = (engine.locked_round, engine.valid_round)
+    index = {key: i for i, key in enumerate(engine.validators.keys)}
+    have = []
+    for round_, kind, block_id in reversed(tallies):
+        if round_ <= newest - LISTED_ROUNDS and round_ not in marked:
+            continue
+        bits = sum(1 << index[v.validator] for v in engine.votes.cast_for(kind, round_, block_id))
+        voters = bits.to_bytes((len(index) + 7) // 8, "little")
+        have.append(Have(kind, round_, block_id, voters))
+        if len(have) == MAX_STATUS_ENTRIES:
+            break
+    return Status(engine.height, engine.round, int(engine.step), tuple(have))
+
+
+def missing_votes(engine: Engine, status: Status) -> list[Vote]:
+    """Return the votes that matter and that the sender of `status` lacks, newest round first.
+
+    These are the votes of our current and previous round, and those of the rounds of our lock
+    and of our valid value, without which our proposals and prevotes cannot be justified.
+    """
+    held = {(h.round, h.kind, h.block_id): int.from_bytes(h.voters, "little") for h in status.have}
+    marked = (engine.locked_round, engine.valid_round)
+    index = {key: i for i, key in enumerate(engine.validators.keys)}
+    missing: list[Vote] = []
+    for tally in reversed(engine.votes.tallies()):
+        round_, kind, block_id = tally
+        recent = round_ >= engine.round - 1 and round_ > status.round - LISTED_ROUNDS
+        if not recent and round_ not in marked:
+            continue
+        bits = held.get(tally, 0)
+        for vote in engine.votes.cast_for(kind, round_, block_id):
+            if not bits >> index[vote.validator] & 1:
+                missing.append(vote)
+    return missing[:MAX_ANSWER_VOTES]
+
+
+def lacking_blocks(engine: Engine, overdue: bool) -> list[tuple[int, bytes]]:
+    """Return (round, block id) to ask for: a block with a third behind it that is not at hand.
+
+    Or nil, for any proposal of the current round, if that is `overdue`. At most one, the newest.
+    """
+    tallies = engine.votes.tallies()
+    lacking = [
+        (r, b) for r, _, b in tallies if b != NIL and engine.is_backed(r, b) and not engine.knows(b)
+    ]
+    if not lacking and overdue and engine.round >= 0 and engine.round not in engine.proposals:
+        lacking.append((engine.round, NIL))
+    return lacking[-1:]
