@@ -27,6 +27,7 @@ COMMANDS = {
     "keys": ("keys", "Create and look after signing keys."),
     "node": ("node", "Run a validator, worker or observer node."),
     "testnet": ("testnet", "Run a local network of real node processes."),
+    "demo": ("demo", "Train one job on a temporary local network and prove the result."),
     "sim": ("sim", "Run the real engine in an invented network, from a seed."),
     "doctor": ("doctor", "Check that this machine can run a node."),
 }
@@ -54,7 +55,9 @@ class Root(Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # click's overloads differ by standalone_mode only
+        self, args: Sequence[str] | None = None, **extra: Any
+    ) -> Any:
         """Run one command and exit with its status; see `failure` for the table."""
         arguments = list(sys.argv[1:] if args is None else args)
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments

@@ -24,9 +24,12 @@ SHARED_KEYS = ("url", "key", "keys_dir", "password_file")
 class Command(click.Command):
     """A command with `--json`, `-q`, `-v`, an example in its help, and configurable defaults."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: Sequence[str] = (), has_config: bool = True, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("epilog", _example_text(examples))
         super().__init__(*args, **kwargs)
+        self.has_config = has_config  # a node reads the files itself: it has more keys than flags
         self.params += [_json_option(), _flag("-q", "--quiet", "No progress, only the result.")]
         self.params += [_flag("-v", "--verbose", "Say more; errors show where they arose.")]
 
@@ -34,7 +37,7 @@ class Command(click.Command):
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> click.Context:
         """Parse `args` with the defaults of the configuration files in place."""
-        if parent is not None and info_name is not None:
+        if self.has_config and parent is not None and info_name is not None:
             path = (*parent.command_path.split()[1:], info_name)
             known = [p.name for p in self.params if p.name is not None]
             extra.setdefault("default_map", configured_defaults(path, known))
@@ -132,7 +135,9 @@ def _flag(short: str, long: str, text: str) -> click.Option:
         if value:
             setattr(context.find_root().obj, long.strip("-"), True)
 
-    return click.Option([short, long], is_flag=True, expose_value=False, help=text, callback=remember)
+    return click.Option(
+        [short, long], is_flag=True, expose_value=False, help=text, callback=remember
+    )
 
 
 def _example_text(examples: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""How commands fail: every expected error has a code, an exit status and a hint; a bug has a report.
+"""How commands fail: an expected error has a code, an exit status and a hint; a bug, a report.
 
 The table is part of the command line's contract: scripts rely on the numbers.
 

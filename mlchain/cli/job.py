@@ -72,7 +72,9 @@ def show(out: Output, job_id: str, url: str, follow: bool, timeout_s: float) -> 
         )
         for segment in job.get("segments", [])
     ]
-    lines += ["  " + row for row in table(("segment", "state", "worker", "checked by", "re-run"), rows)]
+    lines += [
+        "  " + row for row in table(("segment", "state", "worker", "checked by", "re-run"), rows)
+    ]
     lines += ["", *fault_lines(job)] if job.get("faults") else []
     lines += ["", *result_lines(job)] if job["state"] == "settled" else []
     out.result("job", job, lines)

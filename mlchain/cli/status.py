@@ -10,7 +10,9 @@ from mlchain.cli.output import Output
 
 
 @click.command(
-    "status", cls=Command, examples=("mlchain status", "mlchain status --json --url http://host:8645")
+    "status",
+    cls=Command,
+    examples=("mlchain status", "mlchain status --json --url http://host:8645"),
 )
 @options.url
 @click.pass_obj
@@ -33,9 +35,7 @@ def command(out: Output, url: str) -> None:
         "",
     ]
     peers = status.get("peers", [])
-    rows = [
-        (peer["name"], "connected" if peer["connected"] else "not connected") for peer in peers
-    ]
+    rows = [(peer["name"], "connected" if peer["connected"] else "not connected") for peer in peers]
     lines += ["  " + line for line in table(("peer", "link"), rows)]
     missing = [peer["name"] for peer in peers if not peer["connected"]]
     lines.append(bad("missing " + ", ".join(missing)) if missing else good("all peers connected"))
@@ -43,5 +43,6 @@ def command(out: Output, url: str) -> None:
 
 
 def _mempool_text(mempool: object) -> str:
-    count = mempool.get("transactions", mempool.get("count", 0)) if isinstance(mempool, dict) else mempool
+    """Return how much waits; a node shows a number, or an object with more about it."""
+    count = mempool.get("transactions", 0) if isinstance(mempool, dict) else mempool
     return f"{count or 0} transactions"

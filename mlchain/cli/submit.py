@@ -15,7 +15,9 @@ from mlchain.cli.output import Output
 if TYPE_CHECKING:
     from mlchain.client.client import Client
     from mlchain.client.jobfile import JobFile
-    from mlchain.crypto import SecretKeyPLAN_GAS_PER_BYTE = 20
+    from mlchain.crypto import SecretKey
+
+PLAN_GAS_PER_BYTE = 20
 """Gas we allow for checking each byte of a plan, twice what it costs."""
 
 
@@ -105,9 +107,7 @@ def submit(
     out.note(good(f"signed    job {identity[:8]} by {name}, fee {credits(job_file.fee)}"))
     started = time.monotonic()
     found = client.wait(identity, timeout_s, out.live)
-    out.note(
-        good(f"included  block #{found['height']} after {time.monotonic() - started:.1f} s")
-    )
+    out.note(good(f"included  block #{found['height']} after {time.monotonic() - started:.1f} s"))
     return identity
 
 

@@ -57,9 +57,7 @@ def events_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
         yield from _segment_events(before.get(segment["index"], {}), segment, total)
 
 
-def _segment_events(
-    old: Mapping[str, Any], new: Mapping[str, Any], total: int
-) -> Iterator[str]:
+def _segment_events(old: Mapping[str, Any], new: Mapping[str, Any], total: int) -> Iterator[str]:
     if (old.get("state"), old.get("attempt")) == (new["state"], new.get("attempt")):
         return
     name = f"  segment {new['index'] + 1}/{total}"

@@ -1,4 +1,4 @@
-"""A client of one node's HTTP API: reads, signed transactions, and waits that say what they wait for.
+"""A client of one node's HTTP API: reads, signed transactions, and waits that explain themselves.
 
 The node is trusted with little: transactions are signed on this side, content is compared with its
 id, and a receipt carries its own proof.
@@ -40,6 +40,7 @@ EXECUTION_GAS = 200_000
 """Gas most requests stay far below; what is not used is not charged."""
 
 Json = dict[str, Any]
+Query = dict[str, str | int] | None
 Notify = Callable[[str], None]
 
 
@@ -81,24 +82,24 @@ class Client:
 
     def status(self) -> Json:
         """Return what the node knows: chain id, head, peers, validators, mempool."""
-        return self._json("/v1/status")
+        return self._object("/v1/status")
 
     def account(self, account: str) -> Json:
         """Return `balance` (micro-credits) and `nonce` of an address or hex key."""
-        return self._json(f"/v1/accounts/{account}")
+        return self._object(f"/v1/accounts/{account}")
 
     def transaction(self, identity: str) -> Json:
         """Return the state of a transaction: pending, included (with its code) or unknown."""
-        return self._json(f"/v1/txs/{identity}")
+        return self._object(f"/v1/txs/{identity}")
 
     def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
         """Return the newest jobs, all or those in one state."""
-        query: dict[str, str | int] = {"limit": limit} | ({"state": state} if state else {})
+        query: Query = {"limit": limit} | ({"state": state} if state else {})
         return _rows(self._json("/v1/jobs", query), "jobs")
 
     def job(self, identity: str) -> Json:
         """Return one job by its id or a unique beginning of it."""
-        return self._json(f"/v1/jobs/{identity}")
+        return self._object(f"/v1/jobs/{identity}")
 
     def receipt(self, identity: str) -> bytes:
         """Return the receipt of a settled job: everything needed to check it offline."""
@@ -125,12 +126,14 @@ class Client:
 
     def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:
         """Return blocks, newest first, below height `before`."""
-        query = {"limit": limit} | ({} if before is None else {"before": before})
+        query: dict[str, str | int] = {"limit": limit}
+        if before is not None:
+            query["before"] = before
         return _rows(self._json("/v1/blocks", query), "blocks")
 
     def block(self, height: int) -> Json:
         """Return one block."""
-        return self._json(f"/v1/blocks/{height}")
+        return self._object(f"/v1/blocks/{height}")
 
     def genesis(self) -> str:
         """Return the text of the chain's genesis file."""
@@ -145,7 +148,7 @@ class Client:
             VerificationFailed: the node computes another one.
         """
         ours = unixfs.cid_text(unixfs.cid_of(data))
-        theirs = self._json("/v1/data", method="POST", body=data)["cid"]
+        theirs = self._object("/v1/data", "POST", data)["cid"]
         if theirs != ours:
             raise VerificationFailed(f"the node names the data {theirs}, its bytes are {ours}")
         return ours
@@ -156,7 +159,7 @@ class Client:
         Raises:
             Rejected: it can never be included as it is.
         """
-        return str(self._json("/v1/txs", method="POST", body=data)["id"])
+        return str(self._object("/v1/txs", "POST", data)["id"])
 
     def send(
         self,
@@ -203,7 +206,9 @@ class Client:
                 if found.get("code") != "ok":
                     raise Rejected(str(found.get("message") or f"code {found.get('code')}"))
                 return found
-            waiting = f"transaction {identity[:8]} to be in a block: {describe_chain(self.status())}"
+            waiting = (
+                f"transaction {identity[:8]} to be in a block: {describe_chain(self.status())}"
+            )
             if time.monotonic() >= deadline:
                 raise Timeout(f"waited {timeout_s:g} s for {waiting}", "mlchain status")
             if notify is not None:
@@ -242,18 +247,26 @@ class Client:
     # One request
 
     def _json(
-        self, path: str, query: Any = None, *, method: str = "GET", body: bytes | None = None
+        self, path: str, query: Query = None, method: str = "GET", body: bytes | None = None
     ) -> Any:
         data = self._request(method, path, query, body)
         try:
             return json.loads(data)
-        except ValueError as error:
-            raise CodecError(
-                f"{self.url}{path} answered something that is not JSON", "is this an mlchain node?"
-            ) from error
+        except (ValueError, RecursionError) as error:
+            raise self._foreign(path) from error
+
+    def _object(self, path: str, method: str = "GET", body: bytes | None = None) -> Json:
+        answer = self._json(path, None, method, body)
+        if not isinstance(answer, dict):
+            raise self._foreign(path)
+        return answer
+
+    def _foreign(self, path: str) -> CodecError:
+        message = f"{self.url}{path} answered something else than a JSON document"
+        return CodecError(message, "is this an mlchain node?")
 
     def _request(
-        self, method: str, path: str, query: Any = None, body: bytes | None = None
+        self, method: str, path: str, query: Query = None, body: bytes | None = None
     ) -> bytes:
         headers = {"content-type": "application/octet-stream"} if body is not None else {}
         try:

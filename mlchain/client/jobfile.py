@@ -98,7 +98,9 @@ def _number(low: str, high: str, default: str | None = None) -> _Field:
             raise ValueError
         return Decimal(value)
 
-    return _Field(f"a number, {low} to {high}", parse, None if default is None else Decimal(default))
+    return _Field(
+        f"a number, {low} to {high}", parse, None if default is None else Decimal(default)
+    )
 
 
 def _choice(options: tuple[str, ...], default: str | None = None) -> _Field:
@@ -243,7 +245,11 @@ class _Reader:
     def refuse(self, table: str, key: str, allowed: str) -> None:
         """Raise the error that points at `key` of `table`."""
         line, found = self.find(table, key)
-        place = f"{self.path}, line {line}: {found}" if line else f"{self.path}: [{table}] {key} missing"
+        place = (
+            f"{self.path}, line {line}: {found}"
+            if line
+            else f"{self.path}: [{table}] {key} missing"
+        )
         raise JobFileError(f"{place}\n  {allowed}", self.path, line)
 
     def find(self, table: str, key: str) -> tuple[int, str]:

@@ -112,8 +112,10 @@ def _scale(columns: Floats, train_rows: int) -> Floats:
 
 def _from_sklearn(name: str, is_class: bool) -> Table:
     if name not in SKLEARN_SETS:
-        raise ConfigError(f"source sklearn:{name}: no such set", "one of " + ", ".join(SKLEARN_SETS))
-    import sklearn.datasets  # seconds to import, so only for whoever asks for it
+        raise ConfigError(
+            f"source sklearn:{name}: no such set", "one of " + ", ".join(SKLEARN_SETS)
+        )
+    import sklearn.datasets  # type: ignore[import-untyped]  # seconds to import, so only for whoever asks for it
 
     bunch = getattr(sklearn.datasets, f"load_{name}")()
     has_classes = name != "diabetes"
@@ -171,9 +173,7 @@ def _from_csv(path: Path, target: str, is_class: bool) -> Table:
     for number, row in lines[1:] if has_header else lines:
         if len(row) != len(names):
             raise ConfigError(f"{path}, line {number}: {len(row)} cells, expected {len(names)}")
-        features.append(
-            [_number(cell, path, number) for i, cell in enumerate(row) if i != column]
-        )
+        features.append([_number(cell, path, number) for i, cell in enumerate(row) if i != column])
         labels.append(row[column].strip())
         if not is_class:
             _number(row[column], path, number)
@@ -214,5 +214,7 @@ def _number(cell: str, path: Path, line: int) -> float:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise ConfigError(f"{path}, line {line}: {cell!r} is not a number", "remove or fill the row")
+        raise ConfigError(
+            f"{path}, line {line}: {cell!r} is not a number", "remove or fill the row"
+        )
     return value

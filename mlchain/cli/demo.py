@@ -1,0 +1,121 @@
+"""`mlchain demo`: a network, a job, the proof, and nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlchain.cli.command import Command
+from mlchain.cli.output import Output
+from mlchain.errors import ConfigError, VerificationFailed
+
+VALIDATORS, WORKERS = 4, 2
+CHEATS = {
+    "worker": {"worker-1": "forge:0.05"},
+    "validator": {"validator-2": "lazy"},
+}
+"""Which nodes misbehave, and how, by what `--cheat` names."""
+READY_S = 120.0
+PATIENCE_S = 180.0
+
+
+@click.command(
+    "demo", cls=Command, examples=("mlchain demo", "mlchain demo --cheat", "mlchain demo --keep")
+)
+@click.option(
+    "--cheat",
+    type=click.Choice(tuple(CHEATS)),
+    is_flag=False,
+    flag_value="worker",
+    help="Let a worker forge slices (or a validator attest without checking): watch it found.",
+)
+@click.option(
+    "--job",
+    "job_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Another job file than examples/digits.toml.",
+)
+@click.option("--keep", is_flag=True, help="Keep the folder with keys, blocks and logs.")
+@click.pass_obj
+def command(out: Output, cheat: str | None, job_path: Path | None, keep: bool) -> None:
+    """Train one job on a temporary local network and prove the result.
+
+    4 validators and 2 workers as 6 processes on free ports of this machine. Everything is stopped
+    at the end, also after ctrl-c or a failure.
+    """
+    job_path = job_path or _example()
+    folder = Path(tempfile.mkdtemp(prefix="mlchain-demo-"))
+    from mlchain.cli.localnet import LocalNet
+
+    signal.signal(signal.SIGTERM, _stop_in_order)
+    net: Any = None
+    is_done = False
+    try:
+        out.note(f"making a chain: {VALIDATORS} validators, {WORKERS} workers, 6 processes")
+        cheats = CHEATS[cheat] if cheat else {}
+        net = LocalNet.create(folder, VALIDATORS, WORKERS, None, cheats)
+        for name, kind in cheats.items():
+            out.note(f"{name} will misbehave: {kind}")
+        net.start(is_tied=True)
+        net.wait_ready(READY_S, out.live)
+        _run_job(out, net, job_path, cheats)
+        is_done = True
+    finally:
+        out.end_live()
+        if net is not None:
+            net.stop()
+        if keep or not is_done:
+            out.note(f"logs and blocks are in {folder}")
+        elif net is not None:
+            net.remove()
+
+
+def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> None:
+    from mlchain.cli.audit import audit_receipt, receipt_lines
+    from mlchain.cli.signing import load_signer
+    from mlchain.cli.submit import submit
+    from mlchain.cli.text import fault_lines, good, short
+    from mlchain.cli.watch import result_lines, watch_job
+    from mlchain.client.client import Client
+    from mlchain.client.jobfile import load_job_file
+
+    job_file = load_job_file(job_path)
+    with Client(net.url) as client:
+        status = client.status()
+        out.note(good(f"chain     {status['chain_id']}  genesis {short(status['genesis'])}"))
+        key_file = str(net.folder / "keys" / "alice.json")
+        name, key = load_signer(str(status["chain_id"]), key_file, net.folder, None)
+        identity = submit(client, job_file, key, name, out, PATIENCE_S)
+        job = watch_job(client, identity, out, PATIENCE_S)
+        receipt = client.receipt(identity)
+    audit = audit_receipt(receipt, net.genesis)
+    found = [fault for fault in job.get("faults", []) if fault["worker"] in cheats]
+    if cheats and not found:
+        raise VerificationFailed(f"{', '.join(cheats)} misbehaved and was not found")
+    lines = [*result_lines(job), "", *receipt_lines(audit)]
+    if cheats:
+        lines += ["", *fault_lines(job)]
+    out.result("demo", {**job, "audit": audit}, lines)
+
+
+def _example() -> Path:
+    path = Path(__file__).parents[2] / "examples" / "digits.toml"
+    if not path.exists():
+        raise ConfigError("examples/digits.toml is not here", "name a job file with --job")
+    return path
+
+
+def _stop_in_order(*_: object) -> None:
+    """Turn SIGTERM into an exception, so that `finally` stops the network."""
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    from mlchain.cli import main
+
+    main(["demo", *sys.argv[1:]])

@@ -1,0 +1,160 @@
+"""`mlchain doctor`: find out whether this machine can run a node, before it has to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mlchain.cli.command import Command, data_path
+from mlchain.cli.output import Output
+from mlchain.errors import MlchainError, VerificationFailed
+
+WANTED_FILES = 4096
+WANTED_DISK_BYTES = 2 << 30
+SLOW_FSYNC_MS = 50.0
+_FSYNCS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `verdict` is good, notice or bad; `hint` says what to do."""
+
+    name: str
+    verdict: str
+    text: str
+    hint: str = ""
+
+
+@click.command("doctor", cls=Command, examples=("mlchain doctor", "mlchain doctor --json"))
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=data_path,
+    show_default="~/.local/share/mlchain",
+    help="Where a node would keep its data.",
+)
+@click.pass_obj
+def command(out: Output, home: Path) -> None:
+    """Check that this machine can run a node.
+
+    The numeric self-test is the one that matters: a machine that fails it would compute other
+    bytes than everybody else. Exits with 7 when a check fails.
+    """
+    from mlchain.cli import text
+
+    marks = {"good": text.good, "notice": text.notice, "bad": text.bad}
+    findings = list(examine(home))
+    lines = []
+    for finding in findings:
+        lines.append(marks[finding.verdict](f"{finding.name:<9}{finding.text}"))
+        if finding.hint:
+            lines.append(f"           try  {finding.hint}")
+    rows = [
+        {"name": f.name, "verdict": f.verdict, "text": f.text, "hint": f.hint} for f in findings
+    ]
+    failed = [f.name for f in findings if f.verdict == "bad"]
+    if failed and out.as_json:
+        raise VerificationFailed("failed: " + ", ".join(failed), "mlchain doctor, without --json")
+    out.result("doctor", {"checks": rows}, lines)
+    if failed:
+        raise VerificationFailed("a node should not run here: " + ", ".join(failed))
+
+
+def examine(home: Path) -> Iterator[Finding]:
+    """Yield a finding for each check; none of them changes anything that lasts."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        check_python,
+        check_libraries,
+        check_runtime,
+        lambda: check_disk(home),
+        check_files,
+        check_clock,
+    )
+    for check in checks:
+        yield check()
+
+
+def check_python() -> Finding:
+    """Look at the interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", "good", f"{version}, {os.uname().machine}")
+
+
+def check_libraries() -> Finding:
+    """Import what a node needs and the command line does not."""
+    try:
+        import libp2p  # noqa: F401
+        import plyvel  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        return Finding("libraries", "bad", str(error), "scripts/setup")
+    return Finding("libraries", "good", "libp2p and plyvel load")
+
+
+def check_runtime() -> Finding:
+    """Train a small reference job and compare its state with the one every machine must get."""
+    import numpy
+
+    from mlchain.cli.selftest import REFERENCE_DIGEST, compute_digest
+
+    try:
+        found = compute_digest()
+    except (MlchainError, ArithmeticError) as error:
+        return Finding("runtime", "bad", f"the reference job fails: {error}", "report this")
+    if found != REFERENCE_DIGEST:
+        return Finding(
+            "runtime",
+            "bad",
+            f"computes {found[:16]}, every node must compute {REFERENCE_DIGEST[:16]}",
+            "another numpy build; this machine would leave the chain",
+        )
+    return Finding("runtime", "good", f"reference job bit-equal, numpy {numpy.__version__}")
+
+
+def check_disk(home: Path) -> Finding:
+    """Measure free space and the time of a synced write where a node would keep its data."""
+    folder = home
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            started = time.perf_counter()
+            for _ in range(_FSYNCS):
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+            fsync_ms = (time.perf_counter() - started) * 1000 / _FSYNCS
+    except OSError as error:
+        return Finding("disk", "bad", f"{folder}: {error.strerror}", "--home names another folder")
+    text = f"{free / 1e9:.0f} GB free, a synced write takes {fsync_ms:.1f} ms"
+    if free < WANTED_DISK_BYTES:
+        return Finding("disk", "notice", text, "at least 2 GB free")
+    if fsync_ms > SLOW_FSYNC_MS:
+        return Finding("disk", "notice", text, "a local disk; each vote is synced before it leaves")
+    return Finding("disk", "good", text)
+
+
+def check_files() -> Finding:
+    """Look at how many files and connections a process may have open."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < WANTED_FILES:
+        return Finding("files", "notice", f"limit {limit}", f"ulimit -n {WANTED_FILES}")
+    return Finding("files", "good", "no limit" if limit < 0 else f"limit {limit}")
+
+
+def check_clock() -> Finding:
+    """Look at whether the clock is plausible: blocks refuse times far ahead."""
+    year = time.gmtime().tm_year
+    if not 2024 <= year < 2100:
+        return Finding("clock", "bad", f"says it is {year}", "set the clock, run an NTP client")
+    return Finding("clock", "good", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))

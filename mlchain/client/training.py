@@ -1,0 +1,81 @@
+"""From a checked job file to what a job's request needs: plan, dataset bytes, numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlchain.client.jobfile import JobFile, JobFileError
+from mlchain.client.sources import load_table, split
+from mlchain.errors import MlchainError
+from mlchain.ml_runtime import Dataset, Task, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What is uploaded and signed. `chunk` is in steps, `segment` in chunks."""
+
+    plan: bytes
+    dataset: bytes
+    features: int
+    train_rows: int
+    test_rows: int
+    steps: int
+    chunk: int
+    segment: int
+    classes: tuple[str, ...]
+
+    @property
+    def task(self) -> Task:
+        """The job as the runtime sees it, to run it here."""
+        return Task(self.plan, self.steps, self.chunk, self.train_rows, self.test_rows)
+
+
+def prepare(job: JobFile) -> TrainingJob:
+    """Read the data and write the plan.
+
+    Raises:
+        ConfigError: the data cannot be read or does not fit the job; says which key.
+    """
+    is_class = job.model != "linear"
+    table = load_table(job.source, job.path.parent, job.target, is_class)
+    rows = split(table, job.test_fraction)
+    if job.batch > rows.train_rows:
+        raise _misfit(job, f"batch = {job.batch}: there are {rows.train_rows} training rows")
+    steps = job.steps or -(-job.epochs * rows.train_rows // job.batch)
+    chunks = -(-steps // job.chunk)
+    if job.segments > chunks:
+        raise _misfit(job, f"segments = {job.segments}: there are {chunks} chunks of {job.chunk}")
+    options: dict[str, Any] = {"rate": str(job.rate)}
+    if job.hidden:
+        options["hidden"] = job.hidden
+    if job.optimiser == "momentum":
+        options["momentum"] = str(job.momentum)
+    target = {"classes": len(table.classes)} if is_class else {"outputs": 1}
+    try:
+        plan = make_plan(
+            job.model,
+            features=rows.features.shape[1],
+            optimiser=job.optimiser,
+            batch=job.batch,
+            **target,
+            **options,
+        )
+        dataset = Dataset.from_arrays(rows.features, rows.target, classes=len(table.classes))
+    except MlchainError as error:
+        raise _misfit(job, error.message, error.hint) from error
+    return TrainingJob(
+        plan=plan.encode(),
+        dataset=dataset.encode(),
+        features=dataset.features,
+        train_rows=rows.train_rows,
+        test_rows=rows.test_rows,
+        steps=steps,
+        chunk=job.chunk,
+        segment=-(-chunks // job.segments),
+        classes=table.classes,
+    )
+
+
+def _misfit(job: JobFile, reason: str, hint: str = "") -> JobFileError:
+    return JobFileError(f"{job.path}: {reason}", job.path, hint=hint)

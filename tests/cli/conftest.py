@@ -1,0 +1,59 @@
+"""Shared by the tests of the command line: a runner, a home of their own, and the fake node."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlchain.cli import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # for fake_node
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A user without any files or variables of ours."""
+    for name in ("CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    for name in ("MLCHAIN_URL", "MLCHAIN_JSON", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run():
+    """Run a command line in this process and return click's result."""
+
+    def invoke(*arguments: str, **options: Any) -> Result:
+        result = CliRunner().invoke(main, list(arguments), **options)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def run_json(run):
+    """Run a command line with `--json`; return its exit code and the one document it printed."""
+
+    def invoke(*arguments: str, **options: Any) -> tuple[int, dict[str, Any]]:
+        result = run(*arguments, "--json", **options)
+        assert result.stdout.count("\n") == 1, result.output
+        return result.exit_code, json.loads(result.stdout)
+
+    return invoke
+
+
+@pytest.fixture
+def node():
+    """A node that answers from a table."""
+    from fake_node import STATUS, serve
+
+    with serve() as fake:
+        fake.routes["GET /v1/status"] = STATUS
+        yield fake

@@ -1,0 +1,137 @@
+"""A node's HTTP API in a thread, answering from a table: the other end of the client in tests."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, bytes]
+
+
+@dataclass
+class FakeNode:
+    """`routes` maps "GET /v1/status" to bytes, a JSON value, or a function of the request's body.
+
+    A list is played once, answer by answer; the last one stays.
+    """
+
+    url: str = ""
+    routes: dict[str, Any] = field(default_factory=dict)
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def answer(self, route: str, body: bytes) -> Answer:
+        self.requests.append((route, body))
+        value = self.routes.get(route.split("?")[0])
+        if isinstance(value, list) and value:
+            value = value.pop(0) if len(value) > 1 else value[0]
+        if isinstance(value, Callable):
+            value = value(body)
+        if value is None:
+            return problem(404, "not_found", f"nothing at {route}")
+        if isinstance(value, tuple):
+            return value
+        return 200, value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def problem(status: int, code: str, detail: str, hint: str = "") -> Answer:
+    document = {"code": code, "title": code, "detail": detail, "hint": hint, "status": status}
+    return status, json.dumps(document).encode()
+
+
+@contextmanager
+def serve() -> Iterator[FakeNode]:
+    node = FakeNode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, data = node.answer(f"{self.command} {self.path}", body)
+            self.send_response(status)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = handle_any
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    node.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield node
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+STATUS = {
+    "chain_id": "test-1",
+    "genesis": "7d1f" * 16,
+    "height": 12,
+    "block_id": "ab" * 32,
+    "time_ms": 1_700_000_000_000,
+    "roles": ["validator"],
+    "name": "validator-1",
+    "peers": [
+        {"name": "validator-2", "connected": True, "last_seen_ms": 1},
+        {"name": "worker-1", "connected": False, "last_seen_ms": 1},
+    ],
+    "mempool": 3,
+    "syncing": False,
+}
+
+JOB_ID = "7f3ae1c2" * 8
+
+
+def job(state: str, **changes: Any) -> dict[str, Any]:
+    """A job of 80 chunks in 2 segments, as the API shows it."""
+    hard = state == "settled"
+    segments = [
+        {
+            "index": index,
+            "state": "hard" if hard else "assigned",
+            "worker": "worker-1",
+            "attempt": 0,
+            "chunks": 40,
+            "commit_height": 20 + index if hard else 0,
+            "end_digest": "cd" * 32 if hard else "",
+            "slices": {f"mlc1v{i}": 5 for i in range(3)} if hard else {},
+            "chunks_rerun": 13 if hard else 0,
+            "attestations": [f"mlc1v{i}" for i in range(3)] if hard else [],
+            "hard_height": 24 + index if hard else 0,
+        }
+        for index in range(2)
+        if state in ("running", "settled")
+    ]
+    return {
+        "id": JOB_ID,
+        "name": "iris",
+        "state": state,
+        "submitter": "mlc1alice",
+        "tier": "audited",
+        "fee": 120_000,
+        "steps": 400,
+        "chunks": 80,
+        "segments": segments,
+        "faults": [],
+        "progress": {"done_chunks": 80 if hard else 0, "total_chunks": 80},
+        "metrics": {"correct": 29, "total": 30} if hard else None,
+        "model": "bafybeidmodel" if hard else None,
+        "state_digest": "ef" * 32 if hard else None,
+        "verified": {
+            "rerun": 26,
+            "chunks": 80,
+            "by": ["validator-1", "validator-2", "validator-3"],
+            "of": 3,
+            "miss_1_in_10": "0.036",
+            "miss_1_in_100": "0.675",
+        },
+    } | changes

@@ -1,0 +1,115 @@
+"""Job files: what may stand in them, and how a mistake is answered."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from mlchain.client.jobfile import FIELDS, JobFileError, load_job_file, parse_job_file
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GOOD = """\
+[job]
+name = "heart"
+fee = 120_000
+
+[data]
+source = "heart.csv"
+
+[model]
+kind = "mlp"
+hidden = [16, 8]
+
+[training]
+rate = 0.01
+batch = 8
+steps = 100
+chunk = 5
+"""
+PATH = Path("heart.toml")
+
+
+def test_a_job_file_becomes_checked_values_and_documented_defaults():
+    job = parse_job_file(GOOD, PATH)
+    assert (job.name, job.fee, job.hidden, job.steps) == ("heart", 120_000, (16, 8), 100)
+    assert job.rate == Decimal("0.01"), "decimals stay exact"
+    assert (job.tier, job.optimiser, job.segments) == ("audited", "adam", 1)
+    assert job.test_fraction == Decimal("0.2")
+
+
+@pytest.mark.parametrize("name", ["digits", "iris"])
+def test_the_examples_are_valid(name):
+    assert load_job_file(EXAMPLES / f"{name}.toml").name == name
+
+
+MISTAKES = [
+    # what stands there, instead of what, its line, and the rule in the answer
+    ("steps = 100", "steps = 0", 15, "steps must be a whole number, 1 to"),
+    ("steps = 100", "steps = 2.5", 15, "steps must be a whole number"),
+    ("steps = 100", "steps = true", 15, "steps must be a whole number"),
+    ("rate = 0.01", "rate = nan", 13, "rate must be a number"),
+    ("rate = 0.01", "rate = 11", 13, "0.000001 to 10"),
+    ("rate = 0.01", 'rate = "fast"', 13, "rate must be a number"),
+    ('kind = "mlp"', 'kind = "cnn"', 9, 'one of "linear", "softmax", "mlp"'),
+    ("hidden = [16, 8]", "hidden = [16, 0]", 10, "each 1 to 4096"),
+    ("hidden = [16, 8]", "hidden = []", 10, "a list of 1 to 4"),
+    ('kind = "mlp"\n', 'kind = "softmax"\n', 10, "only an mlp has hidden layers"),
+    ("batch = 8", "btach = 8", 14, "keys of [training]: optimiser, rate"),
+    ("[model]", "[modle]", 8, "tables: job, data, model, training"),
+    ("chunk = 5", "chunk = 5\nepochs = 3", 17, "steps or epochs, not both"),
+    ("chunk = 5", "chunk = 5\nmomentum = 0.5", 17, 'only the optimiser "momentum" has one'),
+    ('name = "heart"', 'name = ""', 2, "a text of 1 to 64 characters"),
+    ('name = "heart"', 'name = "a\\nb"', 2, "a text of 1 to 64 characters"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "rule"), MISTAKES)
+def test_a_mistake_is_answered_with_its_line_and_what_may_stand_there(old, new, line, rule):
+    text = GOOD.replace(old, new)
+    with pytest.raises(JobFileError) as caught:
+        parse_job_file(text, PATH)
+    shown = text.splitlines()[line - 1]
+    assert caught.value.message.startswith(f"heart.toml, line {line}: {shown}\n  ")
+    assert rule in caught.value.message
+    assert dict(caught.value.at) == {"file": "heart.toml", "line": line}
+
+
+def test_a_key_left_out_is_named_with_what_may_stand_there():
+    with pytest.raises(JobFileError, match=r"\[training\] batch missing") as caught:
+        parse_job_file(GOOD.replace("batch = 8\n", ""), PATH)
+    assert "1 to 4096" in caught.value.message
+    assert dict(caught.value.at) == {"file": "heart.toml"}
+
+
+def test_dotted_keys_are_found_too():
+    text = 'data.source = "x.csv"\njob.name = ""\njob.fee = 1\n'
+    with pytest.raises(JobFileError, match=r"line 2: job.name = "):
+        parse_job_file(text, PATH)
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text("[job\n")
+    with pytest.raises(JobFileError, match="line 1"):
+        load_job_file(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"\xff\xfe", "not UTF-8"), (b"#" * (65 << 10), "larger than"), (None, "No such file")],
+)
+def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, data, reason):
+    file = tmp_path / "job.toml"
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(JobFileError, match=reason):
+        load_job_file(file)
+
+
+def test_every_key_is_explained_in_the_modules_text():
+    import mlchain.client.jobfile as module
+
+    for table, fields in FIELDS.items():
+        assert f"[{table}]" in module.__doc__
+        for key in fields:
+            assert key in module.__doc__, f"{table}.{key}"
