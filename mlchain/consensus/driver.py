@@ -65,6 +65,7 @@ class Driver:
 
     engine_type: type[Engine] = Engine
     height_type: type[Height] = Height
+    inbox_type: type[Authenticator] = Authenticator
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Driver:
         self._timeouts = timeouts
         self._sign = sign
         self._extend_vote = extend_vote
-        self._inbox = Authenticator(chain_id, is_signed, identify, verify_extension)
+        self._inbox = self.inbox_type(chain_id, is_signed, identify, verify_extension)
         self._peers = Peers()
         self._early = Early()
         self._current: Height | None = None
@@ -370,8 +371,8 @@ class Driver:
         )
         if signature is not None:
             proposal = Proposal(current.number, round_, block_id, pol_round, self._key, signature)
-            votes = current.engine.votes.cast_for(VoteKind.PREVOTE, pol_round, block_id)
-            message = BlockProposal(proposal, tuple(votes), block)
+            polka = self._polka(current.engine, pol_round, block_id)
+            message = BlockProposal(proposal, tuple(polka), block)
             current.take_own(message)
             self._effects.append(Broadcast(encode_message(message)))
 
@@ -384,6 +385,10 @@ class Driver:
             return None
 
     # ---- gossip ---------------------------------------------------------------------------
+
+    def _polka(self, engine: Engine, pol_round: int, block_id: bytes) -> list[Vote]:
+        """Return the votes that justify proposing an old value again."""
+        return engine.votes.cast_for(VoteKind.PREVOTE, pol_round, block_id)
 
     def _votes_lacking(self, engine: Engine, status: Status) -> list[Vote]:
         """Return what to send to the author of `status`."""

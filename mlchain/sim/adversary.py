@@ -1,0 +1,198 @@
+"""Byzantine validators, one class each.
+
+Every one of them runs the real driver, so that it knows the protocol, and then misuses its key.
+To add an attack, add a class: it appears in `mlchain sim` and in the tests by itself.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from mlchain import codec
+from mlchain.consensus.messages import (
+    BlockProposal,
+    Message,
+    Proposal,
+    decode_message,
+    encode_message,
+)
+from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
+from mlchain.sim.application import TinyBlock, ToyKey
+
+CHAIN_ID = "sim"
+
+
+class Adversary:
+    """Misuses one validator's key. What it may know is more than any real one: all blocks."""
+
+    copies = 1
+    """How many honest-looking copies run under the key."""
+    is_found = False
+    """Whether a calm network must bring evidence against it."""
+
+    def __init__(self, rng: Random, key: ToyKey, blocks: dict[int, dict[bytes, bytes]]) -> None:
+        self.rng = rng
+        self.key = key
+        self.blocks = blocks
+        """By height and id, whatever anybody proposed so far."""
+
+    def outgoing(self, data: bytes, receiver: int, calm: bool) -> list[bytes]:
+        """Return what is sent in place of `data`."""
+        message = decode_message(data)
+        return [encode_message(m) for m in self.replace(message, receiver, calm)]
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return what is sent in place of `message`."""
+        return [message]
+
+    # ---- tools ----------------------------------------------------------------------------
+
+    def is_own(self, message: Message) -> bool:
+        """Tell whether our key signed it."""
+        signed = message.proposal if isinstance(message, BlockProposal) else message
+        return isinstance(signed, Vote | Proposal) and signed.validator == self.key.public
+
+    def vote(self, vote: Vote, block_id: bytes) -> Vote:
+        """Return our vote for another block in the same place."""
+        extension = b""
+        if vote.kind == VoteKind.PRECOMMIT and block_id != NIL:
+            extension = vote.extension or b"work of height %d" % vote.height
+        message = sign_bytes(
+            CHAIN_ID, vote.kind, vote.height, vote.round, block_id, -1, extension
+        )
+        return Vote(
+            vote.kind,
+            vote.height,
+            vote.round,
+            block_id,
+            self.key.public,
+            extension,
+            self.key.sign(message),
+        )
+
+    def propose(self, old: Proposal, block_id: bytes, pol_round: int) -> BlockProposal:
+        """Return our proposal of another known block, with the best polka we can forge: one vote."""
+        message = sign_bytes(CHAIN_ID, 0, old.height, old.round, block_id, pol_round)
+        proposal = Proposal(
+            old.height,
+            old.round,
+            block_id,
+            pol_round,
+            self.key.public,
+            self.key.sign(message),
+        )
+        prevote = Vote(1, old.height, max(pol_round, 0), NIL, self.key.public, b"", bytes(64))
+        polka = (self.vote(prevote, block_id),) if pol_round >= 0 else ()
+        return BlockProposal(proposal, polka, self.blocks[old.height][block_id])
+
+    def other_block(self, height: int, block_id: bytes) -> bytes:
+        """Return the id of some other block of the height, or nil."""
+        others = [b for b in self.blocks.get(height, {}) if b != block_id]
+        return self.rng.choice(others) if others else NIL
+
+
+class Twins(Adversary):
+    """Two honest copies under one key, which partitions keep apart. Each believes itself alone."""
+
+    copies = 2
+
+
+class Silent(Adversary):
+    """Says nothing."""
+
+    def outgoing(self, data: bytes, receiver: int, calm: bool) -> list[bytes]:
+        """Return nothing."""
+        return []
+
+
+class Liar(Adversary):
+    """Signs, now and then, any well-formed message: other values, polkas there never were."""
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return a lie in one of three cases."""
+        if not self.is_own(message) or self.rng.random() >= 0.35:
+            return [message]
+        if isinstance(message, Vote):
+            if message.extension and self.rng.random() < 0.2:
+                return [self.vote_with_bad_extension(message)]
+            pool = [NIL, *self.blocks.get(message.height, {})]
+            return [self.vote(message, self.rng.choice(pool))]
+        assert isinstance(message, BlockProposal)
+        pool = list(self.blocks[message.proposal.height])
+        pol_round = self.rng.randrange(-1, message.proposal.round)
+        return [self.propose(message.proposal, self.rng.choice(pool), pol_round)]
+
+    def vote_with_bad_extension(self, vote: Vote) -> Vote:
+        """Return a precommit that no honest node may count."""
+        extension = b"nonsense"
+        message = sign_bytes(
+            CHAIN_ID, vote.kind, vote.height, vote.round, vote.block_id, -1, extension
+        )
+        return Vote(
+            vote.kind,
+            vote.height,
+            vote.round,
+            vote.block_id,
+            vote.validator,
+            extension,
+            self.key.sign(message),
+        )
+
+
+class Equivocator(Adversary):
+    """Tells one half of the network this and the other half that, always."""
+
+    is_found = True
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return the other value for receivers of odd number."""
+        if not self.is_own(message) or receiver % 2 == 0:
+            return [message]
+        if isinstance(message, Vote):
+            return [self.vote(message, self.other_block(message.height, message.block_id))]
+        assert isinstance(message, BlockProposal)
+        old = message.proposal
+        other = self.other_block(old.height, old.block_id)
+        return [self.propose(old, other, -1)] if other != NIL else []
+
+
+class Deserter(Adversary):
+    """Gives its votes to one peer alone, so that only that one may lock; then it is gone."""
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return the message for the chosen one of this height, nothing for others."""
+        if calm:
+            return []
+        if isinstance(message, Vote):
+            chosen = (message.height + message.round // 4) % 3
+            return [message] if receiver == chosen else []
+        return [message] if isinstance(message, BlockProposal) else []
+
+
+class Spoiler(Adversary):
+    """Proposes blocks that are invalid, and votes for them."""
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return the proposal of a spoilt block in place of a good one."""
+        if not self.is_own(message) or not isinstance(message, BlockProposal):
+            return [message]
+        old = message.proposal
+        tiny = codec.decode(TinyBlock, message.block, 256)
+        spoilt = codec.encode(
+            TinyBlock(tiny.height, tiny.round, tiny.proposer, tiny.parent, tiny.copy, False)
+        )
+        block_id = self.identify(spoilt)
+        self.blocks[old.height][block_id] = spoilt
+        return [self.propose(old, block_id, -1)]
+
+    def identify(self, block: bytes) -> bytes:
+        """Return the id under which the spoilt block goes."""
+        from mlchain.sim.application import TinyLedger
+
+        return TinyLedger(self.key.public, 0).identify(block)
+
+
+ADVERSARIES: dict[str, type[Adversary]] = {
+    kind.__name__.lower(): kind for kind in (Twins, Liar, Equivocator, Deserter, Spoiler, Silent)
+}
+"""All of them, by name."""

@@ -1,0 +1,366 @@
+"""A whole cluster in one thread: the real driver of every validator, and time that is only a number.
+
+`run(scenario)` is a function of the scenario alone. Every host behaves as `consensus/effects.py`
+demands, except that it may crash between any two effects; then only what was synced remains.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+from mlchain import crypto
+from mlchain.consensus.driver import Driver
+from mlchain.consensus.effects import (
+    Broadcast,
+    BuildBlock,
+    CheckBlock,
+    Decide,
+    Effect,
+    FetchBlocks,
+    Persist,
+    ReportEvidence,
+    Send,
+    Timeouts,
+)
+from mlchain.consensus.safety import Signer
+from mlchain.errors import MlchainError
+from mlchain.ledger.commit import Commit
+from mlchain.ledger.validators import Validator, ValidatorSet
+from mlchain.sim.adversary import ADVERSARIES, CHAIN_ID, Adversary
+from mlchain.sim.application import Application, TinyLedger, ToyKey, is_signed
+from mlchain.sim.checkers import Checkers, Violation
+from mlchain.sim.mutants import MUTANTS, Mutant
+from mlchain.sim.network import Network, make_weather
+
+TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
+GST_MS = 1_500
+LIMIT_MS = 20_000
+MAX_EVENTS = 60_000
+HEIGHTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run. `adversary` "" draws one from the seed; `mutant` "" is the real code."""
+
+    seed: int
+    nodes: int = 4
+    adversary: str = ""
+    mutant: str = ""
+    heights: int = HEIGHTS
+    transcript: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a run. `violation` is empty if every promise held."""
+
+    scenario: Scenario
+    adversary: str
+    violation: str = ""
+    events: int = 0
+    virtual_ms: int = 0
+    heights: list[int] = field(default_factory=list)
+    convicted: int = 0
+    crashes: int = 0
+    digest: str = ""
+    """Of all that happened: equal digests, equal runs."""
+    transcript: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Place:
+    """One process of the cluster and its disk."""
+
+    index: int
+    key: ToyKey
+    copy: int
+    adversary: Adversary | None
+    peer: bytes
+    ledger: Application
+    driver: Driver | None = None
+    life: int = 0
+    """Counts restarts; what was under way in an earlier life is gone."""
+    timer_at: int | None = None
+    chain: list[tuple[bytes, Commit]] = field(default_factory=list)
+    synced: list[bytes] = field(default_factory=list)
+    unsynced: list[bytes] = field(default_factory=list)
+    last_sign: bytes | None = None
+
+
+class Cluster:
+    """Runs one scenario."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        make_ledger: Callable[[bytes, int], Application] = TinyLedger,
+    ) -> None:
+        self._scenario = scenario
+        self._rng = rng = Random(f"{scenario.seed}/{scenario.nodes}")
+        self._make_ledger = make_ledger
+        self._mutant = MUTANTS[scenario.mutant] if scenario.mutant else Mutant()
+        self._blocks: dict[int, dict[bytes, bytes]] = {}
+        self._queue: list[tuple[int, int, str, int, int, Any]] = []
+        self._count = 0
+        self._now = 0
+        self._hash = blake2b(digest_size=16)
+        keys = sorted(
+            (ToyKey(f"validator {i}") for i in range(scenario.nodes)), key=lambda k: k.public
+        )
+        self._validators = ValidatorSet(tuple(Validator(key.public, 1) for key in keys))
+        name = scenario.adversary or rng.choice((*ADVERSARIES, "none"))
+        kind = ADVERSARIES.get(name)
+        bad = rng.sample(keys, self._validators.faults) if kind else []
+        self._places: list[Place] = []
+        pairs = []
+        for key in keys:
+            adversary = kind(rng, key, self._blocks) if kind and key in bad else None
+            for copy in range(adversary.copies if adversary else 1):
+                self._places.append(self._make_place(key, copy, adversary))
+            if adversary and adversary.copies == 2:
+                pairs.append((len(self._places) - 2, len(self._places) - 1))
+        weather = make_weather(rng, GST_MS)
+        self._crash_rate = rng.choice((0, 0, 3, 10))
+        self._network = Network(rng, weather, len(self._places), pairs)
+        self._correct = [p for p in self._places if p.adversary is None]
+        self._peers = {p.peer: p for p in self._places}
+        self._checkers = Checkers(self._validators, tuple(k.public for k in bad))
+        self._must_convict = tuple(k.public for k in bad if kind and kind.is_found)
+        self.outcome = Outcome(scenario, name)
+
+    def run(self) -> Outcome:
+        """Run until every correct validator decided all heights in the calm, or time is up."""
+        try:
+            self._run()
+        except Violation as violation:
+            self.outcome.violation = str(violation)
+        self.outcome.virtual_ms = self._now
+        self.outcome.heights = self._heights()
+        self.outcome.convicted = len(self._checkers.convicted)
+        self.outcome.digest = self._hash.hexdigest()
+        return self.outcome
+
+    # ---- time -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        rng = self._rng
+        for place in self._places:
+            self._boot(place)
+        for _ in range(rng.randrange(4)):
+            victim = rng.choice(self._places)
+            self._at(rng.randrange(GST_MS), "crash", victim.index, -1, None)
+        while self._queue and self.outcome.events < MAX_EVENTS and self._now < LIMIT_MS:
+            self._now, _, event, index, life, what = heapq.heappop(self._queue)
+            place = self._places[index]
+            if life not in (-1, place.life):
+                continue
+            self.outcome.events += 1
+            self._handle(place, event, what)
+            if event == "blocks" or event == "built" or event == "message":
+                if self._network.is_calm(self._now) and self._is_done():
+                    break
+        self._checkers.on_end(self._heights(), self._scenario.heights, self._must_convict)
+
+    def _heights(self) -> list[int]:
+        return [len(place.chain) for place in self._correct]
+
+    def _is_done(self) -> bool:
+        if any(len(place.chain) < self._scenario.heights for place in self._correct):
+            return False
+        return all(key in self._checkers.convicted for key in self._must_convict)
+
+    def _at(self, delay: int, event: str, index: int, life: int, what: object) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self._now + delay, self._count, event, index, life, what))
+
+    def _handle(self, place: Place, event: str, what: Any) -> None:
+        driver = place.driver
+        if event == "boot":
+            self._boot(place)
+            return
+        if driver is None:
+            return
+        if event == "crash":
+            self._crash(place)
+            return
+        self._note(place, event, what)
+        if event == "message":
+            driver.receive(what[0], what[1], self._now)
+        elif event == "timer":
+            place.timer_at = None
+            driver.handle_timer(self._now)
+        elif event == "demand":
+            driver.demand(self._now)
+        elif event == "built":
+            driver.built(*what, self._now)
+        elif event == "checked":
+            block_id, height, block = what
+            driver.checked(block_id, place.ledger.check(height, block), self._now)
+        elif event == "blocks":
+            self._sync(place, driver, what)
+        self._pump(place)
+
+    def _note(self, place: Place, event: str, what: Any) -> None:
+        data = what[1] if event == "message" else b""
+        self._hash.update(b"%d %d %s " % (self._now, place.index, event.encode()))
+        self._hash.update(data)
+        if self._scenario.transcript:
+            from mlchain.sim.transcript import describe
+
+            self.outcome.transcript.append(describe(self._now, place.index, event, what))
+
+    # ---- one process ----------------------------------------------------------------------
+
+    def _make_place(self, key: ToyKey, copy: int, adversary: Adversary | None) -> Place:
+        index = len(self._places)
+        peer = crypto.digest("mlchain/sim/peer", bytes([index]))
+        return Place(index, key, copy, adversary, peer, self._make_ledger(key.public, copy))
+
+    def _boot(self, place: Place) -> None:
+        """Start the process from what is on its disk."""
+        mutant = Mutant() if place.adversary else self._mutant
+
+        def save(data: bytes) -> None:
+            place.last_sign = data
+
+        signer = Signer(place.key, CHAIN_ID, place.last_sign, save)
+        place.driver = driver = mutant.driver(
+            CHAIN_ID,
+            place.key.public,
+            TIMEOUTS,
+            signer.sign,
+            place.ledger.extend,
+            place.ledger.verify_extension,
+            is_signed=is_signed,
+            identify=place.ledger.identify,
+        )
+        driver.recover(place.synced)
+        self._start(place)
+        self._pump(place)
+
+    def _start(self, place: Place) -> None:
+        assert place.driver is not None
+        last = place.chain[-1][1] if place.chain else None
+        place.driver.start(len(place.chain) + 1, self._validators, self._now, last)
+        lazy = not self._network.is_calm(self._now) and self._rng.random() < 0.2
+        delay = int(self._rng.random() * (400 if lazy else 20))
+        self._at(delay, "demand", place.index, place.life, None)
+
+    def _crash(self, place: Place) -> None:
+        """Stop the process; what was not synced is lost, but for a random beginning of it."""
+        self.outcome.crashes += 1
+        survivors = place.unsynced[: self._rng.randrange(len(place.unsynced) + 1)]
+        place.synced += survivors
+        place.unsynced = []
+        if self._mutant.loses_log and not place.adversary:
+            place.synced = []
+        place.driver = None
+        place.timer_at = None
+        place.life += 1
+        self._at(1 + int(self._rng.random() * 400), "boot", place.index, place.life, None)
+
+    def _pump(self, place: Place) -> None:
+        """Execute effects until there are none, or the process crashes amid them."""
+        while place.driver is not None and (effects := place.driver.drain()):
+            stop = self._crash_point(place, effects)
+            for effect in effects[:stop]:
+                self._execute(place, effect)
+            if stop < len(effects):
+                self._crash(place)
+        if place.driver is None:
+            return
+        at = place.driver.next_timer()
+        if at is not None and (place.timer_at is None or at < place.timer_at):
+            place.timer_at = at
+            self._at(max(at - self._now, 0), "timer", place.index, place.life, None)
+
+    def _crash_point(self, place: Place, effects: list[Effect]) -> int:
+        """Return how many of `effects` are executed; crashing around an own vote hurts most."""
+        if self._network.is_calm(self._now) or not any(
+            isinstance(e, Persist) and e.sync for e in effects
+        ):
+            return len(effects)
+        if self._rng.random() * 100 >= self._crash_rate:
+            return len(effects)
+        return self._rng.randrange(len(effects))
+
+    def _execute(self, place: Place, effect: Effect) -> None:
+        rng, life = self._rng, place.life
+        if isinstance(effect, Persist):
+            place.unsynced.append(effect.record)
+            if effect.sync:
+                place.synced += place.unsynced
+                place.unsynced = []
+        elif isinstance(effect, Send):
+            self._send(place, self._peers[effect.peer], effect.message)
+        elif isinstance(effect, Broadcast):
+            if place.adversary is None:
+                self._checkers.on_signed(place.key.public, effect.message)
+            for other in self._places:
+                if other is not place:
+                    self._send(place, other, effect.message)
+        elif isinstance(effect, BuildBlock):
+            assert place.driver is not None
+            block = place.ledger.build(effect.height, effect.round, place.driver.last_commit())
+            block_id = place.ledger.identify(block)
+            self._blocks.setdefault(effect.height, {})[block_id] = block
+            answer = (effect.height, effect.round, block, block_id)
+            self._at(int(rng.random() * 20), "built", place.index, life, answer)
+        elif isinstance(effect, CheckBlock):
+            what = (effect.block_id, effect.height, effect.block)
+            self._at(int(rng.random() * 20), "checked", place.index, life, what)
+        elif isinstance(effect, Decide):
+            self._decide(place, effect)
+        elif isinstance(effect, FetchBlocks):
+            self._fetch(place, effect)
+        elif isinstance(effect, ReportEvidence) and place.adversary is None:
+            self._checkers.on_evidence(effect.evidence)
+
+    def _decide(self, place: Place, effect: Decide) -> None:
+        if place.adversary is None:
+            is_valid = place.ledger.check(effect.height, effect.block)
+            self._checkers.on_decide(effect.height, effect.block_id, effect.commit, is_valid)
+        place.ledger.commit(effect.height, effect.block, effect.commit)
+        place.chain.append((effect.block, effect.commit))
+        place.synced, place.unsynced = [], []
+        self._start(place)
+
+    # ---- between processes ----------------------------------------------------------------
+
+    def _send(self, sender: Place, receiver: Place, data: bytes) -> None:
+        messages = [data]
+        if sender.adversary is not None:
+            calm = self._network.is_calm(self._now)
+            messages = sender.adversary.outgoing(data, receiver.index, calm)
+        for message in messages:
+            for delay in self._network.delays(sender.index, receiver.index, self._now):
+                what = (sender.peer, message)
+                self._at(delay, "message", receiver.index, receiver.life, what)
+
+    def _fetch(self, place: Place, effect: FetchBlocks) -> None:
+        server = self._peers[effect.peer]
+        blocks = server.chain[effect.from_height - 1 :][:8]
+        connected = self._network.is_connected(place.index, server.index, self._now)
+        if server.driver is not None and connected and blocks:
+            self._at(2 + int(self._rng.random() * 20), "blocks", place.index, place.life, blocks)
+
+    def _sync(self, place: Place, driver: Driver, blocks: list[tuple[bytes, Commit]]) -> None:
+        for block, commit in blocks:
+            try:
+                driver.synced(block, commit, self._now)
+            except MlchainError:
+                return
+            self._pump(place)
+            if place.driver is not driver:
+                return
+
+
+def run(scenario: Scenario) -> Outcome:
+    """Run one scenario; the same scenario gives the same outcome, digest included."""
+    return Cluster(scenario).run()

@@ -1,0 +1,175 @@
+"""Deliberate bugs in the rules that safety and liveness rest on.
+
+A simulator that finds nothing shows nothing, unless it finds these. Each overrides one small part
+of the real code; none of them can be switched on outside the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlchain.consensus.actions import Snapshot, Step
+from mlchain.consensus.driver import Driver
+from mlchain.consensus.effects import Effect, Persist
+from mlchain.consensus.engine import Engine
+from mlchain.consensus.height import Height
+from mlchain.consensus.inbox import Authenticator
+from mlchain.consensus.journal import decode_entry
+from mlchain.consensus.messages import BlockProposal, Status
+from mlchain.consensus.votes import VoteBook
+from mlchain.ledger.commit import NIL, Vote
+from mlchain.ledger.validators import ValidatorSet
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A driver with a bug, or a host that loses its log. Without arguments: neither."""
+
+    driver: type[Driver] = Driver
+    loses_log: bool = False
+    adversary: str = ""
+    """Who exposes it best."""
+
+
+def _with_engine(engine: type[Engine]) -> type[Driver]:
+    return type("MutantDriver", (Driver,), {"engine_type": engine})
+
+
+class _NoLock(Engine):
+    """Prevotes whatever is valid (L23, L29 without their second half)."""
+
+    def _lock_allows(self, block_id: bytes, pol_round: int) -> bool:
+        return True
+
+
+class _LateLock(Engine):
+    """Takes the lock when the round ends by its timeout, not with the precommit (L38)."""
+
+    _late: tuple[int, bytes] = (-1, NIL)
+
+    def _set_locked(self, block_id: bytes) -> None:
+        self._late = (self.round, block_id)
+
+    def timeout(self, step: Step, round_: int) -> None:
+        if step is Step.PRECOMMIT and round_ == self.round == self._late[0]:
+            self.locked_round, self.locked_id = self._late
+        super().timeout(step, round_)
+
+
+class _StaleUnlock(Engine):
+    """Lets a polka older than the lock undo it (L29 with any valid round)."""
+
+    def _lock_allows(self, block_id: bytes, pol_round: int) -> bool:
+        return pol_round >= 0 or super()._lock_allows(block_id, pol_round)
+
+
+class _NoValid(Engine):
+    """Always proposes a new block (L15 to L18 without valid value)."""
+
+    def _value_to_propose(self) -> tuple[bytes, int]:
+        return NIL, -1
+
+
+class _NoPolkaCheck(Engine):
+    """Believes that an old value had its polka (L28 without its votes)."""
+
+    def _has_polka(self, round_: int, block_id: bytes) -> bool:
+        return True
+
+
+class _CredulousInbox(Authenticator):
+    def check_polka(self, message: BlockProposal, book: VoteBook) -> None:
+        """Believe it."""
+
+
+class _NoPolkaCheckDriver(Driver):
+    """The polka of a proposal is checked on arrival and by the rule, so both checks must go."""
+
+    engine_type = _NoPolkaCheck
+    inbox_type = _CredulousInbox
+
+
+class _LogWithoutLock(Engine):
+    """Forgets to write the lock down."""
+
+    def snapshot(self) -> Snapshot:
+        unlocked = {"locked_round": -1, "locked_id": NIL, "valid_round": -1, "valid_id": NIL}
+        full = super().snapshot()
+        return Snapshot(full.height, full.round, full.step, *unlocked.values())
+
+
+class _SmallQuorumBook(VoteBook):
+    """Takes 2f for a quorum."""
+
+    def __init__(self, validators: ValidatorSet) -> None:
+        super().__init__(validators)
+        self.quorum = 2 * validators.faults
+
+
+class _FirstVoteBook(VoteBook):
+    """Keeps only the first vote of an equivocator."""
+
+    def admits(self, vote: Vote, known_block: bool) -> bool:
+        return not self.of(vote.kind, vote.round, vote.validator)
+
+
+class _SmallQuorum(Engine):
+    book_type = _SmallQuorumBook
+
+
+class _FirstVote(Engine):
+    book_type = _FirstVoteBook
+
+
+class _OwnGossip(Driver):
+    """Passes on nobody else's votes.
+
+    Not in answer to a status, and not inside proposals, which then wait for the votes to come by
+    themselves. Either way alone would make up for the other.
+    """
+
+    inbox_type = _CredulousInbox
+
+    def _polka(self, engine: Engine, pol_round: int, block_id: bytes) -> list[Vote]:
+        votes = super()._polka(engine, pol_round, block_id)
+        return [vote for vote in votes if vote.validator == self._key]
+
+    def _votes_lacking(self, engine: Engine, status: Status) -> list[Vote]:
+        votes = super()._votes_lacking(engine, status)
+        return [vote for vote in votes if vote.validator == self._key]
+
+
+class _LogWithoutPolkaHeight(Height):
+    """Writes down own votes and locks, but not the votes of others."""
+
+    def __init__(
+        self, engine: Engine, inbox: Authenticator, emit: Callable[[Effect], None]
+    ) -> None:
+        def emit_less(effect: Effect) -> None:
+            if isinstance(effect, Persist) and isinstance(decode_entry(effect.record)[1], Vote):
+                if not effect.sync:
+                    return
+            emit(effect)
+
+        super().__init__(engine, inbox, emit_less)
+
+
+class _LogWithoutPolka(Driver):
+    height_type = _LogWithoutPolkaHeight
+
+
+MUTANTS = {
+    "no-lock": Mutant(_with_engine(_NoLock)),
+    "late-lock": Mutant(_with_engine(_LateLock)),
+    "stale-unlock": Mutant(_with_engine(_StaleUnlock)),
+    "no-valid-value": Mutant(_with_engine(_NoValid)),
+    "no-polka-check": Mutant(_NoPolkaCheckDriver),
+    "small-quorum": Mutant(_with_engine(_SmallQuorum)),
+    "first-vote-only": Mutant(_with_engine(_FirstVote)),
+    "own-gossip-only": Mutant(_OwnGossip),
+    "log-lost": Mutant(loses_log=True),
+    "log-without-lock": Mutant(_with_engine(_LogWithoutLock)),
+    "log-without-polka": Mutant(_LogWithoutPolka),
+}
+"""By name; the simulator's tests kill every one."""

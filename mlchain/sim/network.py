@@ -1,0 +1,85 @@
+"""An invented network: it loses, delays, repeats and partitions, until it calms down.
+
+Before `gst_ms` (the paper's global stabilisation time) anything may happen to a message; after
+it every message arrives within a few milliseconds. All times are simulated milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+CALM_DELAY_MS = 5
+PARTITION_MS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How bad it is before the calm. Rates are percent."""
+
+    gst_ms: int
+    loss: int
+    repeat: int
+    delay_ms: int
+    """A typical delay; one message in eight takes up to ten times as long."""
+    partitions: int
+    """How many partitions come up, one after another."""
+
+
+def make_weather(rng: Random, gst_ms: int) -> Weather:
+    """Return a random weather; delays near the timeouts are the hard ones."""
+    return Weather(
+        gst_ms,
+        loss=rng.choice((0, 5, 15, 30)),
+        repeat=rng.choice((0, 5)),
+        delay_ms=rng.choice((5, 20, 50, 90)),
+        partitions=rng.randrange(7),
+    )
+
+
+class Network:
+    """Decides when, how often, and whether a message arrives."""
+
+    def __init__(self, rng: Random, weather: Weather, size: int, twins: list[tuple[int, int]]):
+        """`twins` are pairs of places that partitions like to separate."""
+        self._rng = rng
+        self._weather = weather
+        self._twins = twins
+        self._sides: list[int] = [0] * size
+        self._moves = sorted(rng.randrange(weather.gst_ms) for _ in range(weather.partitions))
+
+    def is_calm(self, now_ms: int) -> bool:
+        """Tell whether the bad weather is over."""
+        return now_ms >= self._weather.gst_ms
+
+    def is_connected(self, a: int, b: int, now_ms: int) -> bool:
+        """Tell whether the two places are on one side."""
+        while self._moves and self._moves[0] <= now_ms:
+            self._move()
+        return self.is_calm(now_ms) or self._sides[a] == self._sides[b]
+
+    def delays(self, sender: int, receiver: int, now_ms: int) -> list[int]:
+        """Return after how many milliseconds the message arrives; empty: never."""
+        rng, weather = self._rng, self._weather
+        if self.is_calm(now_ms):
+            return [1 + int(rng.random() * CALM_DELAY_MS)]
+        if not self.is_connected(sender, receiver, now_ms) or rng.random() * 100 < weather.loss:
+            return []
+        delays = [self._delay()]
+        if rng.random() * 100 < weather.repeat:
+            delays.append(self._delay() + 10 * weather.delay_ms)
+        return delays
+
+    def _delay(self) -> int:
+        most = self._weather.delay_ms * (2 if self._rng.random() * 8 >= 1 else 10)
+        return 1 + int(self._rng.random() * most)
+
+    def _move(self) -> None:
+        """Draw new sides, and perhaps the time of the next move."""
+        start = self._moves.pop(0)
+        self._sides = [self._rng.randrange(2) for _ in self._sides]
+        for one, other in self._twins:
+            self._sides[other] = 1 - self._sides[one]
+        again = start + 1 + self._rng.randrange(2 * PARTITION_MS)
+        if again < self._weather.gst_ms:
+            self._moves = sorted([*self._moves, again])
