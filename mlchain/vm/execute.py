@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from mlchain import codec
 from mlchain.consensus.evidence import verify_evidence
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
-from mlchain.ledger.block import Block, Body, Header, Receipt, body_root, receipts_root
+from mlchain.ledger.block import (
+    Block,
+    Body,
+    Header,
+    Receipt,
+    SegmentRef,
+    body_root,
+    receipts_root,
+)
 from mlchain.ledger.commit import Commit, verify_commit
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import (
-    TransactionBody,
+    Transaction,
     decode_transaction,
     transaction_id,
     verify_transaction,
@@ -28,6 +36,7 @@ from mlchain.vm import lifecycle
 from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
+from mlchain.vm.families.jobs import Segment
 from mlchain.vm.families.members import (
     VALIDATORS,
     WORKERS,
@@ -69,29 +78,20 @@ class Outcome:
 # ---- transactions ---------------------------------------------------------------------------
 
 
-class Checked(NamedTuple):
-    """A transaction that may enter a block, taken apart."""
+def check_transaction(state: State, genesis: Genesis, transaction: Transaction) -> Payload:
+    """Return the payload of a transaction that may enter a block now, or when its nonce comes up.
 
-    id: bytes
-    body: TransactionBody
-    payload: Payload
-
-
-def check_transaction(
-    state: State, genesis: Genesis, data: bytes, is_known: IsKnown = is_never_known
-) -> Checked:
-    """Return a transaction that may enter a block now, or when its nonce comes up.
+    The signature is not looked at.
 
     Raises:
-        CodecError, InvalidSignature, InvalidTransaction: says what its sender must change.
+        CodecError, InvalidTransaction: says what its sender must change.
     """
-    transaction = decode_transaction(data)
     body = transaction.body
     if body.chain_id != genesis.chain_id:
         raise InvalidTransaction(
             f"signed for chain {body.chain_id!r}, this is {genesis.chain_id!r}"
         )
-    least = intrinsic_gas(len(data))
+    least = intrinsic_gas(len(codec.encode(transaction)))
     if not least <= body.gas_limit <= MAX_TRANSACTION_GAS:
         raise InvalidTransaction(
             f"gas limit {body.gas_limit}, allowed are {least} to {MAX_TRANSACTION_GAS}"
@@ -107,10 +107,7 @@ def check_transaction(
         )
     payload = decode_payload(body.kind, body.payload)
     _check_role(state, payload, body.sender)
-    identity = transaction_id(data)
-    if not is_known(identity):
-        verify_transaction(transaction)
-    return Checked(identity, body, payload)
+    return payload
 
 
 def _check_role(state: State, payload: Payload, sender: bytes) -> None:
@@ -133,10 +130,15 @@ def _execute_transaction(
     Raises:
         InvalidBlock: it should not be in a block at all.
     """
+    identity = transaction_id(data)
     try:
-        identity, body, payload = check_transaction(block.state, genesis, data, is_known)
+        transaction = decode_transaction(data)
+        payload = check_transaction(block.state, genesis, transaction)
+        if not is_known(identity):
+            verify_transaction(transaction)
     except MlchainError as error:
         raise InvalidBlock(f"transaction that may not be included: {error.message}") from error
+    body = transaction.body
     account = get_account(block.state, body.sender)
     if body.nonce != account.nonce:
         raise InvalidBlock(f"nonce {body.nonce} where {account.nonce} is next")
@@ -252,6 +254,54 @@ def build_block(
     )
     outcome = execute_body(context, genesis, body, is_known)
     return Block(_header(parent, parent_id, genesis, context, body, outcome), body), outcome
+
+
+def select_body(
+    parent: Header,
+    state: State,
+    genesis: Genesis,
+    last_commit: Commit | None,
+    evidence: tuple[bytes, ...],
+    transactions: list[bytes],
+    proposer: bytes,
+    time_ms: int,
+    is_wanted: Callable[[SegmentRef, Segment], bool],
+    is_known: IsKnown = is_never_known,
+) -> Body:
+    """Return the body an honest proposer makes of what waits; `state` is used up.
+
+    Transactions that may not be included are left out. Every segment that can be HARD and
+    `is_wanted` (the proposer's own veto) is finalised.
+    """
+    block = _context(genesis, state, get_validator_set(state), parent.height + 1, time_ms, proposer)
+    remember_voters(block)
+    if last_commit is not None:
+        process_last_commit(block, last_commit)
+    seen: dict[bytes, None] = {}
+    kept_evidence = tuple(e for e in evidence if _is_fine(lambda e=e: _punish(block, e, seen)))
+    kept: list[bytes] = []
+    gas_left = block.params.max_block_gas
+    for data in transactions:
+        mark = state.checkpoint()
+        try:
+            receipt = _execute_transaction(block, genesis, data, is_known)
+        except InvalidBlock:
+            continue
+        if receipt.gas_used > gas_left:
+            state.rollback(mark)
+            continue
+        gas_left -= receipt.gas_used
+        kept.append(data)
+    refs = lifecycle.find_final(block, is_wanted)
+    return Body(last_commit, kept_evidence, refs, tuple(kept))
+
+
+def _is_fine(action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except InvalidBlock:
+        return False
+    return True
 
 
 def _context(

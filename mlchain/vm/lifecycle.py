@@ -5,13 +5,15 @@ Run at the end of every block over the jobs that have not ended, in key order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from mlchain import crypto
 from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee
 from mlchain.errors import InvalidBlock
-from mlchain.ledger.block import SegmentRef
+from mlchain.ledger.block import MAX_FINALISED, SegmentRef
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
@@ -73,12 +75,28 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
         commit = segment.commit
         model = Model(
             job.name, job.submitter, job.plan, job.dataset, commit.end_content, commit.end,
-            commit.correct, commit.total, block.height,
+            commit.metrics, block.height,
         )  # fmt: skip
         MODELS.put(block.state, model, ref.job)
         _end(block, ref.job, job, JobState.SETTLED)
     else:
         JOBS.put(block.state, job, ref.job)
+
+
+def find_final(
+    block: BlockContext, is_wanted: Callable[[SegmentRef, Segment], bool]
+) -> tuple[SegmentRef, ...]:
+    """Return the segments that this block may declare HARD, one a job."""
+    refs = []
+    for (job_id,), _ in ACTIVE.items(block.state):
+        job = JOBS.get(block.state, job_id)
+        segment = SEGMENTS.get(block.state, job_id, job.hard) if job else None
+        if job is None or segment is None:
+            continue
+        ref = SegmentRef(job_id, job.hard)
+        if not why_not_final(block, job, job.hard, segment) and is_wanted(ref, segment):
+            refs.append(ref)
+    return tuple(refs[:MAX_FINALISED])
 
 
 def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -> str:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from mlchain import codec, crypto
 from mlchain.codec import ContentId, Hash, Record, Uint
 from mlchain.ledger.merkle import list_root
+from mlchain.ml_runtime import Metrics
 
 MAX_SEGMENT_CHUNKS = 1 << 20
 
@@ -25,8 +26,8 @@ class SegmentCommit(Record, frozen=True):
     that the worker may vanish. `leaf_root` is the root over the `count` leaves; `leaves_content`
     names the list of end digests (32 bytes a chunk) they are made from. `trap` is 0, or 1 + the
     step at which the program left the exact range: the segment then ends with the last whole
-    chunk before it. `correct` of `total` is the evaluation of the final state, 0 of 0 unless this
-    segment ends the job.
+    chunk before it. `metrics` is the evaluation of the final state, in the segment that ends the
+    job if it has test rows.
     """
 
     job: Hash
@@ -39,8 +40,7 @@ class SegmentCommit(Record, frozen=True):
     leaves_content: ContentId
     count: Annotated[int, Meta(ge=0, le=MAX_SEGMENT_CHUNKS)]
     trap: Uint
-    correct: Uint
-    total: Uint
+    metrics: Metrics | None
 
 
 def commit_id(commit: SegmentCommit) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from mlchain import codec, crypto
+from mlchain import crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
 from mlchain.consensus.work.commitment import (
     MAX_SEGMENT_CHUNKS,
@@ -25,7 +25,7 @@ from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ledger.validators import MAX_VALIDATORS
-from mlchain.ml_runtime import Plan, check_plan
+from mlchain.ml_runtime import check_plan, decode_plan
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.accounts import debit
 from mlchain.vm.families.data import DATASETS
@@ -213,7 +213,7 @@ class SubmitJob(Payload, frozen=True):
         ctx.charge(SUBMIT_GAS + 10 * len(self.plan))
         if self.tier not in TIERS:
             raise InvalidTransaction(f"unknown tier {self.tier!r}", "one of " + ", ".join(TIERS))
-        plan = codec.decode(Plan, self.plan)
+        plan = decode_plan(self.plan)
         cost = check_plan(plan)
         gas = cost.gas_per_step * self.steps + cost.gas_predict_row * self.test_rows
         for name, value, limit in (
@@ -298,11 +298,10 @@ class CommitSegment(Payload, frozen=True):
         elif commit.count != count:
             raise InvalidTransaction(f"{commit.count} chunks, the segment has {count}")
         is_last = commit.segment == job.segments - 1 and not commit.trap
-        if (commit.total != (job.test_rows if is_last else 0)) or commit.correct > commit.total:
-            raise InvalidTransaction(
-                f"evaluated {commit.correct} of {commit.total} rows, expected "
-                f"{job.test_rows if is_last else 0}"
-            )
+        evaluated = commit.metrics.total if commit.metrics else 0
+        expected = job.test_rows if is_last else 0
+        if evaluated != expected or (commit.metrics is not None and not expected):
+            raise InvalidTransaction(f"evaluated {evaluated} rows, expected {expected}")
 
 
 class MakeClaim(Payload, frozen=True):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
 from mlchain.ledger.state import Table
+from mlchain.ml_runtime import Metrics
 
 
 class Model(Record, frozen=True):
     """A trained model: `content` names its encoded state, `state` is the state's digest.
 
-    Registered under the id of its job. `correct` of `total` held-out rows were predicted right.
+    Registered under the id of its job. `metrics` are those on the job's test rows.
     """
 
     name: Name
@@ -18,8 +19,7 @@ class Model(Record, frozen=True):
     dataset: ContentId
     content: ContentId
     state: Hash
-    correct: Uint
-    total: Uint
+    metrics: Metrics | None
     height: Uint
 
 

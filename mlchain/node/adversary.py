@@ -1,0 +1,101 @@
+"""Misbehaviour on request, for demonstrations and tests. A chain must be named test-… or dev-….
+
+    skip:RATE      (worker) does not compute this share of its chunks, repeats the state instead
+    equivocate     (validator) prevotes two things, and accuses honest workers of fraud
+
+Everything else about a misbehaving node is the real node: what catches it is the real defence.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from mlchain import crypto
+from mlchain.consensus.messages import encode_message
+from mlchain.consensus.work.commitment import commit_id
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.errors import ConfigError
+from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
+from mlchain.node.worker import Skips, skips_nothing
+from mlchain.p2p.transport import Channel
+from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, MakeClaim, SegmentState
+
+if TYPE_CHECKING:
+    from mlchain.node.chain import Committed
+    from mlchain.node.node import Node
+
+TEST_PREFIXES = ("test-", "dev-")
+EQUIVOCATE = "equivocate"
+SKIP = "skip:"
+
+
+def make_skips(misbehaviour: str) -> Skips:
+    """Return which chunks the worker skips: a pseudo-random share, the same at every start.
+
+    Raises:
+        ConfigError: `skip:` without a rate between 0 and 1.
+    """
+    if not misbehaviour.startswith(SKIP):
+        return skips_nothing
+    try:
+        rate = Fraction(misbehaviour.removeprefix(SKIP))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"--adversary {misbehaviour}: not a number", "as in skip:0.02") from error
+    if not 0 < rate <= 1:
+        raise ConfigError(f"--adversary {misbehaviour}: the share must lie between 0 and 1")
+
+    def skips(chunk: int) -> bool:
+        draw = crypto.digest("mlchain/test-skip", chunk.to_bytes(8, "little"))
+        return int.from_bytes(draw[:8], "little") < rate * 2**64
+
+    return skips
+
+
+def corrupt(node: Node, misbehaviour: str) -> None:
+    """Make `node` misbehave as a validator, if that is asked for.
+
+    Raises:
+        ConfigError: unknown kind, a role the node does not have, or a chain that is not for tests.
+    """
+    if not misbehaviour:
+        return
+    if not node.genesis.chain_id.startswith(TEST_PREFIXES):
+        raise ConfigError(f"--adversary is for tests; chain {node.genesis.chain_id} is not one")
+    if misbehaviour.startswith(SKIP) and node.worker is not None:
+        return
+    if misbehaviour == EQUIVOCATE and node.keys.validator is not None:
+        node.agreement.after_commit.append(lambda committed: _equivocate(node, committed))
+        return
+    raise ConfigError(
+        f"--adversary {misbehaviour}: unknown, or not for this role",
+        "skip:0.02 for a worker, equivocate for a validator",
+    )
+
+
+def _equivocate(node: Node, committed: Committed) -> None:
+    """Sign two prevotes for the next height, and accuse whatever segment is committed."""
+    key = node.keys.validator
+    assert key is not None
+    height, chain_id = committed.block.header.height + 1, node.genesis.chain_id
+    for block_id in (NIL, crypto.digest("mlchain/test-lie", committed.block_id)):
+        signature = key.sign(sign_bytes(chain_id, VoteKind.PREVOTE, height, 0, block_id))
+        vote = Vote(VoteKind.PREVOTE, height, 0, block_id, key.public, b"", signature)
+        node.transport.broadcast(Channel.CONSENSUS, encode_message(vote))
+    _accuse(node)
+
+
+def _accuse(node: Node) -> None:
+    assert node.auditor is not None and node.duties is not None
+    state = node.chain.state()
+    for (job_id,), _ in ACTIVE.items(state):
+        job = JOBS.get(state, job_id)
+        for index in range(job.hard, job.assigned) if job else ():
+            segment = SEGMENTS.get(state, job_id, index)
+            if job is None or segment is None or segment.commit is None or segment.cleared:
+                continue
+            ticket = node.duties.ticket(segment.commit_height)
+            if segment.state == SegmentState.COMMITTED and ticket is not None:
+                first, _ = job.segment_range(index)
+                commit, kind = commit_id(segment.commit), int(ClaimKind.FRAUD)
+                node.auditor.outbox.send(MakeClaim(job_id, index, commit, first, kind, ticket))

@@ -1,0 +1,197 @@
+"""Agreement's host: executes what the driver asks for, keeps its time, and says when to build.
+
+The driver's effects are executed strictly in order, so what must be on disk before a signature
+leaves, is. Its clock is monotonic (a clock set back or forth moves no timeout); only the time in
+a block's header is wall-clock time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from mlchain import codec
+from mlchain.consensus.driver import Driver
+from mlchain.consensus.effects import (
+    Broadcast,
+    BuildBlock,
+    CheckBlock,
+    Decide,
+    Effect,
+    FetchBlocks,
+    Persist,
+    ReportEvidence,
+    Send,
+)
+from mlchain.consensus.engine import Verdict
+from mlchain.ledger.commit import Commit
+from mlchain.node.chain import Chain, Committed
+from mlchain.node.wal import WriteAheadLog
+from mlchain.p2p.transport import Channel, Transport
+from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, JobState, SegmentState
+
+log = structlog.get_logger("agreement")
+
+WATCH_MS = 1_000
+"""Pause between blocks while segments are being trained: chain time must pass for deadlines."""
+
+
+class Clock(Protocol):
+    """The two clocks of a node."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds that never go back."""
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds."""
+
+
+class Agreement:
+    """Runs one node's driver against its chain, log and network."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        driver: Driver,
+        wal: WriteAheadLog,
+        transport: Transport,
+        clock: Clock,
+        validator_peers: tuple[bytes, ...],
+        *,
+        on_commit: Callable[[Committed], None],
+        on_behind: Callable[[bytes, int], None],
+        has_duties: Callable[[], bool],
+    ) -> None:
+        self._chain = chain
+        self._driver = driver
+        self._wal = wal
+        self._transport = transport
+        self._clock = clock
+        self._validator_peers = validator_peers
+        self._on_behind = on_behind
+        self._has_duties = has_duties
+        self._last_block_ms = 0
+        self._wake = trio.Event()
+        self._is_pumping = False
+        self.after_commit: list[Callable[[Committed], None]] = [on_commit]
+
+    def start(self) -> None:
+        """Recover from the log and begin the next height."""
+        chain, now = self._chain, self._clock.monotonic_ms()
+        self._driver.recover(self._wal.records())
+        last = chain.store.commit(chain.height) if chain.height else None
+        self._last_block_ms = now
+        self._driver.start(chain.height + 1, chain.validators, now, last)
+        self._pump()
+
+    def receive(self, peer: bytes, frame: bytes) -> None:
+        """Take a frame of the consensus channel."""
+        reason = self._driver.receive(peer, frame, self._clock.monotonic_ms())
+        if reason:
+            log.debug("message-unused", peer=peer.hex()[:8], reason=reason)
+        self._pump()
+
+    def synced(self, block: bytes, commit: Commit) -> None:
+        """Take a block that block sync fetched.
+
+        Raises:
+            InvalidBlock, InvalidSignature, CodecError: the server lies.
+        """
+        self._driver.synced(block, commit, self._clock.monotonic_ms())
+        self._pump()
+
+    def poke(self) -> None:
+        """Something that may want a block has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fire timers and start heights when a block is wanted; for ever."""
+        while True:
+            now = self._clock.monotonic_ms()
+            due = self._driver.next_timer()
+            if due is not None and due <= now:
+                self._driver.handle_timer(now)
+                self._pump()
+                continue
+            wanted = self._wanted_at()
+            if wanted <= now and self._driver.round < 0:
+                self._driver.demand(now)
+                self._pump()
+                continue
+            times = [t for t in (due, wanted if self._driver.round < 0 else None) if t is not None]
+            self._wake = trio.Event()
+            with trio.move_on_after(max(0, min(times, default=now + 60_000) - now) / 1000):
+                await self._wake.wait()
+
+    def _wanted_at(self) -> int:
+        """Return when this node wants the next block, in monotonic milliseconds."""
+        params = self._chain.genesis.params
+        is_urgent = self._chain.mempool.ready or self._chain.has_evidence or self._has_duties()
+        if is_urgent:
+            return self._last_block_ms + params.block_interval_ms
+        pause = params.heartbeat_ms
+        state = self._chain.state()
+        for (job_id,), _ in ACTIVE.items(state):
+            pause = min(pause, WATCH_MS)
+            job = JOBS.get(state, job_id)
+            if job is None or job.state == JobState.ACCEPTED:
+                return self._last_block_ms + params.block_interval_ms
+            for index in range(job.hard, job.assigned):
+                segment = SEGMENTS.get(state, job_id, index)
+                if segment is not None and segment.state != SegmentState.ASSIGNED:
+                    return self._last_block_ms + params.block_interval_ms
+        return self._last_block_ms + pause
+
+    def _pump(self) -> None:
+        """Execute effects until there are none; answers may bring new ones."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while effects := self._driver.drain():
+                for effect in effects:
+                    self._execute(effect)
+        finally:
+            self._is_pumping = False
+        self._wake.set()
+
+    def _execute(self, effect: Effect) -> None:
+        now = self._clock.monotonic_ms()
+        match effect:
+            case Persist(record, sync):
+                self._wal.append(record, sync)
+            case Send(peer, message):
+                self._transport.send(peer, Channel.CONSENSUS, message)
+            case Broadcast(message):
+                for peer in self._validator_peers:
+                    self._transport.send(peer, Channel.CONSENSUS, message)
+            case BuildBlock(height, round_):
+                self._build(height, round_, now)
+            case CheckBlock(height, block_id, block):
+                verdict, reason = self._chain.check(block_id, block, self._clock.wall_ms())
+                if reason:
+                    log.info("block-refused", height=height, verdict=verdict.name, reason=reason)
+                is_ok, is_wanted = verdict != Verdict.INVALID, verdict == Verdict.VALID
+                self._driver.checked(block_id, is_ok, now, wanted=is_wanted)
+            case Decide(height, block_id, block, commit):
+                self._commit(height, block_id, block, commit)
+            case FetchBlocks(peer, from_height):
+                self._on_behind(peer, from_height)
+            case ReportEvidence(evidence):
+                self._chain.add_evidence(evidence)
+
+    def _build(self, height: int, round_: int, now: int) -> None:
+        block, block_id = self._chain.build(self._clock.wall_ms(), self._driver.last_commit())
+        self._driver.built(height, round_, codec.encode(block), block_id, now)
+
+    def _commit(self, height: int, block_id: bytes, block: bytes, commit: Commit) -> None:
+        committed = self._chain.commit(block_id, block, commit)
+        now = self._clock.monotonic_ms()
+        self._last_block_ms = now
+        self._wal.forget(height)
+        self._driver.start(height + 1, committed.validators, now, commit)
+        for listener in self.after_commit:
+            listener(committed)

@@ -1,0 +1,178 @@
+"""Where the bytes of a job come from: its dataset, chunk states, boundary states, leaf lists.
+
+Everything is checked against what the chain says before anybody uses it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from mlchain import codec
+from mlchain.codec import Hash, Record, Uint
+from mlchain.consensus.work.commitment import (
+    MAX_SEGMENT_CHUNKS,
+    SegmentCommit,
+    segment_root,
+)
+from mlchain.errors import CodecError, NotFound, VerificationFailed
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.state import State
+from mlchain.ml_runtime import Plan, Task, decode_plan
+from mlchain.ml_runtime import State as TrainingState
+from mlchain.node.compute import Compute, Handle
+from mlchain.node.exchange import Exchange
+from mlchain.node.spool import Spool
+from mlchain.p2p.transport import Transport
+from mlchain.vm.families.jobs import PLANS, SEGMENTS, Job, Segment
+
+CHUNK_PROTOCOL = "/mlchain/chunk-state/1"
+MAX_STATE_RESPONSE = 50 << 20
+FETCH_TIMEOUT_S = 20.0
+MAX_EXHIBITS = 16
+
+
+class ChunkRequest(Record, frozen=True):
+    """Asks a worker for the state before the chunk at `offset` of a segment."""
+
+    job: Hash
+    segment: Uint
+    attempt: Uint
+    offset: Annotated[int, Meta(ge=0, le=MAX_SEGMENT_CHUNKS)]
+
+
+class Artifacts:
+    """Fetches and checks the bytes behind a job for one role of a node."""
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        transport: Transport,
+        content: ContentStore,
+        exchange: Exchange,
+        spool: Spool,
+    ) -> None:
+        self.content = content
+        self._genesis = genesis
+        self._transport = transport
+        self._exchange = exchange
+        self._spool = spool
+        self._exhibits: dict[ChunkRequest, bytes] = {}
+        self._peer_of = {member.key: member.peer for member in genesis.members}
+
+    async def serve_chunk(self, peer: bytes, payload: bytes) -> bytes:
+        """Answer a `ChunkRequest` from our own spool, or from what we accuse somebody with."""
+        request = codec.decode(ChunkRequest, payload, 256)
+        if request in self._exhibits:
+            return self._exhibits[request]
+        return self._spool.read(request.job, request.segment, request.attempt, request.offset)
+
+    def exhibit(self, segment: Segment, offset: int, data: bytes) -> None:
+        """Keep a state that an accusation rests on, to show it to whoever must judge."""
+        commit = _commit(segment)
+        request = ChunkRequest(commit.job, commit.segment, segment.attempt, offset)
+        self._exhibits[request] = data
+        if len(self._exhibits) > MAX_EXHIBITS:
+            del self._exhibits[next(iter(self._exhibits))]
+
+    async def fetch_content(self, content: bytes, owner: bytes = b"") -> bytes:
+        """Return the bytes of a content id, from here or from peers (the owner's first).
+
+        Raises:
+            NotFound, Unreachable, Timeout: nobody gave them.
+        """
+        exchange = self._exchange
+        if await exchange.on_disk(self.content.missing, content, 1):
+            likely = self._peer_of.get(owner)
+            peers = [likely] if likely else []
+            peers += [status.peer for status in self._transport.peers() if status.connected]
+            own = self._transport.public_key
+            await exchange.fetch(content, [peer for peer in peers if peer != own])
+        return await exchange.on_disk(self.content.get, content)
+
+    async def fetch_leaves(self, job_id: bytes, job: Job, segment: Segment) -> tuple[bytes, ...]:
+        """Return the end digests of a committed segment's chunks, checked against its root.
+
+        Raises:
+            VerificationFailed: they do not make the root that was committed.
+        """
+        commit = _commit(segment)
+        data = await self.fetch_content(commit.leaves_content, segment.worker)
+        states = tuple(data[i : i + 32] for i in range(0, len(data), 32))
+        first, _ = job.segment_range(commit.segment)
+        root = segment_root(
+            self._genesis.chain_id, job_id, commit.segment, segment.attempt, segment.worker,
+            first, states,
+        )  # fmt: skip
+        if len(data) != 32 * commit.count or root != commit.leaf_root:
+            raise VerificationFailed(f"the leaves of segment {commit.segment} make another root")
+        return states
+
+    async def fetch_state(
+        self, segment: Segment, offset: int, digest: bytes, plan: Plan, source: bytes = b""
+    ) -> bytes:
+        """Return the encoded state before the chunk at `offset`, whose digest must be `digest`.
+
+        Asked of `source` (a member's key), the segment's worker when empty.
+
+        Raises:
+            NotFound, Unreachable, Timeout: not served.
+            VerificationFailed, CodecError: served, but something else.
+        """
+        commit = _commit(segment)
+        request = codec.encode(ChunkRequest(commit.job, commit.segment, segment.attempt, offset))
+        peer = self._peer_of.get(source or segment.worker)
+        if peer is None:
+            raise NotFound("its worker has no known address")
+        if peer == self._transport.public_key:
+            data = await self.serve_chunk(peer, request)
+        else:
+            data = await self._transport.request(
+                peer, CHUNK_PROTOCOL, request, MAX_STATE_RESPONSE, FETCH_TIMEOUT_S
+            )
+        if state_digest(data, plan) != digest:
+            raise VerificationFailed(f"the state before chunk {offset} has another digest")
+        return data
+
+    async def start_state(
+        self, state: State, job_id: bytes, index: int, compute: Compute, handle: Handle
+    ) -> bytes:
+        """Return the state a segment starts from: initial, or the end of the one before."""
+        if index == 0:
+            data, _ = await compute.initial_state(handle)
+            return data
+        before = SEGMENTS.get(state, job_id, index - 1)
+        if before is None or before.commit is None:
+            raise NotFound(f"segment {index - 1} is not committed")
+        return await self.fetch_content(before.commit.end_content, before.worker)
+
+    async def load(self, state: State, job: Job, compute: Compute) -> tuple[Handle, Plan]:
+        """Make `compute` ready for a job: program, dataset, order seed."""
+        plan = get_plan(state, job)
+        dataset = await self.fetch_content(job.dataset)
+        task = Task(plan.encode(), job.steps, job.chunk, job.train_rows, job.test_rows)
+        return await compute.load(codec.encode(task), dataset, job.order_seed), plan
+
+
+def get_plan(state: State, job: Job) -> Plan:
+    """Return the program of a job."""
+    record = PLANS.get(state, job.plan)
+    assert record is not None, "a job's plan is stored with it"
+    return decode_plan(record.plan)
+
+
+def state_digest(data: bytes, plan: Plan) -> bytes:
+    """Return the digest of an encoded training state.
+
+    Raises:
+        CodecError: not a state of this plan.
+    """
+    return TrainingState.decode(data, plan).digest()
+
+
+def _commit(segment: Segment) -> SegmentCommit:
+    if segment.commit is None:
+        raise CodecError("the segment is not committed")
+    return segment.commit

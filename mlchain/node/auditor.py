@@ -1,0 +1,359 @@
+"""The auditor: re-executes this validator's secret slices and every disputed chunk.
+
+Nothing leaves this node about a segment before the block of its commit is final: no fetch, no
+ticket, no verdict (protocol.md section 7). Before accusing, it computes twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict, result_root
+from mlchain.consensus.work.commitment import SegmentCommit, commit_id
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.errors import MlchainError, VerificationFailed
+from mlchain.ledger.block import SegmentRef
+from mlchain.ledger.state import State
+from mlchain.ml_runtime import Dataset, Plan
+from mlchain.node.artifacts import Artifacts, state_digest
+from mlchain.node.chain import Chain
+from mlchain.node.compute import Compute, Handle, Trapped
+from mlchain.node.duties import Duties
+from mlchain.node.outbox import Outbox
+from mlchain.vm.families.data import DATASETS
+from mlchain.vm.families.jobs import (
+    ACTIVE,
+    JOBS,
+    SEGMENTS,
+    Claim,
+    Job,
+    JobState,
+    MakeClaim,
+    Segment,
+    SegmentState,
+    segment_slice,
+)
+
+log = structlog.get_logger("auditor")
+
+SERVE_PATIENCE_S = 8.0
+"""How long a worker may fail to serve a chunk before that is said on chain."""
+RETRY_S = 0.5
+PREFETCH = 4
+"""States fetched ahead of the one being replayed."""
+
+
+class Finding(NamedTuple):
+    """A chunk that could not be confirmed."""
+
+    kind: ClaimKind
+    chunk: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One committed segment under examination."""
+
+    job_id: bytes
+    job: Job
+    index: int
+    segment: Segment
+    commit: SegmentCommit
+    handle: Handle
+    plan: Plan
+    leaves: tuple[bytes, ...]
+
+    @property
+    def first(self) -> int:
+        """Number of the segment's first chunk, counted from the start of the job."""
+        return self.job.segment_range(self.index)[0]
+
+    def digest_before(self, offset: int) -> bytes:
+        """Return the digest of the state before the chunk at `offset`."""
+        return self.leaves[offset - 1] if offset else self.commit.start
+
+
+@dataclass
+class Auditor:
+    """One validator's re-execution."""
+
+    key: bytes
+    chain: Chain
+    artifacts: Artifacts
+    compute: Compute
+    duties: Duties
+    outbox: Outbox
+    rerun: int = 0
+    """Chunks re-executed since start, for people."""
+    _claims: dict[bytes, MakeClaim] = field(default_factory=dict)
+    _wake: trio.Event = field(default_factory=trio.Event)
+
+    def on_block(self) -> None:
+        """A block is final: there may be something to do."""
+        self.duties.settle(self.chain.state())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hold data, rule on disputes, audit segments; for ever."""
+        while True:
+            self._wake = trio.Event()
+            try:
+                await self._round(self.chain.state())
+            except MlchainError as error:
+                log.warning("audit-interrupted", reason=error.message)
+            with trio.move_on_after(RETRY_S):
+                await self._wake.wait()
+
+    async def _round(self, state: State) -> None:
+        keys = [key for (key,), _ in ACTIVE.items(state)]
+        jobs = [(key, job) for key in keys if (job := JOBS.get(state, key)) is not None]
+        for _, job in jobs:
+            if job.state == JobState.SUBMITTED:
+                await self._hold_data(state, job)
+        for job_id, job in jobs:
+            for index in range(job.hard, job.assigned):
+                segment = SEGMENTS.get(state, job_id, index)
+                if segment is None or segment.commit is None or segment.worker == self.key:
+                    continue
+                identity = commit_id(segment.commit)
+                if segment.claim is not None:
+                    await self._vote(state, job_id, job, index, segment, segment.claim)
+                elif self._is_due(index, segment, identity):
+                    await self._audit(state, job_id, job, index, segment, identity)
+
+    def _is_due(self, index: int, segment: Segment, identity: bytes) -> bool:
+        if segment.state != SegmentState.COMMITTED or identity in self._claims:
+            if identity in self._claims:
+                self.outbox.send(self._claims[identity])
+            return False
+        ref = SegmentRef(segment.commit.job, index) if segment.commit else None
+        done = [a.validator for a in segment.attestations]
+        return (
+            ref is not None and self.key not in done and not self.duties.has_attested(ref, identity)
+        )
+
+    async def _hold_data(self, state: State, job: Job) -> None:
+        """Fetch a dataset somebody wants to use; announce it once it is whole and readable."""
+        record = DATASETS.get(state, job.dataset)
+        if record is None or self.key in record.holders:
+            return
+        data = await self.artifacts.fetch_content(job.dataset)
+        try:
+            dataset = await trio.to_thread.run_sync(Dataset.decode, data)
+        except MlchainError as error:
+            log.warning("dataset-unreadable", reason=error.message)
+            return
+        found = (len(data), dataset.rows, dataset.features)
+        if found == (record.size, record.rows, record.features):
+            self.duties.add_available(job.dataset)
+        else:
+            log.warning("dataset-differs", found=found)
+
+    # ---- auditing one's own slice ---------------------------------------------------------------
+
+    async def _audit(
+        self, state: State, job_id: bytes, job: Job, index: int, segment: Segment, identity: bytes
+    ) -> None:
+        ticket = self.duties.ticket(segment.commit_height)
+        if ticket is None or segment.commit is None:
+            return
+        commit = segment.commit
+        offsets = segment_slice(job, commit, ticket, len(self.chain.validators))
+        finding = await self._examine(state, job_id, job, index, segment, commit, offsets)
+        if finding is None:
+            chunks = tuple(job.segment_range(index)[0] + offset for offset in offsets)
+            root = result_root(chunks, tuple(bytes(32) for _ in chunks))
+            self.duties.add_attestation(Attestation(job_id, index, identity, ticket, root))
+            log.info("attested", job=job_id.hex()[:8], segment=index, rerun=len(offsets))
+            return
+        log.warning(
+            "claim", job=job_id.hex()[:8], segment=index, chunk=finding.chunk,
+            kind=finding.kind.name, reason=finding.reason,
+        )  # fmt: skip
+        claim = MakeClaim(job_id, index, identity, finding.chunk, int(finding.kind), ticket)
+        self._claims[identity] = claim
+        self.outbox.send(claim)
+
+    async def _examine(
+        self,
+        state: State,
+        job_id: bytes,
+        job: Job,
+        index: int,
+        segment: Segment,
+        commit: SegmentCommit,
+        offsets: tuple[int, ...],
+    ) -> Finding | None:
+        """Return what is wrong with a segment as far as our slice shows, None if nothing."""
+        first, _ = job.segment_range(index)
+        at = first + (offsets[0] if offsets else 0)
+        try:
+            subject = await self._subject(state, job_id, job, index, segment, commit)
+            await self._check_end(subject)
+        except MlchainError as error:
+            return Finding(ClaimKind.UNSERVED, at, error.message)
+        if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
+            return Finding(ClaimKind.FRAUD, first, "does not start from the initial state")
+        finding = await self._replay_slice(subject, offsets)
+        return finding or await self._check_metrics(subject)
+
+    async def _replay_slice(self, subject: Subject, offsets: tuple[int, ...]) -> Finding | None:
+        """Replay one chunk while the states of the next ones are on their way."""
+        send, receive = trio.open_memory_channel[tuple[int, bytes | MlchainError]](PREFETCH)
+
+        async def fetch_all() -> None:
+            async with send:
+                for offset in offsets:
+                    await send.send((offset, await self._fetch_patiently(subject, offset)))
+
+        found: Finding | MlchainError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_all)
+            try:
+                found = await self._replay_each(subject, receive)
+            except MlchainError as error:  # not through the nursery, which would wrap it
+                found = error
+            nursery.cancel_scope.cancel()
+        if isinstance(found, MlchainError):
+            raise found
+        return found
+
+    async def _replay_each(
+        self, subject: Subject, states: trio.MemoryReceiveChannel[tuple[int, bytes | MlchainError]]
+    ) -> Finding | None:
+        async for offset, data in states:
+            chunk = subject.first + offset
+            if isinstance(data, MlchainError):
+                return Finding(ClaimKind.UNSERVED, chunk, data.message)
+            if await self._replay(subject, offset, data) == Outcome.DIFFERS:
+                self.artifacts.exhibit(subject.segment, offset, data)
+                return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
+        return None
+
+    async def _subject(
+        self,
+        state: State,
+        job_id: bytes,
+        job: Job,
+        index: int,
+        segment: Segment,
+        commit: SegmentCommit,
+    ) -> Subject:
+        handle, plan = await self.artifacts.load(state, job, self.compute)
+        with trio.move_on_after(SERVE_PATIENCE_S):
+            leaves = await self.artifacts.fetch_leaves(job_id, job, segment)
+            return Subject(job_id, job, index, segment, commit, handle, plan, leaves)
+        raise VerificationFailed("the list of leaves is not served")
+
+    async def _check_end(self, subject: Subject) -> None:
+        """Fetch and keep the end state, so that the job survives its worker."""
+        commit = subject.commit
+        with trio.move_on_after(SERVE_PATIENCE_S):
+            data = await self.artifacts.fetch_content(commit.end_content, subject.segment.worker)
+            if state_digest(data, subject.plan) != commit.end:
+                raise VerificationFailed("the end state has another digest than committed")
+            return
+        raise VerificationFailed("the end state is not served")
+
+    async def _check_metrics(self, subject: Subject) -> Finding | None:
+        """Evaluate the end of a job: its metrics are re-computed by every attester."""
+        commit, job = subject.commit, subject.job
+        if subject.index != job.segments - 1 or commit.trap or not job.test_rows:
+            return None
+        end = self.artifacts.content.get(commit.end_content)
+        if await self.compute.evaluate(subject.handle, end) == commit.metrics:
+            return None
+        return Finding(ClaimKind.FRAUD, subject.first + commit.count - 1, "metrics differ")
+
+    async def _fetch_patiently(
+        self, subject: Subject, offset: int, accuser: bytes = b""
+    ) -> bytes | MlchainError:
+        """Return the state before a chunk, or the last reason why it could not be had in time.
+
+        In a dispute the accuser is asked in turn with the worker: an accused worker that falls
+        silent must not get away with the smaller penalty.
+        """
+        reason: MlchainError = VerificationFailed("not served in time")
+        sources = cycle([subject.segment.worker, accuser] if accuser else [subject.segment.worker])
+        with trio.move_on_after(SERVE_PATIENCE_S):
+            for source in sources:
+                try:
+                    return await self.artifacts.fetch_state(
+                        subject.segment, offset, subject.digest_before(offset), subject.plan, source
+                    )
+                except MlchainError as error:
+                    reason = error
+                    await trio.sleep(RETRY_S)
+        return reason
+
+    async def _replay(self, subject: Subject, offset: int, data: bytes) -> Outcome:
+        """Re-run one chunk; when it differs, once more before anybody is accused."""
+        for _ in range(2):
+            if await self._is_equal(subject, offset, data):
+                return Outcome.EQUAL
+        return Outcome.DIFFERS
+
+    async def _is_equal(self, subject: Subject, offset: int, data: bytes) -> bool:
+        commit, self.rerun = subject.commit, self.rerun + 1
+        digest = await self.compute.replay(subject.handle, subject.first + offset, data)
+        if isinstance(digest, Trapped):
+            return offset == commit.count and commit.trap == digest.step + 1
+        if offset == commit.count:
+            return False  # a trap was claimed and there is none
+        is_last = offset == commit.count - 1
+        return digest == subject.leaves[offset] and (not is_last or digest == commit.end)
+
+    # ---- ruling on a dispute --------------------------------------------------------------------
+
+    async def _vote(
+        self, state: State, job_id: bytes, job: Job, index: int, segment: Segment, claim: Claim
+    ) -> None:
+        commit = segment.commit
+        if commit is None or self.key in [ballot.validator for ballot in claim.ballots]:
+            return
+        identity = commit_id(commit)
+        if self.duties.has_verdict(identity, claim.chunk):
+            return
+        outcome = await self._judge(state, job_id, job, index, segment, commit, claim)
+        log.info(
+            "verdict", job=job_id.hex()[:8], segment=index, chunk=claim.chunk, found=outcome.name
+        )
+        self.duties.add_verdict(Verdict(job_id, index, identity, claim.chunk, int(outcome)))
+
+    async def _judge(
+        self,
+        state: State,
+        job_id: bytes,
+        job: Job,
+        index: int,
+        segment: Segment,
+        commit: SegmentCommit,
+        claim: Claim,
+    ) -> Outcome:
+        """Re-run the disputed chunk, from the state the worker (or else the accuser) serves."""
+        try:
+            subject = await self._subject(state, job_id, job, index, segment, commit)
+            await self._check_end(subject)
+        except MlchainError:
+            return Outcome.UNSERVED
+        offset = claim.chunk - subject.first
+        if index == 0 and offset == 0:
+            data, digest = await self.compute.initial_state(subject.handle)
+            if digest != commit.start:
+                return Outcome.DIFFERS
+        else:
+            served = await self._fetch_patiently(subject, offset, claim.accuser)
+            if isinstance(served, MlchainError):
+                return Outcome.UNSERVED
+            data = served
+        outcome = await self._replay(subject, offset, data)
+        is_end = offset == commit.count - 1
+        if outcome == Outcome.EQUAL and is_end and await self._check_metrics(subject):
+            return Outcome.DIFFERS
+        return outcome

@@ -1,0 +1,234 @@
+"""The ledger as the node uses it: builds, checks and commits blocks. No clock, no network.
+
+Every block this node built or checked is kept executed until its height is decided, so a block
+is executed once. The veto of protocol.md section 8 is applied here, by asking `has_attested`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlchain.consensus.engine import Verdict
+from mlchain.consensus.evidence import verify_evidence
+from mlchain.consensus.work.commitment import commit_id
+from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
+from mlchain.ledger.block import (
+    MAX_BLOCK_BYTES,
+    MAX_BLOCK_EVIDENCE,
+    MAX_BLOCK_TRANSACTIONS,
+    Block,
+    Receipt,
+    SegmentRef,
+    decode_block,
+    header_id,
+)
+from mlchain.ledger.commit import Commit, verify_commit
+from mlchain.ledger.state import State
+from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import Transaction, decode_transaction
+from mlchain.ledger.validators import ValidatorSet
+from mlchain.node.mempool import Mempool
+from mlchain.vm.execute import Outcome, build_block, check_block, check_transaction, select_body
+from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.jobs import SEGMENTS, Segment
+from mlchain.vm.families.members import VALIDATORS, get_validator_set
+
+MAX_DRIFT_MS = 10_000
+"""How far ahead of our clock a block's time may be."""
+MAX_CANDIDATES = 16
+MAX_EVIDENCE_KEPT = 64
+BODY_SHARE = MAX_BLOCK_BYTES - (1 << 20)
+"""Bytes of a block for transactions; the rest is for commit, evidence and header."""
+
+HasAttested = Callable[[SegmentRef, bytes], bool]
+"""Tells whether this node attested a commit, or need not because it is its own work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A block of the next height that was executed and found valid."""
+
+    block: Block
+    state: State
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A block that became final."""
+
+    block: Block
+    block_id: bytes
+    receipts: tuple[Receipt, ...]
+    validators: ValidatorSet
+
+
+class Chain:
+    """The next block of one node's ledger, and the transactions that wait for it."""
+
+    def __init__(self, store: Store, key: bytes | None, has_attested: HasAttested) -> None:
+        self.store = store
+        self.genesis = store.genesis
+        self.mempool = Mempool(self._check_transaction, self._nonce_of)
+        self.validators = get_validator_set(store.state())
+        self._key = key
+        self._has_attested = has_attested
+        self._candidates: dict[bytes, Candidate] = {}
+        self._evidence: dict[bytes, None] = {}
+        self._view = store.state()
+
+    @property
+    def height(self) -> int:
+        """Height of the last final block."""
+        return self.store.height
+
+    def state(self) -> State:
+        """Return the state after the last final block, to be read only."""
+        return self._view
+
+    def add_transaction(self, data: bytes) -> bool:
+        """Admit a transaction; False if it is known already.
+
+        Raises:
+            CodecError, InvalidSignature, InvalidTransaction, Rejected: says why not.
+        """
+        return self.mempool.add(data, self.height)
+
+    def add_evidence(self, evidence: bytes) -> None:
+        """Keep a proof of misbehaviour for the next block this node builds."""
+        if len(self._evidence) < MAX_EVIDENCE_KEPT:
+            self._evidence[evidence] = None
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether evidence waits for a block."""
+        return bool(self._evidence)
+
+    # ---- the next block -----------------------------------------------------------------------
+
+    def build(self, now_ms: int, last_commit: Commit | None) -> tuple[Block, bytes]:
+        """Return a new block of the next height, executed, and its id."""
+        assert self._key is not None, "only validators build"
+        parent, parent_id = self.store.head, self.store.head_id
+        time_ms = max(now_ms, parent.time_ms + 1)
+        body = select_body(
+            parent, self.store.state(), self.genesis, last_commit,
+            tuple(self._evidence)[:MAX_BLOCK_EVIDENCE],
+            self.mempool.take(
+                BODY_SHARE, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS
+            ),
+            self._key, time_ms, self._is_wanted, self._is_known,
+        )  # fmt: skip
+        state = self.store.state()
+        block, outcome = build_block(
+            parent, parent_id, state, self.genesis, body, self._key, time_ms, self._is_known
+        )
+        identity = header_id(block.header)
+        self._keep(identity, Candidate(block, state, outcome))
+        return block, identity
+
+    def check(self, block_id: bytes, data: bytes, now_ms: int) -> tuple[Verdict, str]:
+        """Execute a proposed block; return the verdict and, if it is not VALID, why."""
+        try:
+            candidate = self._candidates.get(block_id) or self._execute(block_id, data)
+        except MlchainError as error:
+            return Verdict.INVALID, error.message
+        header = candidate.block.header
+        if header.time_ms > now_ms + MAX_DRIFT_MS:
+            return Verdict.INVALID, f"its time is {header.time_ms - now_ms} ms ahead of our clock"
+        state = self._view
+        for ref in candidate.block.body.finalise:
+            segment = SEGMENTS.get(state, ref.job, ref.index)
+            if segment is None or not self._is_wanted(ref, segment):
+                return Verdict.UNWANTED, f"finalises segment {ref.index}, not attested by us"
+        return Verdict.VALID, ""
+
+    def commit(self, block_id: bytes, data: bytes, commit: Commit) -> Committed:
+        """Make a decided block final: one atomic write, then the mempool follows.
+
+        Raises:
+            InvalidBlock: it does not execute to its own roots, so more than a third lies.
+        """
+        candidate = self._candidates.get(block_id) or self._execute(block_id, data)
+        block, outcome = candidate.block, candidate.outcome
+        self.store.append(block, commit, candidate.state, outcome.receipts)
+        self._view = self.store.state()
+        self._candidates.clear()
+        self.validators = outcome.validators
+        for evidence in block.body.evidence:
+            self._evidence.pop(evidence, None)
+        self._drop_stale_evidence()
+        touched = {}
+        for transaction in block.body.transactions:
+            sender = decode_transaction(transaction).body.sender
+            touched[sender] = get_account(self._view, sender).nonce
+        self.mempool.commit([r.transaction for r in outcome.receipts], touched, self.height)
+        return Committed(block, block_id, outcome.receipts, outcome.validators)
+
+    def verify_synced(self, data: bytes, commit: Commit) -> bytes:
+        """Return the id of a block that a peer sent with its certificate, if both hold.
+
+        Raises:
+            CodecError, InvalidBlock, InvalidSignature: says what is wrong with them.
+        """
+        block = decode_block(data)
+        identity = header_id(block.header)
+        if block.header.height != self.height + 1:
+            raise InvalidBlock(f"block {block.header.height} where {self.height + 1} is next")
+        verify_commit(commit, self.genesis.chain_id, self.validators, block.header.height, identity)
+        return identity
+
+    def _execute(self, block_id: bytes, data: bytes) -> Candidate:
+        block = decode_block(data)
+        if header_id(block.header) != block_id:
+            raise InvalidBlock("the block is not the one that was named")
+        state = self.store.state()
+        outcome = check_block(
+            self.store.head, self.store.head_id, state, self.genesis, block, self._is_known
+        )
+        candidate = Candidate(block, state, outcome)
+        self._keep(block_id, candidate)
+        return candidate
+
+    def _keep(self, block_id: bytes, candidate: Candidate) -> None:
+        if len(self._candidates) >= MAX_CANDIDATES:
+            del self._candidates[next(iter(self._candidates))]
+        self._candidates[block_id] = candidate
+
+    # ---- what it asks -------------------------------------------------------------------------
+
+    def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
+        """Apply the veto: attested by us, on chain or on its way there, or our own work."""
+        if segment.commit is None:
+            return False
+        if self._key == segment.worker or any(
+            a.validator == self._key for a in segment.attestations
+        ):
+            return True
+        return self._has_attested(ref, commit_id(segment.commit))
+
+    def _is_known(self, identity: bytes) -> bool:
+        return identity in self.mempool.verified
+
+    def _nonce_of(self, sender: bytes) -> int:
+        return get_account(self._view, sender).nonce
+
+    def _check_transaction(self, transaction: Transaction) -> None:
+        try:
+            check_transaction(self._view, self.genesis, transaction)
+        except InvalidTransaction:
+            raise
+        except MlchainError as error:
+            raise InvalidTransaction(error.message, error.hint) from error
+
+    def _drop_stale_evidence(self) -> None:
+        for evidence in list(self._evidence):
+            try:
+                offender, _ = verify_evidence(evidence, self.genesis.chain_id, self.validators)
+            except MlchainError:
+                del self._evidence[evidence]
+                continue
+            record = VALIDATORS.get(self._view, offender)
+            if record is None or record.jailed_height:
+                del self._evidence[evidence]

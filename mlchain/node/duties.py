@@ -1,0 +1,105 @@
+"""What this validator owes the chain in its next precommit: its extension.
+
+The auditor adds results as they come; they ride in every precommit until they stand on chain or
+have become pointless, because a precommit may be left out of the next block.
+"""
+
+from __future__ import annotations
+
+from mlchain import codec
+from mlchain.consensus.work.attestation import (
+    MAX_ATTESTATIONS,
+    MAX_AVAILABLE,
+    MAX_VERDICTS,
+    Attestation,
+    Extension,
+    Verdict,
+)
+from mlchain.consensus.work.commitment import commit_id
+from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.crypto import SecretKey
+from mlchain.ledger.block import SegmentRef
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.state import State
+from mlchain.vm.families.data import DATASETS
+from mlchain.vm.families.jobs import SEGMENTS, Segment, SegmentState
+from mlchain.vm.votes import NO_BEACON
+
+
+class Duties:
+    """Results of one validator on their way to the chain."""
+
+    def __init__(self, genesis: Genesis, key: SecretKey) -> None:
+        length = genesis.params.ticket_heights
+        self.key = key.public
+        self._tickets = make_chain(key, TICKETS, genesis.chain_id, length)
+        self._beacon = make_chain(key, BEACON, genesis.chain_id, length)
+        self._available: dict[bytes, None] = {}
+        self._attestations: dict[bytes, Attestation] = {}
+        self._verdicts: dict[tuple[bytes, int], Verdict] = {}
+
+    def ticket(self, height: int) -> bytes | None:
+        """Return our ticket of `height`; secret until our attestation shows it."""
+        return self._tickets.at(height)
+
+    def add_available(self, content: bytes) -> None:
+        """Announce a dataset that is here, whole and decoded."""
+        self._available[content] = None
+
+    def add_attestation(self, attestation: Attestation) -> None:
+        """Announce a slice that was re-executed and equal."""
+        self._attestations[attestation.commit] = attestation
+
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Announce what re-running a disputed chunk showed."""
+        self._verdicts[verdict.commit, verdict.chunk] = verdict
+
+    def has_attested(self, ref: SegmentRef, commit: bytes) -> bool:
+        """Tell whether our attestation of this commit is on its way."""
+        return commit in self._attestations
+
+    def has_verdict(self, commit: bytes, chunk: int) -> bool:
+        """Tell whether our verdict on this chunk is on its way."""
+        return (commit, chunk) in self._verdicts
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something waits for a precommit."""
+        return bool(self._available or self._attestations or self._verdicts)
+
+    def extension(self, height: int) -> bytes:
+        """Return the extension of our precommit for a block at `height`."""
+        return codec.encode(
+            Extension(
+                self._beacon.at(height) or NO_BEACON,
+                tuple(self._available)[:MAX_AVAILABLE],
+                tuple(self._attestations.values())[:MAX_ATTESTATIONS],
+                tuple(self._verdicts.values())[:MAX_VERDICTS],
+            )
+        )
+
+    def settle(self, state: State) -> None:
+        """Forget what stands on chain after the last block, or can no longer get there."""
+        for content in list(self._available):
+            record = DATASETS.get(state, content)
+            if record is not None and self.key in record.holders:
+                del self._available[content]
+        for commit, attestation in list(self._attestations.items()):
+            segment = SEGMENTS.get(state, attestation.job, attestation.segment)
+            keys = [a.validator for a in segment.attestations] if segment else []
+            if segment is None or self.key in keys or not _is_at_work(segment, commit):
+                del self._attestations[commit]
+        for (commit, chunk), verdict in list(self._verdicts.items()):
+            segment = SEGMENTS.get(state, verdict.job, verdict.segment)
+            claim = segment.claim if segment and _is_at_work(segment, commit) else None
+            if (
+                claim is None
+                or claim.chunk != chunk
+                or self.key in [ballot.validator for ballot in claim.ballots]
+            ):
+                del self._verdicts[commit, chunk]
+
+
+def _is_at_work(segment: Segment, commit: bytes) -> bool:
+    is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
+    return is_open and segment.commit is not None and commit_id(segment.commit) == commit

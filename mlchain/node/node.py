@@ -1,0 +1,304 @@
+"""One node: the tasks around the pure core, and how they are connected.
+
+    network frames ──> agreement ──> chain (build, check, commit) ──> disk
+                          │ on_commit
+          ┌───────────────┼────────────────┬───────────────┐
+        worker         auditor           spread           web
+     trains segments  re-runs slices   transactions     people
+
+Machine learning runs in child processes; this process never waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from mlchain.consensus.driver import Driver
+from mlchain.consensus.effects import Timeouts
+from mlchain.consensus.safety import Signer, SignRequest
+from mlchain.crypto import SecretKey
+from mlchain.errors import ConfigError, MlchainError
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.genesis import Genesis, Member
+from mlchain.ledger.kv import KeyValue
+from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import transaction_id
+from mlchain.node import adversary
+from mlchain.node.agreement import Agreement
+from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts
+from mlchain.node.auditor import Auditor
+from mlchain.node.chain import Chain, Committed
+from mlchain.node.compute import Compute
+from mlchain.node.duties import Duties
+from mlchain.node.exchange import Exchange
+from mlchain.node.outbox import Outbox
+from mlchain.node.query import Query
+from mlchain.node.spool import Spool
+from mlchain.node.spread import Spread
+from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
+from mlchain.node.wal import LastSignFile, WriteAheadLog
+from mlchain.node.worker import Worker
+from mlchain.p2p.transport import Channel, Transport
+from mlchain.vm.initial import write_genesis
+from mlchain.vm.registry import check_registry
+from mlchain.vm.votes import is_valid_extension
+
+log = structlog.get_logger("node")
+
+MAX_SUBSCRIBERS = 64
+SUBSCRIBER_BLOCKS = 256
+"""Blocks a slow subscriber may lag behind before it is cut off."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since some moment; never goes back."""
+        return time.monotonic_ns() // 1_000_000
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds."""
+        return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The secret keys of one node; None for a role it does not play."""
+
+    peer: SecretKey
+    validator: SecretKey | None
+    worker: SecretKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a node keeps things."""
+
+    chain: KeyValue
+    content: KeyValue
+    wal: Path
+    spool: Path
+
+
+class Node:
+    """A validator, worker or observer, or several of these in one process."""
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        keys: Keys,
+        storage: Storage,
+        transport: Transport,
+        misbehaviour: str = "",
+    ) -> None:
+        """Open the stores and connect the parts; nothing runs yet.
+
+        Raises:
+            GenesisError: this installation or this database belongs to another chain.
+            ConfigError: a key is not a member of the chain in that role.
+            StoreCorrupted: a file does not hold what was written to it.
+        """
+        check_registry(genesis)
+        self.genesis, self.keys, self.transport = genesis, keys, transport
+        self.members = _own_members(genesis, keys)
+        self.clock = SystemClock()
+        store = Store.create_or_open(
+            storage.chain, genesis, lambda state: write_genesis(state, genesis)
+        )
+        self.duties = Duties(genesis, keys.validator) if keys.validator else None
+        self.chain = Chain(
+            store,
+            keys.validator.public if keys.validator else None,
+            self.duties.has_attested if self.duties else lambda ref, commit: True,
+        )
+        self.content = ContentStore(storage.content)
+        self.exchange = Exchange(transport, self.content)
+        self.spool = Spool(storage.spool)
+        self.artifacts = Artifacts(genesis, transport, self.content, self.exchange, self.spool)
+        self.spread = Spread(self.chain, transport)
+        self.sync = BlockSync(store, transport, self._on_synced)
+        self.agreement = self._make_agreement(storage.wal)
+        self.worker = self._make_worker(misbehaviour) if keys.worker else None
+        self.auditor = self._make_auditor() if self.duties else None
+        self.query = Query(self.chain, genesis, self.content, self)
+        self._subscribers: list[trio.MemorySendChannel[Committed]] = []
+        self._connect()
+        adversary.corrupt(self, misbehaviour)
+
+    @property
+    def name(self) -> str:
+        """The first of our names in the genesis file."""
+        return self.members[0].name if self.members else "observer"
+
+    # ---- running ------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.transport.run())
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            for part in (self.worker, self.auditor):
+                if part is not None:
+                    await stack.enter_async_context(part.compute)
+                    nursery.start_soon(part.run)
+            nursery.start_soon(self.sync.run)
+            nursery.start_soon(self.spread.run_sender)
+            nursery.start_soon(self.spread.run_receiver)
+            self.agreement.start()
+            nursery.start_soon(self.agreement.run)
+            task_status.started()
+            log.info(
+                "started", name=self.name, chain=self.genesis.chain_id, height=self.chain.height
+            )
+            await trio.sleep_forever()
+
+    async def submit_transaction(self, data: bytes) -> bytes:
+        """Admit a client's transaction and spread it; return its id.
+
+        Raises:
+            CodecError, InvalidSignature, InvalidTransaction, Rejected: says why not.
+        """
+        if self.chain.add_transaction(data):
+            self.spread.send(data)
+            self.agreement.poke()
+        return transaction_id(data)
+
+    @asynccontextmanager
+    async def subscribe_blocks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Committed]]:
+        """Give a channel of the blocks that become final from now on."""
+        if len(self._subscribers) >= MAX_SUBSCRIBERS:
+            raise ConfigError("too many subscribers", "close another one")
+        send, receive = trio.open_memory_channel[Committed](SUBSCRIBER_BLOCKS)
+        self._subscribers.append(send)
+        try:
+            yield receive
+        finally:
+            if send in self._subscribers:
+                self._subscribers.remove(send)
+            await send.aclose()
+
+    # ---- connections between the parts --------------------------------------------------------
+
+    def _connect(self) -> None:
+        transport = self.transport
+        transport.on_frame = self._on_frame
+        transport.serve(BLOCKS_PROTOCOL, self.sync.serve)
+        transport.serve(CHUNK_PROTOCOL, self.artifacts.serve_chunk)
+        self.exchange.serve()
+        self.spread.on_admitted = self.agreement.poke
+        self.spread.on_news = self._on_news
+
+    def _on_frame(self, peer: bytes, channel: int, frame: bytes) -> None:
+        if channel == Channel.CONSENSUS:
+            self.agreement.receive(peer, frame)
+
+    def _on_news(self, author: bytes, height: int) -> None:
+        if not self.keys.validator:  # validators hear of blocks through agreement
+            self.sync.want(author, height)
+
+    def _on_synced(self, block: bytes, commit: object) -> None:
+        self.agreement.synced(block, commit)  # type: ignore[arg-type]
+
+    def _on_commit(self, committed: Committed) -> None:
+        header = committed.block.header
+        log.debug("block", height=header.height, transactions=len(committed.receipts))
+        if self.keys.validator:
+            self.spread.announce(header.height, committed.block_id)
+        for part in (self.worker, self.auditor):
+            if part is not None:
+                part.on_block()
+        for subscriber in list(self._subscribers):
+            try:
+                subscriber.send_nowait(committed)
+            except trio.WouldBlock:
+                self._subscribers.remove(subscriber)
+                subscriber.close()
+
+    def _make_agreement(self, wal: Path) -> Agreement:
+        genesis, params, key = self.genesis, self.genesis.params, self.keys.validator
+        timeouts = Timeouts(
+            params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
+        )
+        last_sign = LastSignFile(wal / "last-sign")
+        signer = Signer(key, genesis.chain_id, last_sign.load(), last_sign.save) if key else None
+
+        def sign(request: SignRequest) -> bytes:
+            assert signer is not None, "only validators are asked to sign"
+            return signer.sign(request)
+
+        def extend_vote(height: int, round_: int, block_id: bytes) -> bytes:
+            return self.duties.extension(height) if self.duties else b""
+
+        def verify_extension(height: int, validator: bytes, extension: bytes) -> bool:
+            state = self.chain.state()
+            return is_valid_extension(state, height, validator, extension, params.ticket_heights)
+
+        driver = Driver(
+            genesis.chain_id, key.public if key else None, timeouts, sign, extend_vote,
+            verify_extension,
+        )  # fmt: skip
+        own = self.keys.peer.public
+        peers = tuple(m.peer for m in genesis.members if m.role == "validator" and m.peer != own)
+        return Agreement(
+            self.chain, driver, WriteAheadLog(wal), self.transport, self.clock, peers,
+            on_commit=self._on_commit, on_behind=self.sync.want,
+            has_duties=lambda: bool(self.duties and self.duties.is_pending),
+        )  # fmt: skip
+
+    def _make_worker(self, misbehaviour: str) -> Worker:
+        key = self.keys.worker
+        assert key is not None
+        outbox = Outbox(key, self.chain, self._spread)
+        return Worker(
+            key.public, self.chain, self.artifacts, Compute(), self.spool, outbox,
+            adversary.make_forger(misbehaviour),
+        )  # fmt: skip
+
+    def _make_auditor(self) -> Auditor:
+        key = self.keys.validator
+        assert key is not None and self.duties is not None
+        outbox = Outbox(key, self.chain, self._spread)
+        return Auditor(key.public, self.chain, self.artifacts, Compute(), self.duties, outbox)
+
+    def _spread(self, transaction: bytes) -> None:
+        self.spread.send(transaction)
+        self.agreement.poke()
+
+
+def _own_members(genesis: Genesis, keys: Keys) -> tuple[Member, ...]:
+    """Return the members this node plays.
+
+    Raises:
+        ConfigError: a key that the genesis file does not name in that role.
+    """
+    found = []
+    for role, key in (("validator", keys.validator), ("worker", keys.worker)):
+        if key is None:
+            continue
+        members = [m for m in genesis.members if m.role == role and m.key == key.public]
+        if not members:
+            raise ConfigError(
+                f"the {role} key {key.public.hex()[:16]} is no {role} of {genesis.chain_id}",
+                "check that the key file and the genesis file belong together",
+            )
+        found += members
+    for member in found:
+        if member.peer != keys.peer.public:
+            raise ConfigError(
+                f"member {member.name}: the genesis file names another peer key",
+                "use the peer key whose public half stands in the genesis file",
+            )
+    return tuple(found)
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tell whether an error is one of ours, to be printed without a traceback."""
+    return isinstance(error, MlchainError)

@@ -1,0 +1,52 @@
+"""Transactions this node signs for its own identities (commits of segments, claims)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from mlchain import codec
+from mlchain.crypto import SecretKey
+from mlchain.errors import MlchainError
+from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.node.chain import Chain
+from mlchain.vm.context import Payload
+
+log = structlog.get_logger("outbox")
+
+GAS_LIMIT = 10_000_000
+
+
+class Outbox:
+    """Signs, admits and spreads payloads of one key, each once until it left the mempool.
+
+    The chain takes these at gas price 0: they are the work it asked for.
+    """
+
+    def __init__(self, key: SecretKey, chain: Chain, spread: Callable[[bytes], None]) -> None:
+        self._key = key
+        self._chain = chain
+        self._spread = spread
+        self._sent: dict[Payload, bytes] = {}
+
+    def send(self, payload: Payload) -> None:
+        """Send `payload`, unless it waits in the mempool already; call again until it is done."""
+        before = self._sent.get(payload)
+        if before is not None and before in self._chain.mempool:
+            return
+        nonce = self._chain.mempool.next_nonce(self._key.public)
+        body = TransactionBody(
+            self._chain.genesis.chain_id, self._key.public, nonce, GAS_LIMIT, 0,
+            payload.KIND, codec.encode(payload),
+        )  # fmt: skip
+        data = codec.encode(sign_transaction(body, self._key))
+        try:
+            self._chain.add_transaction(data)
+        except MlchainError as error:
+            log.warning("not-admitted", kind=type(payload).__name__, reason=error.message)
+            return
+        self._sent[payload] = transaction_id(data)
+        if len(self._sent) > 256:
+            del self._sent[next(iter(self._sent))]
+        self._spread(data)

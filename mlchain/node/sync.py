@@ -1,0 +1,124 @@
+"""Block sync: fetching final blocks with their certificates from peers that are ahead.
+
+A block is believed for its certificate alone, so any peer may serve it; one that serves something
+else is left out for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import structlog
+import trio
+from msgspec import Meta
+
+from mlchain import codec
+from mlchain.codec import Record, Uint
+from mlchain.errors import CodecError, InvalidBlock, InvalidSignature, MlchainError, Unreachable
+from mlchain.ledger.block import MAX_BLOCK_BYTES
+from mlchain.ledger.commit import Commit
+from mlchain.ledger.store import Store
+from mlchain.p2p.transport import Transport
+
+log = structlog.get_logger("sync")
+
+BLOCKS_PROTOCOL = "/mlchain/blocks/1"
+WINDOW = 64
+"""Most blocks of one answer."""
+MAX_ANSWER_BYTES = 16 << 20
+TIMEOUT_S = 20.0
+DISTRUST_S = 10.0
+
+
+class BlocksRequest(Record, frozen=True):
+    """Asks for blocks from a height on."""
+
+    first: Uint
+    count: Annotated[int, Meta(ge=1, le=WINDOW)]
+
+
+class SyncedBlock(Record, frozen=True):
+    """An encoded block and the certificate of its height."""
+
+    block: Annotated[bytes, Meta(max_length=MAX_BLOCK_BYTES)]
+    commit: Commit
+
+
+class BlocksAnswer(Record, frozen=True):
+    """Consecutive blocks; none if the asked one does not exist yet."""
+
+    blocks: Annotated[tuple[SyncedBlock, ...], Meta(max_length=WINDOW)]
+
+
+Synced = Callable[[bytes, Commit], None]
+"""Takes a fetched block and its certificate. Raises a MlchainError if they do not hold."""
+
+
+class BlockSync:
+    """Serves our blocks, and fetches those we lack."""
+
+    def __init__(self, store: Store, transport: Transport, on_block: Synced) -> None:
+        self._store = store
+        self._transport = transport
+        self._on_block = on_block
+        self._wanted: tuple[bytes, int] | None = None
+        self._wake = trio.Event()
+        self._distrusted: dict[bytes, float] = {}
+        self.is_syncing = False
+
+    async def serve(self, peer: bytes, payload: bytes) -> bytes:
+        """Answer a `BlocksRequest` within `MAX_ANSWER_BYTES`."""
+        request = codec.decode(BlocksRequest, payload, 64)
+        blocks, size = [], 0
+        for height in range(max(1, request.first), request.first + request.count):
+            if height > self._store.height:
+                break
+            data = codec.encode(self._store.block(height))
+            size += len(data)
+            if blocks and size > MAX_ANSWER_BYTES // 2:
+                break
+            blocks.append(SyncedBlock(data, self._store.commit(height)))
+        return codec.encode(BlocksAnswer(tuple(blocks)))
+
+    def want(self, peer: bytes, height: int) -> None:
+        """Note that `peer` says it has blocks up to `height` or beyond."""
+        trusted_at = self._distrusted.get(peer, -math.inf)
+        if height > self._store.height and trio.current_time() >= trusted_at:
+            self._wanted = peer, height
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Fetch whenever somebody is known to be ahead; for ever."""
+        while True:
+            if self._wanted is None or self._wanted[1] <= self._store.height:
+                self._wanted, self.is_syncing = None, False
+                self._wake = trio.Event()
+                await self._wake.wait()
+                continue
+            peer, _ = self._wanted
+            try:
+                await self._fetch(peer)
+            except (CodecError, InvalidBlock, InvalidSignature) as error:
+                log.warning("lying-peer", peer=peer.hex()[:8], reason=error.message)
+                self._distrusted[peer] = trio.current_time() + DISTRUST_S
+                self._wanted = None
+            except MlchainError as error:
+                log.info("sync-interrupted", reason=error.message)
+                self._wanted = None
+
+    async def _fetch(self, peer: bytes) -> None:
+        first = self._store.height + 1
+        request = codec.encode(BlocksRequest(first, WINDOW))
+        data = await self._transport.request(
+            peer, BLOCKS_PROTOCOL, request, 2 * MAX_ANSWER_BYTES, TIMEOUT_S
+        )
+        answer = codec.decode(BlocksAnswer, data, 2 * MAX_ANSWER_BYTES)
+        if not answer.blocks:
+            raise Unreachable("the peer has no further blocks")
+        self.is_syncing = len(answer.blocks) > 2
+        for synced in answer.blocks:
+            if synced.commit.height == self._store.height + 1:
+                self._on_block(synced.block, synced.commit)
+                await trio.lowlevel.checkpoint()

@@ -1,0 +1,187 @@
+"""The worker: trains the segments that are assigned to its identity, and commits to the results.
+
+It follows the chain block by block. Whatever it was doing is dropped when the chain takes the
+segment away; a commit that got lost is sent again until the chain has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from mlchain.consensus.work.commitment import SegmentCommit, segment_root
+from mlchain.errors import MlchainError
+from mlchain.ledger.state import State
+from mlchain.node.artifacts import Artifacts, state_digest
+from mlchain.node.chain import Chain
+from mlchain.node.compute import Compute, Handle, Trapped
+from mlchain.node.outbox import Outbox
+from mlchain.node.spool import Spool
+from mlchain.vm.families.jobs import (
+    ACTIVE,
+    JOBS,
+    SEGMENTS,
+    CommitSegment,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+)
+
+log = structlog.get_logger("worker")
+
+RETRY_S = 1.0
+
+Place = tuple[bytes, int, int]
+"""(job, segment, attempt)."""
+
+Skips = Callable[[int], bool]
+"""Tells which chunks a cheating worker does not compute; an honest one skips none."""
+
+
+def skips_nothing(chunk: int) -> bool:
+    """Be honest."""
+    return False
+
+
+@dataclass
+class Worker:
+    """One worker identity of a node."""
+
+    key: bytes
+    chain: Chain
+    artifacts: Artifacts
+    compute: Compute
+    spool: Spool
+    outbox: Outbox
+    skips: Skips = skips_nothing
+    progress: dict[Place, int] = field(default_factory=dict)
+    """Chunks done of the segments in work, for people."""
+    _done: dict[Place, CommitSegment] = field(default_factory=dict)
+    _wake: trio.Event = field(default_factory=trio.Event)
+    _current: tuple[Place, trio.CancelScope] | None = None
+
+    def on_block(self) -> None:
+        """Look at the new state: drop what was taken away, take what was given."""
+        mine = self._assigned(self.chain.state())
+        if self._current and self._current[0] not in mine:
+            self._current[1].cancel()
+        self._forget()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Train one segment after the other, for ever."""
+        while True:
+            self._wake = trio.Event()
+            for place in self._assigned(self.chain.state()):
+                if place not in self._done:
+                    await self._attempt(place)
+                if place in self._done:
+                    self.outbox.send(self._done[place])
+            with trio.move_on_after(RETRY_S):
+                await self._wake.wait()
+
+    def _assigned(self, state: State) -> dict[Place, None]:
+        found: dict[Place, None] = {}
+        for (job_id,), _ in ACTIVE.items(state):
+            job = JOBS.get(state, job_id)
+            if job is None or job.state != JobState.RUNNING:
+                continue
+            for index in range(job.hard, job.assigned):
+                segment = SEGMENTS.get(state, job_id, index)
+                if (
+                    segment is not None
+                    and segment.worker == self.key
+                    and segment.state == SegmentState.ASSIGNED
+                ):
+                    found[job_id, index, segment.attempt] = None
+        return found
+
+    async def _attempt(self, place: Place) -> None:
+        with trio.CancelScope() as scope:
+            self._current = place, scope
+            try:
+                self._done[place] = await self._train(place)
+            except MlchainError as error:
+                log.warning("segment-failed", segment=place[1], reason=error.message)
+                await trio.sleep(RETRY_S)
+            finally:
+                self._current = None
+                self.progress.pop(place, None)
+
+    async def _train(self, place: Place) -> CommitSegment:
+        job_id, index, attempt = place
+        state = self.chain.state()
+        job = JOBS.get(state, job_id)
+        assert job is not None, "assigned jobs exist"
+        handle, plan = await self.artifacts.load(state, job, self.compute)
+        data = await self.artifacts.start_state(state, job_id, index, self.compute, handle)
+        start = state_digest(data, plan)
+        first, count = job.segment_range(index)
+        log.info("segment-started", job=job_id.hex()[:8], segment=index, chunks=count)
+        self.spool.start(job_id, index, attempt, data)
+        digests: list[bytes] = []
+        trap = 0
+        while len(digests) < count and not trap:
+            chunk = first + len(digests)
+            stretch = next((i for i in range(count - len(digests)) if self.skips(chunk + i)), None)
+            if stretch == 0:  # the cheat: the state stays what it was
+                self.spool.append(job_id, index, attempt, data)
+                digests.append(digests[-1] if digests else start)
+                continue
+            length = count - len(digests) if stretch is None else stretch
+            async with self.compute.run_chunks(handle, chunk, length, data) as results:
+                async for result in results:
+                    if isinstance(result, Trapped):
+                        trap = result.step + 1
+                        break
+                    data = result.state
+                    self.spool.append(job_id, index, attempt, data)
+                    digests.append(result.digest)
+                    self.progress[place] = len(digests)
+        commit = await self._commit(job, place, start, digests, data, trap, handle)
+        return CommitSegment(commit)
+
+    async def _commit(
+        self,
+        job: Job,
+        place: Place,
+        start: bytes,
+        digests: list[bytes],
+        end: bytes,
+        trap: int,
+        handle: Handle,
+    ) -> SegmentCommit:
+        job_id, index, attempt = place
+        metrics = None
+        if index == job.segments - 1 and not trap and job.test_rows:
+            metrics = await self.compute.evaluate(handle, end)
+        first, _ = job.segment_range(index)
+        root = segment_root(
+            self.chain.genesis.chain_id, job_id, index, attempt, self.key, first, tuple(digests)
+        )
+        content = self.artifacts.content
+        return SegmentCommit(
+            job_id, index, attempt, start, digests[-1] if digests else start, content.put(end),
+            root, content.put(b"".join(digests)), len(digests), trap, metrics,
+        )  # fmt: skip
+
+    def _forget(self) -> None:
+        """Drop results and spooled states of segments that ended, fell or became HARD."""
+        state = self.chain.state()
+        keep = [place for place in self._done if self._is_needed(state, place)]
+        self._done = {place: self._done[place] for place in keep}
+        current = [self._current[0]] if self._current else []
+        self.spool.forget(frozenset([*keep, *current]))
+
+    def _is_needed(self, state: State, place: Place) -> bool:
+        segment: Segment | None = SEGMENTS.get(state, place[0], place[1])
+        return (
+            segment is not None
+            and segment.attempt == place[2]
+            and segment.worker == self.key
+            and segment.state != SegmentState.HARD
+        )
