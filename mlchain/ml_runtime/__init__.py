@@ -10,8 +10,11 @@ from mlchain.ml_runtime.data import Dataset
 from mlchain.ml_runtime.inference import Model
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
 from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.oracle import Oracle
 from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan, make_plan
 from mlchain.ml_runtime.registry import registry_digest
+from mlchain.ml_runtime.selftest import self_test
+from mlchain.ml_runtime.sharded import ShardedBackend
 from mlchain.ml_runtime.state import State
 from mlchain.ml_runtime.train import Task, Trainer, replay, run
 
@@ -22,7 +25,9 @@ __all__ = [
     "Metrics",
     "Model",
     "NumpyBackend",
+    "Oracle",
     "Plan",
+    "ShardedBackend",
     "State",
     "StateSpec",
     "Task",
@@ -34,4 +39,5 @@ __all__ = [
     "registry_digest",
     "replay",
     "run",
+    "self_test",
 ]

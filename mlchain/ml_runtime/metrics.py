@@ -53,7 +53,7 @@ def mean_squared_error(scores: Array, y: Array) -> Metrics:
     Raises:
         Trap: an error is too large to square.
     """
-    squares = (scores - y) ** 2
+    squares = np.square(scores - y)
     rounded = np.empty_like(squares)
     grid.quantise(squares, grid.SUM_BITS, grid.peak(squares), rounded)
     return Metrics("mean squared error", 0, len(y), real_to_bits(float(rounded.sum()) / y.size))
