@@ -94,9 +94,11 @@ def parse_address(text: str) -> bytes:
     """
     if len(text) == 64:
         try:
-            return bytes.fromhex(text)
+            key = bytes.fromhex(text)
         except ValueError:
-            pass
+            key = b""
+        if len(key) == 32:  # fromhex skips blanks, so 64 characters may be fewer bytes
+            return key
     prefix, words = bech32.bech32_decode(text)
     raw = bech32.convertbits(words, 5, 8, False) if words is not None else None
     if prefix != ADDRESS_PREFIX or raw is None or len(raw) != 32:

@@ -57,7 +57,7 @@ class Member(Record, frozen=True):
     """
 
     name: Name
-    role: Annotated[str, Meta(pattern="^(validator|worker|observer)$")]
+    role: Annotated[str, Meta(pattern=r"^(validator|worker|observer)\Z")]
     key: PublicKey
     peer: PublicKey
     host: Name
