@@ -1,0 +1,204 @@
+"""The ML process itself: reads requests from stdin, computes, writes replies to stdout.
+
+Run as `python -m mlchain.node.compute_child` by `compute.Compute`, one for each user of ML in a
+node. It runs at low priority with one thread, so that voting beside it stays quick, and it ends as
+soon as its parent does.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mlchain import codec
+from mlchain.codec import Record
+from mlchain.errors import CodecError, MlchainError, Trap
+from mlchain.ml_runtime import Dataset, State, Task, Trainer
+from mlchain.node.compute_wire import (
+    HEADER,
+    Chunk,
+    Digest,
+    Evaluate,
+    Failed,
+    InitialState,
+    Load,
+    Loaded,
+    MakeModel,
+    Measured,
+    ModelIs,
+    Question,
+    Replay,
+    Request,
+    RunChunks,
+    StateIs,
+    Trapped,
+    Unknown,
+    body_size,
+    describe,
+    pack,
+    unpack,
+)
+
+NICENESS = 10
+OUT_OF_MEMORY_SCORE = 500
+"""When memory is short, the kernel shall end this process and not the node."""
+
+MAX_JOBS = 4
+"""Prepared jobs that are kept."""
+
+
+class Worker:
+    """Prepared jobs, and the answers to requests about them."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[bytes, Trainer] = OrderedDict()  # the latest used stands last
+
+    def answer(self, request: Request) -> Iterator[Record]:
+        """Yield the replies to a request.
+
+        Raises:
+            MlchainError: what the runtime raises.
+        """
+        if isinstance(request, Load):
+            yield self._load(request)
+        elif request.identity not in self._jobs:
+            yield Unknown()
+        else:
+            self._jobs.move_to_end(request.identity)
+            yield from _compute(self._jobs[request.identity], request)
+
+    def _load(self, request: Load) -> Loaded:
+        if request.identity not in self._jobs:
+            while len(self._jobs) >= MAX_JOBS:
+                self._jobs.popitem(last=False)
+            task = codec.decode(Task, request.task)
+            dataset = Dataset.decode(request.dataset)
+            self._jobs[request.identity] = Trainer(task, dataset, request.seed)
+        return Loaded(self._jobs[request.identity].task.chunks)
+
+
+def _compute(trainer: Trainer, request: Question) -> Iterator[Record]:
+    if isinstance(request, InitialState):
+        state = trainer.initial_state()
+        yield StateIs(state.encode(), state.digest())
+        return
+    state = State.decode(request.state, trainer.plan)
+    if isinstance(request, Evaluate):
+        yield Measured(trainer.evaluate(state))
+    elif isinstance(request, MakeModel):
+        yield ModelIs(codec.encode(trainer.model(state)))
+    elif isinstance(request, Replay):
+        _require_chunks(trainer, request.index, 1)
+        try:
+            yield Digest(trainer.run_chunk(request.index, state).digest())
+        except Trap as trap:
+            yield Trapped(trap.step)
+    else:
+        yield from _run_chunks(trainer, request, state)
+
+
+def _run_chunks(trainer: Trainer, request: RunChunks, state: State) -> Iterator[Record]:
+    _require_chunks(trainer, request.first, request.count)
+    for index in range(request.first, request.first + request.count):
+        try:
+            state = trainer.run_chunk(index, state)
+        except Trap as trap:
+            yield Trapped(trap.step)
+            return
+        yield Chunk(index, state.encode(), state.digest(), round(trainer.loss * 1_000_000))
+
+
+def _require_chunks(trainer: Trainer, first: int, count: int) -> None:
+    if first + count > trainer.task.chunks:
+        raise CodecError(f"chunks {first} to {first + count - 1} of {trainer.task.chunks}")
+
+
+def serve(requests: Iterator[bytes], send: Callable[[Record], None]) -> None:
+    """Answer encoded requests one after another until there are no more."""
+    worker = Worker()
+    for request in requests:
+        try:
+            for reply in worker.answer(unpack(Request, request)):
+                send(reply)
+        except MlchainError as error:
+            send(describe(error))
+        except (OSError, KeyboardInterrupt):
+            raise  # the pipe is gone
+        except Exception as error:  # ours: the node is told, and this process goes on
+            traceback.print_exc()
+            send(Failed("", f"{type(error).__name__}: {error}"[:4096], "", -1))
+
+
+def read_requests(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the encoded requests in a stream until it ends.
+
+    Raises:
+        CodecError: a frame that is too large.
+    """
+    while header := stream.read(HEADER.size):
+        if len(header) < HEADER.size:
+            return
+        size = body_size(header)
+        body = stream.read(size)
+        if len(body) < size:
+            return
+        yield body
+
+
+def main() -> None:
+    """Serve stdin and stdout until the parent is gone."""
+    requests, replies = _take_pipes()
+    os.nice(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the node, which decides
+
+    def send(record: Record) -> None:
+        for part in pack(record):
+            replies.write(part)
+        replies.flush()
+
+    with suppress(BrokenPipeError):
+        serve(_read_ahead(requests), send)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout for frames alone: whatever is printed by accident goes to stderr."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def _read_ahead(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield requests, read by a thread that sees the parent go even in the middle of a chunk."""
+    waiting: queue.Queue[bytes] = queue.Queue(1)
+
+    def read() -> None:
+        try:
+            for request in read_requests(stream):
+                waiting.put(request)
+        except Exception:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield waiting.get()
+
+
+if __name__ == "__main__":
+    main()
