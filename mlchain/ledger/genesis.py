@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import msgspec
 from msgspec import Meta
 
 from mlchain import codec, crypto
@@ -113,10 +112,16 @@ def check_genesis(genesis: Genesis) -> None:
     """
     if not any(m.role == "validator" for m in genesis.members):
         raise GenesisError("members: no validator", "give at least one member the role validator")
-    for field in ("key", "peer", "name"):
+    for field in ("key", "name"):
         values = [getattr(m, field) for m in genesis.members]
         if len(set(values)) != len(values):
             raise GenesisError(f"members: two share one {field}", "each member needs its own")
+    places = {(m.peer, m.host, m.port) for m in genesis.members}
+    if len({peer for peer, _, _ in places}) != len(places):
+        raise GenesisError(
+            "members: two share one peer at different addresses",
+            "members may share a peer key only as identities of one process",
+        )
     accounts = [a.account for a in genesis.allocations]
     if len(set(accounts)) != len(accounts):
         raise GenesisError("allocations: an account appears twice", "merge its amounts")
@@ -133,15 +138,12 @@ def load_genesis(path: Path) -> Genesis:
     try:
         if path.stat().st_size > MAX_GENESIS_BYTES:
             raise GenesisError(f"{path}: larger than {MAX_GENESIS_BYTES} bytes")
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(), object_pairs_hook=_no_twins)
     except OSError as error:
         raise GenesisError(f"{path}: {error.strerror}", "mlchain testnet makes one") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenesisError(f"{path}: not JSON: {error}") from error
-    try:
-        genesis = codec.decode(Genesis, codec.encode(_from_json(Genesis, document, "genesis")))
-    except CodecError as error:
-        raise GenesisError(f"{path}: {error.message}") from error
+    genesis = codec.decode(Genesis, codec.encode(_from_json(Genesis, document, "genesis")))
     check_genesis(genesis)
     return genesis
 
@@ -159,32 +161,49 @@ def _to_json(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _from_json(kind: type[msgspec.Struct], document: Any, where: str) -> Any:
+def _from_json(kind: type[Record], document: Any, where: str) -> list[Any]:
     """Return `document` as the array the codec expects: one decoder checks every genesis."""
     if not isinstance(document, dict):
         raise GenesisError(f"{where}: expected an object")
+    types = get_type_hints(kind, include_extras=True)
     names = kind.__struct_fields__
     for name in document:
         if name not in names:
             raise GenesisError(f"{where}.{name}: no such field", "fields: " + ", ".join(names))
     row = []
-    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
-        if field.name not in document:
-            raise GenesisError(f"{where}.{field.name}: missing")
-        row.append(_convert(field.type, document[field.name], f"{where}.{field.name}"))
+    for name in names:
+        if name not in document:
+            raise GenesisError(f"{where}.{name}: missing")
+        row.append(_convert(types[name], document[name], f"{where}.{name}"))
     return row
 
 
-def _convert(info: Any, value: Any, where: str) -> Any:
-    if isinstance(info, msgspec.inspect.StructType):
-        return _from_json(info.cls, value, where)
-    if isinstance(info, msgspec.inspect.VarTupleType):
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if isinstance(base, type) and issubclass(base, Record):
+        return _from_json(base, value, where)
+    if get_origin(base) is tuple:
         if not isinstance(value, list):
             raise GenesisError(f"{where}: expected a list")
-        return [_convert(info.item_type, v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(info, msgspec.inspect.BytesType):
+        item = get_args(base)[0]
+        value = [_convert(item, each, f"{where}[{i}]") for i, each in enumerate(value)]
+    if base is bytes:
         try:
-            return bytes.fromhex(value)
+            value = bytes.fromhex(value)
         except (TypeError, ValueError) as error:
             raise GenesisError(f"{where}: expected hex digits") from error
+    try:  # here and not only at the end, to say which of a hundred members it is
+        codec.decode(kind, codec.encode(value))
+    except (CodecError, OverflowError, UnicodeEncodeError) as error:
+        raise GenesisError(f"{where}: {error}") from error
     return value
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a JSON object that names a field twice: people would read one, we the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise GenesisError(f"{twin}: given twice in one object")
+    return found

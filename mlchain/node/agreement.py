@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from mlchain import codec
+from mlchain.consensus.actions import Verdict
 from mlchain.consensus.driver import Driver
 from mlchain.consensus.effects import (
     Broadcast,
@@ -26,7 +27,6 @@ from mlchain.consensus.effects import (
     ReportEvidence,
     Send,
 )
-from mlchain.consensus.engine import Verdict
 from mlchain.ledger.commit import Commit
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
@@ -163,7 +163,7 @@ class Agreement:
         match effect:
             case Persist(record, sync):
                 self._wal.append(record, sync)
-            case Send(peer, message):
+            case Send(peer, message) if peer in self._validator_peers:
                 self._transport.send(peer, Channel.CONSENSUS, message)
             case Broadcast(message):
                 for peer in self._validator_peers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlchain.consensus.engine import Verdict
+from mlchain.consensus.actions import Verdict
 from mlchain.consensus.evidence import verify_evidence
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
@@ -225,10 +225,10 @@ class Chain:
     def _drop_stale_evidence(self) -> None:
         for evidence in list(self._evidence):
             try:
-                offender, _ = verify_evidence(evidence, self.genesis.chain_id, self.validators)
+                offence = verify_evidence(evidence, self.genesis.chain_id, self.validators)
             except MlchainError:
                 del self._evidence[evidence]
                 continue
-            record = VALIDATORS.get(self._view, offender)
+            record = VALIDATORS.get(self._view, offence.offender)
             if record is None or record.jailed_height:
                 del self._evidence[evidence]

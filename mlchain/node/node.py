@@ -25,6 +25,7 @@ from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
 from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError, MlchainError
+from mlchain.ledger.commit import Commit
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import KeyValue
@@ -140,7 +141,7 @@ class Node:
 
     # ---- running ------------------------------------------------------------------------------
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: trio.TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.transport.run())
@@ -204,8 +205,8 @@ class Node:
         if not self.keys.validator:  # validators hear of blocks through agreement
             self.sync.want(author, height)
 
-    def _on_synced(self, block: bytes, commit: object) -> None:
-        self.agreement.synced(block, commit)  # type: ignore[arg-type]
+    def _on_synced(self, block: bytes, commit: Commit) -> None:
+        self.agreement.synced(block, commit)
 
     def _on_commit(self, committed: Committed) -> None:
         header = committed.block.header
@@ -246,7 +247,9 @@ class Node:
             verify_extension,
         )  # fmt: skip
         own = self.keys.peer.public
-        peers = tuple(m.peer for m in genesis.members if m.role == "validator" and m.peer != own)
+        # Only validators speak of agreement; the others hear of blocks and fetch them.
+        others = [m.peer for m in genesis.members if m.role == "validator" and m.peer != own]
+        peers = tuple(others) if key else ()
         return Agreement(
             self.chain, driver, WriteAheadLog(wal), self.transport, self.clock, peers,
             on_commit=self._on_commit, on_behind=self.sync.want,
@@ -259,7 +262,7 @@ class Node:
         outbox = Outbox(key, self.chain, self._spread)
         return Worker(
             key.public, self.chain, self.artifacts, Compute(), self.spool, outbox,
-            adversary.make_forger(misbehaviour),
+            adversary.make_skips(misbehaviour),
         )  # fmt: skip
 
     def _make_auditor(self) -> Auditor:

@@ -6,6 +6,8 @@ in a thread (libsodium releases the interpreter lock), so that agreement does no
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Annotated
 
 import structlog
@@ -57,10 +59,11 @@ class Spread:
     def __init__(self, chain: Chain, transport: Transport) -> None:
         self._chain = chain
         self._transport = transport
-        self._outgoing: list[bytes] = []
+        self._outgoing: deque[bytes] = deque()
+        self._news: HeadNews | None = None
         self._has_outgoing = trio.Event()
         self._send, self._receive = trio.open_memory_channel[tuple[bytes, ...]](INBOX_BATCHES)
-        self.on_admitted = lambda: None
+        self.on_admitted: Callable[[], None] = lambda: None
         self.on_news = _ignore_news
         transport.subscribe(TRANSACTIONS_TOPIC, self._on_batch)
         transport.subscribe(HEADS_TOPIC, self._on_head)
@@ -70,23 +73,30 @@ class Spread:
         self._outgoing.append(transaction)
         self._has_outgoing.set()
 
-    async def announce(self, height: int, block_id: bytes) -> None:
-        """Tell observers and workers of a final block."""
-        await self._transport.publish(HEADS_TOPIC, codec.encode(HeadNews(height, block_id)))
+    def announce(self, height: int, block_id: bytes) -> None:
+        """Tell observers and workers of a final block; only the latest news is worth sending."""
+        self._news = HeadNews(height, block_id)
+        self._has_outgoing.set()
 
     async def run_sender(self) -> None:
         """Publish what collects; for ever."""
         while True:
             await self._has_outgoing.wait()
+            if self._news is not None:
+                news, self._news = codec.encode(self._news), None
+                await self._transport.publish(HEADS_TOPIC, news)
             await trio.sleep(BATCH_WAIT_S)
-            batch, size = [], 0
+            batch: list[bytes] = []
+            size = 0
             while self._outgoing and len(batch) < BATCH_COUNT and size < BATCH_BYTES:
-                transaction = self._outgoing.pop(0)
+                transaction = self._outgoing.popleft()
                 batch.append(transaction)
                 size += len(transaction)
-            if not self._outgoing:
+            if not self._outgoing and self._news is None:
                 self._has_outgoing = trio.Event()
-            await self._transport.publish(TRANSACTIONS_TOPIC, codec.encode(Batch(tuple(batch))))
+            if batch:
+                data = codec.encode(Batch(tuple(batch)))
+                await self._transport.publish(TRANSACTIONS_TOPIC, data)
 
     async def run_receiver(self) -> None:
         """Verify and admit what others send; for ever."""

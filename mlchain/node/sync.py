@@ -71,7 +71,8 @@ class BlockSync:
     async def serve(self, peer: bytes, payload: bytes) -> bytes:
         """Answer a `BlocksRequest` within `MAX_ANSWER_BYTES`."""
         request = codec.decode(BlocksRequest, payload, 64)
-        blocks, size = [], 0
+        blocks: list[SyncedBlock] = []
+        size = 0
         for height in range(max(1, request.first), request.first + request.count):
             if height > self._store.height:
                 break

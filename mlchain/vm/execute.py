@@ -194,13 +194,13 @@ def execute_body(
 
 def _punish(block: BlockContext, evidence: bytes, seen: dict[bytes, None]) -> None:
     try:
-        offender, height = verify_evidence(evidence, block.chain_id, block.validators)
+        offence = verify_evidence(evidence, block.chain_id, block.validators)
     except MlchainError as error:
         raise InvalidBlock(f"evidence: {error.message}") from error
-    if offender in seen or not 0 <= block.height - height <= MAX_EVIDENCE_AGE:
+    if offence.offender in seen or not 0 <= block.height - offence.height <= MAX_EVIDENCE_AGE:
         raise InvalidBlock("evidence is repeated, from the future or too old")
-    seen[offender] = None
-    slash_validator(block, offender, "equivocation", block.proposer)
+    seen[offence.offender] = None
+    slash_validator(block, offence.offender, "equivocation", block.proposer)
 
 
 def check_block(
@@ -277,8 +277,7 @@ def select_body(
     remember_voters(block)
     if last_commit is not None:
         process_last_commit(block, last_commit)
-    seen: dict[bytes, None] = {}
-    kept_evidence = tuple(e for e in evidence if _is_fine(lambda e=e: _punish(block, e, seen)))
+    kept_evidence = _select_evidence(block, evidence)
     kept: list[bytes] = []
     gas_left = block.params.max_block_gas
     for data in transactions:
@@ -296,12 +295,16 @@ def select_body(
     return Body(last_commit, kept_evidence, refs, tuple(kept))
 
 
-def _is_fine(action: Callable[[], None]) -> bool:
-    try:
-        action()
-    except InvalidBlock:
-        return False
-    return True
+def _select_evidence(block: BlockContext, evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    seen: dict[bytes, None] = {}
+    kept = []
+    for item in evidence:
+        try:
+            _punish(block, item, seen)
+        except InvalidBlock:
+            continue
+        kept.append(item)
+    return tuple(kept)
 
 
 def _context(
