@@ -34,6 +34,7 @@ from mlchain.p2p.libp2p_host import (
     GuardedHost,
     build_host,
     claim_port,
+    close_host,
     key_pair,
     peer_id,
     public_key,
@@ -122,7 +123,7 @@ class LibP2PTransport(Endpoint):
                 self._nursery = self._libp2p = self._links = self._gossip = None
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
-                    await host.close()  # leaving host.run() keeps sockets open
+                    await close_host(host)
 
     def serve(
         self, protocol: str, handler: RequestHandler, roles: Collection[str] = EVERYBODY

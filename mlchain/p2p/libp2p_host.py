@@ -28,6 +28,7 @@ from libp2p.host.ping import ID as PING
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.identify import identify_handler_for
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.exceptions import StreamError
@@ -212,6 +213,16 @@ class BoundedYamux(Yamux):
         return await super()._read_data_body(length)
 
 
+class IdleConnector(AutoConnector):
+    """Dials nobody: links do, at once and for ever. The library's waits up to a minute."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Start nothing."""
+
+    async def maybe_connect(self) -> None:
+        """Dial nobody."""
+
+
 class GatedSwarm(Swarm):
     """A swarm whose slots for inbound connections are taken by handshakes, not by history.
 
@@ -222,6 +233,7 @@ class GatedSwarm(Swarm):
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)
+        self.auto_connector = IdleConnector(self)
         self.handshakes: Counter[str] = Counter()
 
     async def _handle_inbound_connection(self, read_write_closer, maddr):  # type: ignore[no-untyped-def]
@@ -305,7 +317,7 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
             max_connections=MAX_CONNECTIONS,
             high_watermark=MAX_CONNECTIONS,
             min_connections=0,
-            low_watermark=0,  # no automatic dialling: links do that
+            low_watermark=0,
             max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
             inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
             outbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
@@ -329,6 +341,14 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
         }
     )
     return host
+
+
+async def close_host(host: BasicHost) -> None:
+    """Close all sockets, which leaving `host.run()` does not, and all at once."""
+    async with trio.open_nursery() as nursery:
+        for connection in host.get_network().get_connections():
+            nursery.start_soon(connection.close)
+    await host.close()
 
 
 def quiet_library() -> None:

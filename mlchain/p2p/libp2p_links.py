@@ -28,7 +28,7 @@ log = logging.getLogger("mlchain.p2p")
 LINK = TProtocol("/mlchain/link/1.0.0")
 CONNECT_TIMEOUT_S = 5.0
 READ_BYTES = 1 << 18
-COURTESY_S = 0.3
+COURTESY_S = 0.1
 """The peer with the larger key lets the other dial first: one connection instead of two."""
 
 
