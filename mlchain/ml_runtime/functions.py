@@ -24,7 +24,6 @@ from mlchain.ml_runtime.tensor import Array
 
 BLOCK = 8192
 """Elements worked on at a time, so that scratch stays in the cache."""
-SCRATCH_ROWS = 4
 
 EXP_BITS, LOG_BITS = 11, 10
 CLAMP = 100.0
@@ -93,98 +92,120 @@ TABLE_DIGEST = blake2s(
 PINNED_TABLE_DIGEST = "1eea19438e14d7d9cb9b2ff96422708f054c2fc5ec117aa4ed431ae6a6f8dce2"
 
 _EXP2_BITS = EXP2.view(np.int64)
-_MAGIC = 1.5 * 2.0 ** (52 - EXP_BITS)  # adding it rounds to multiples of 2^-11
 _MASK = (1 << EXP_BITS) - 1
 _MANTISSA = (1 << 52) - 1
 _ONE_BITS = 1023 << 52
-
-Kernel = Callable[[Array, Array, Array], None]
-
-
-def _exp2(y: Array, out: Array, scratch: Array) -> None:
-    """out = 2^y for |y| <= 100; y may be a row of scratch other than the first three."""
-    z, r, p = scratch[0], scratch[1], scratch[2]
-    np.add(y, _MAGIC, out=z)
-    np.subtract(z, _MAGIC, out=r)
-    np.subtract(y, r, out=r)  # |r| <= 2^-12, exact
-    np.multiply(r, E3, out=p)
-    np.add(p, E2, out=p)
-    np.multiply(p, r, out=p)
-    np.add(p, E1, out=p)
-    np.multiply(p, r, out=p)
-    np.add(p, 1.0, out=p)
-    bits, index = z.view(np.int64), r.view(np.int64)
-    np.bitwise_and(bits, _MASK, out=index)
-    np.left_shift(bits, 13, out=bits)  # drop sign, exponent and the leading bits of the magic
-    np.right_shift(bits, 13 + EXP_BITS, out=bits)  # arithmetic: k div 2048
-    np.left_shift(bits, 52, out=bits)
-    table = out.view(np.int64)
-    np.take(_EXP2_BITS, index, out=table, mode="clip")
-    np.add(table, bits, out=table)
-    np.multiply(out, p, out=out)
+_MAGIC = np.array(1.5 * 2.0 ** (52 - EXP_BITS))  # adding it rounds to multiples of 2^-11
 
 
-def _exp_scaled(x: Array, factor: float, out: Array, scratch: Array) -> None:
+def constant(value: float) -> Array:
+    """Return a binary64 as numpy takes it fastest: an array without dimensions."""
+    return np.array(value, np.float64)
+
+
+_1, _2, _HALF, _THIRD, _QUARTER = map(constant, (1.0, 2.0, -0.5, 1 / 3, -0.25))
+_E1, _E2, _E3, _LN2_0 = map(constant, (E1, E2, E3, LN2))
+_UPPER, _LOWER, _SMALLEST = map(constant, (CLAMP, -CLAMP, SMALLEST_LOG))
+_FACTOR_EXP, _FACTOR_SIGMOID, _FACTOR_TANH = map(constant, (LOG2E, -LOG2E, 2 * LOG2E))
+
+
+class Scratch:
+    """Workspace of ROWS rows of BLOCK numbers, seen as binary64 or, the same bytes, as int64."""
+
+    ROWS = 4
+    PADDING = 72  # rows a power of two apart would compete for the same cache lines
+    BYTES = ROWS * (BLOCK + PADDING) * 8
+
+    def __init__(self) -> None:
+        self._floats = np.empty((self.ROWS, BLOCK + self.PADDING))
+        self._views: dict[int, tuple[list[Array], list[Array]]] = {}
+
+    def rows(self, size: int) -> tuple[list[Array], list[Array]]:
+        """Return the rows cut to `size` elements, as binary64 and as int64."""
+        views = self._views.get(size)
+        if views is None:
+            floats = [row[:size] for row in self._floats]
+            views = self._views[size] = floats, [row.view(np.int64) for row in floats]
+        return views
+
+
+Kernel = Callable[[Array, Array, Scratch], None]
+
+
+def _exp_scaled(x: Array, factor: Array, out: Array, scratch: Scratch) -> None:
     """out = 2^clamp(x factor)."""
-    y = scratch[3]
-    np.multiply(x, factor, out=y)
-    np.maximum(y, -CLAMP, out=y)
-    np.minimum(y, CLAMP, out=y)
-    _exp2(y, out, scratch)
+    (z, r, p, y), (bits, index, _, table) = scratch.rows(x.size)
+    np.multiply(x, factor, y)
+    np.maximum(y, _LOWER, y)
+    np.minimum(y, _UPPER, y)
+    np.add(y, _MAGIC, z)
+    np.subtract(z, _MAGIC, r)
+    np.subtract(y, r, r)  # |r| <= 2^-12, exact
+    np.multiply(r, _E3, p)
+    np.add(p, _E2, p)
+    np.multiply(p, r, p)
+    np.add(p, _E1, p)
+    np.multiply(p, r, p)
+    np.add(p, _1, p)
+    np.bitwise_and(bits, _MASK, index)
+    _EXP2_BITS.take(index, None, table, "clip")
+    np.left_shift(bits, 13, bits)  # drop sign, exponent and the leading bits of the magic
+    np.right_shift(bits, 13 + EXP_BITS, bits)  # arithmetic: k div 2048
+    np.left_shift(bits, 52, bits)
+    np.add(table, bits, table)  # 2^(k mod 2048 / 2048) with its exponent raised
+    np.multiply(y, p, out)  # y shares its bytes with table
 
 
-def _exp(x: Array, out: Array, scratch: Array) -> None:
-    _exp_scaled(x, LOG2E, out, scratch)
+def _exp(x: Array, out: Array, scratch: Scratch) -> None:
+    _exp_scaled(x, _FACTOR_EXP, out, scratch)
 
 
-def _sigmoid(x: Array, out: Array, scratch: Array) -> None:
-    _exp_scaled(x, -LOG2E, out, scratch)
-    np.add(out, 1.0, out=out)
-    np.divide(1.0, out, out=out)
+def _sigmoid(x: Array, out: Array, scratch: Scratch) -> None:
+    _exp_scaled(x, _FACTOR_SIGMOID, out, scratch)
+    np.add(out, _1, out)
+    np.divide(_1, out, out)
 
 
-def _tanh(x: Array, out: Array, scratch: Array) -> None:
-    _exp_scaled(x, 2 * LOG2E, out, scratch)
-    np.add(out, 1.0, out=out)
-    np.divide(2.0, out, out=out)
-    np.subtract(1.0, out, out=out)
+def _tanh(x: Array, out: Array, scratch: Scratch) -> None:
+    _exp_scaled(x, _FACTOR_TANH, out, scratch)
+    np.add(out, _1, out)
+    np.divide(_2, out, out)
+    np.subtract(_1, out, out)
 
 
-def _log(x: Array, out: Array, scratch: Array) -> None:
-    m, e, p, t = scratch[0], scratch[1], scratch[2], scratch[3]
-    mi, ei, pi = m.view(np.int64), e.view(np.int64), p.view(np.int64)
-    np.maximum(x, SMALLEST_LOG, out=m)
-    np.right_shift(mi, 52, out=ei)
-    np.subtract(ei, 1023, out=ei)
-    np.bitwise_and(mi, _MANTISSA, out=mi)
-    np.right_shift(mi, 52 - LOG_BITS, out=pi)
-    np.bitwise_or(mi, _ONE_BITS, out=mi)
-    np.take(LOG_INVERSE, pi, out=t, mode="clip")
-    np.multiply(m, t, out=m)
-    np.subtract(m, 1.0, out=m)
-    np.take(LOG_VALUE, pi, out=t, mode="clip")
-    np.multiply(ei, LN2, out=e)
-    np.add(t, e, out=t)
-    np.multiply(m, -0.25, out=p)
-    np.add(p, 1 / 3, out=p)
-    np.multiply(p, m, out=p)
-    np.add(p, -0.5, out=p)
-    np.multiply(p, m, out=p)
-    np.add(p, 1.0, out=p)
-    np.multiply(p, m, out=p)
-    np.add(p, t, out=p)
-    np.subtract(x, x, out=m)  # 0, or NaN where x is not finite: bit tricks must not hide it
-    np.add(p, m, out=out)
+def _log(x: Array, out: Array, scratch: Scratch) -> None:
+    (m, e, p, t), (bits, exponent, index, _) = scratch.rows(x.size)
+    np.maximum(x, _SMALLEST, m)
+    np.right_shift(bits, 52, exponent)
+    np.subtract(exponent, 1023, exponent)
+    np.bitwise_and(bits, _MANTISSA, bits)
+    np.right_shift(bits, 52 - LOG_BITS, index)
+    np.bitwise_or(bits, _ONE_BITS, bits)  # m is now in [1, 2)
+    LOG_INVERSE.take(index, None, t, "clip")
+    np.multiply(m, t, m)
+    np.subtract(m, _1, m)
+    LOG_VALUE.take(index, None, t, "clip")
+    np.multiply(exponent, _LN2_0, e)
+    np.add(t, e, t)
+    np.multiply(m, _QUARTER, p)
+    np.add(p, _THIRD, p)
+    np.multiply(p, m, p)
+    np.add(p, _HALF, p)
+    np.multiply(p, m, p)
+    np.add(p, _1, p)
+    np.multiply(p, m, p)
+    np.add(p, t, p)
+    np.subtract(x, x, m)  # 0, or NaN where x is not finite: bit tricks must not hide it
+    np.add(p, m, out)
 
 
 def _blocked(kernel: Kernel) -> Kernel:
     """Return `kernel` for contiguous arrays of any size; out may be x itself."""
 
-    def apply(x: Array, out: Array, scratch: Array) -> None:
+    def apply(x: Array, out: Array, scratch: Scratch) -> None:
         source, target = x.reshape(-1), out.reshape(-1)
         for start in range(0, source.size, BLOCK):
-            part = source[start : start + BLOCK]
-            kernel(part, target[start : start + BLOCK], scratch[:, : part.size])
+            kernel(source[start : start + BLOCK], target[start : start + BLOCK], scratch)
 
     return apply
 
@@ -193,8 +214,3 @@ exp = _blocked(_exp)
 log = _blocked(_log)
 sigmoid = _blocked(_sigmoid)
 tanh = _blocked(_tanh)
-
-
-def make_scratch() -> Array:
-    """Return the workspace the functions need: SCRATCH_ROWS rows of BLOCK elements."""
-    return np.empty((SCRATCH_ROWS, BLOCK))

@@ -24,12 +24,13 @@ EXACT_BITS = 53
 """Sums stay exact while they fit the significand of binary64."""
 
 _MAGIC = 1.5 * 2.0**52  # (x + c) - c rounds x to multiples of the unit in the last place of c
-_TINY = 2.0**-60
+_TINY = np.array(2.0**-60)
 
 
 def peak(x: Array) -> float:
-    """Return max |x|, NaN if any element is NaN."""
-    return max(float(np.maximum.reduce(x, axis=None)), -float(np.minimum.reduce(x, axis=None)))
+    """Return max |x| of a contiguous array, NaN if any element is."""
+    flat = x.reshape(-1)
+    return max(float(np.maximum.reduce(flat)), -float(np.minimum.reduce(flat)))
 
 
 def exponent_of(largest: float) -> int:
@@ -48,9 +49,13 @@ def quantise(x: Array, bits: int, largest: float, out: Array) -> None:
     if largest < PEAK_ZERO:
         out.fill(0.0)
         return
-    magic = math.ldexp(_MAGIC, exponent_of(largest) - (bits - 1))
-    np.add(x, magic, out=out, dtype=np.float64)
-    np.subtract(out, magic, out=out)
+    magic = np.array(math.ldexp(_MAGIC, exponent_of(largest) - (bits - 1)))
+    if x.dtype == out.dtype:
+        np.add(x, magic, out)
+    else:
+        out[...] = x  # state is widened first
+        np.add(out, magic, out)
+    np.subtract(out, magic, out)
 
 
 def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
@@ -71,9 +76,9 @@ def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
 
 def round_state(x: Array, out: Array) -> None:
     """out (binary32) = x (binary64, overwritten) without what lies below 2^-113; never -0."""
-    np.add(x, _TINY, out=x)
-    np.subtract(x, _TINY, out=x)
-    np.copyto(out, x, casting="same_kind")
+    np.add(x, _TINY, x)
+    np.subtract(x, _TINY, x)
+    out[...] = x
 
 
 def probe() -> None:

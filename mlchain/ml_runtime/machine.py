@@ -15,14 +15,13 @@ from typing import Protocol
 import numpy as np
 
 from mlchain.errors import Trap
-from mlchain.ml_runtime.functions import BLOCK, SCRATCH_ROWS, make_scratch
+from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.grid import peak
 from mlchain.ml_runtime.op import Call
 from mlchain.ml_runtime.program import Checked, Program, check
 from mlchain.ml_runtime.tensor import Array, Type, allocate, digest, storage
 
 ALIGNMENT = 64
-SCRATCH_BYTES = SCRATCH_ROWS * BLOCK * 8
 
 Trace = list[bytes]
 Run = Callable[[], None]
@@ -96,7 +95,7 @@ class NumpyBackend:
     name = "numpy"
 
     def __init__(self) -> None:
-        self._scratch = make_scratch()
+        self._scratch = Scratch()
         self._arena = np.empty(0, np.uint8)
 
     def bind(

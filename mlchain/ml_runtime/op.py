@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from mlchain.errors import RejectedProgram
+from mlchain.ml_runtime.functions import BLOCK, Scratch, constant
 from mlchain.ml_runtime.grid import EXACT_BITS
 from mlchain.ml_runtime.tensor import Array, Type
 
@@ -74,14 +75,37 @@ def require_exact(bits: int, terms: int) -> None:
     require(total <= EXACT_BITS, f"not exact: {total} bits of {EXACT_BITS}")
 
 
-@dataclass(frozen=True, slots=True)
 class Call:
-    """What a forward pass works on: arrays to fill, arrays to read, attributes, workspace."""
+    """What a forward pass works on, the same arrays at every step, so views are made once."""
 
-    outs: Sequence[Array]
-    ins: Sequence[Array]
-    attrs: Values
-    scratch: Array
+    def __init__(
+        self, outs: Sequence[Array], ins: Sequence[Array], attrs: Values, scratch: Scratch
+    ) -> None:
+        self.outs, self.ins, self.attrs, self.scratch = outs, ins, attrs, scratch
+
+    @cached_property
+    def constants(self) -> list[Array]:
+        """The attributes as numpy takes them fastest."""
+        return [constant(value) for value in self.attrs]
+
+    @cached_property
+    def blocks(self) -> list[tuple[list[Array], list[Array], list[Array]]]:
+        """Inputs and outputs shaped like the first output, cut into blocks that fit the cache.
+
+        Each entry: pieces of the inputs, pieces of the outputs, rows of scratch of their size.
+        """
+        size, shape = self.outs[0].size, self.outs[0].shape
+        ins = [a.reshape(-1) for a in self.ins if a.shape == shape]
+        outs = [a.reshape(-1) for a in self.outs]
+        parts = [slice(at, min(at + BLOCK, size)) for at in range(0, size, BLOCK)]
+        return [
+            (
+                [a[part] for a in ins],
+                [a[part] for a in outs],
+                self.scratch.rows(part.stop - part.start)[0],
+            )
+            for part in parts
+        ]
 
 
 class Op:

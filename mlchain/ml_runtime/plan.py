@@ -18,8 +18,9 @@ from mlchain.codec import Name, Record
 from mlchain.errors import CodecError, ConfigError, RejectedProgram
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.builder import Builder
+from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.gradient import gradients
-from mlchain.ml_runtime.machine import SCRATCH_BYTES, plan_arena
+from mlchain.ml_runtime.machine import plan_arena
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.network import Network
 from mlchain.ml_runtime.op import bits_to_real, real_to_bits
@@ -123,7 +124,7 @@ def check_plan(plan: Plan) -> Cost:
         "predict", plan.predict, (x, *parameters), (finite(plan.batch, plan.outputs),)
     )
     return Cost(
-        step, -(-predict // plan.batch), state_bytes, max(step_arena, predict_arena) + SCRATCH_BYTES
+        step, -(-predict // plan.batch), state_bytes, max(step_arena, predict_arena) + Scratch.BYTES
     )
 
 

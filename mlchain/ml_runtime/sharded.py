@@ -15,7 +15,7 @@ import numpy as np
 
 from mlchain.errors import ConfigError
 from mlchain.ml_runtime import grid
-from mlchain.ml_runtime.functions import make_scratch
+from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.machine import Run, Trace
 from mlchain.ml_runtime.op import Call
 from mlchain.ml_runtime.program import Checked, Program, Step, check
@@ -31,7 +31,7 @@ class ShardedBackend:
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
-        self._scratch = make_scratch()
+        self._scratch = Scratch()
 
     def bind(
         self,

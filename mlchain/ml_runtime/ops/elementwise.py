@@ -125,7 +125,7 @@ class Scale(_Elementwise):
     attributes = reals("factor")
 
     def forward(self, c: Call) -> None:
-        np.multiply(c.ins[0], c.attrs[0], out=c.outs[0])
+        np.multiply(c.ins[0], c.constants[0], out=c.outs[0])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         return [(node.inputs[0], b.emit("scale", g, factor=node.attrs[0]))]

@@ -24,7 +24,7 @@ Grads = list[tuple[int, int]]
 
 FRACTION_BITS = 40
 """Terms of a softmax denominator, all at most 1, are summed as multiples of 2^-40."""
-_MAGIC = 1.5 * 2.0 ** (52 - FRACTION_BITS)
+_MAGIC = functions.constant(1.5 * 2.0 ** (52 - FRACTION_BITS))
 
 
 def _require_labels(p: Types) -> None:
@@ -58,11 +58,11 @@ class Softmax(Op):
 
     def forward(self, c: Call) -> None:
         z, out = c.ins[0], c.outs[0]
-        np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out=out)
+        np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out)
         functions.exp(out, out, c.scratch)
         terms = out + _MAGIC
-        terms -= _MAGIC
-        np.divide(out, np.add.reduce(terms, axis=1, keepdims=True), out=out)
+        np.subtract(terms, _MAGIC, terms)
+        np.divide(out, np.add.reduce(terms, axis=1, keepdims=True), out)
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         require(False, "softmax: differentiate through log_loss")

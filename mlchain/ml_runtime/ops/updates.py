@@ -7,12 +7,10 @@ leaves its term out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from mlchain.errors import Trap
-from mlchain.ml_runtime.functions import BLOCK
+from mlchain.ml_runtime.functions import constant
 from mlchain.ml_runtime.grid import round_state
 from mlchain.ml_runtime.op import (
     Call,
@@ -41,18 +39,13 @@ def _require_beta(*betas: float) -> None:
     require(all(0 <= b <= MAX_BETA for b in betas), "a moment's decay is outside [0, 1 - 2^-20]")
 
 
-def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield tuple(a[start : start + BLOCK] for a in flat)
-
-
-def _decayed(g: Array, p: Array, decay: float, out: Array) -> Array:
+def _decayed(g: Array, p: Array, decay: Array, out: Array) -> Array:
     """Return g + decay * p, in `out`, or g itself without decay."""
     if not decay:
         return g
-    np.multiply(p, decay, out=out, dtype=np.float64)
-    np.add(g, out, out=out)
+    out[...] = p
+    np.multiply(out, decay, out)
+    np.add(g, out, out)
     return out
 
 
@@ -72,12 +65,12 @@ class Sgd(Op):
         return 6000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
-        rate, decay = c.attrs
-        for p, g, new_p in _blocks(*c.ins, *c.outs):
-            w = c.scratch[0, : p.size]
-            np.multiply(_decayed(g, p, decay, w), rate, out=w)
-            np.subtract(p, w, out=w)
-            round_state(w, new_p)
+        rate, decay = c.constants
+        for (p, g), (new_p,), (w, u, *_) in c.blocks:
+            np.multiply(_decayed(g, p, decay, w), rate, w)
+            u[...] = p
+            np.subtract(u, w, u)
+            round_state(u, new_p)
 
 
 @register
@@ -97,15 +90,15 @@ class Momentum(Op):
         return 6000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
-        rate, mu, decay = c.attrs
-        for p, v, g, new_p, new_v in _blocks(*c.ins, *c.outs):
-            w, u = c.scratch[0, : p.size], c.scratch[1, : p.size]
-            g = _decayed(g, p, decay, u)
-            np.multiply(v, mu, out=w, dtype=np.float64)
-            np.add(w, g, out=w)
-            np.multiply(w, rate, out=u)
-            np.subtract(p, u, out=u)
-            round_state(u, new_p)
+        rate, mu, decay = c.constants
+        for (p, v, g), (new_p, new_v), (w, u, s, _) in c.blocks:
+            w[...] = v
+            np.multiply(w, mu, w)
+            np.add(w, _decayed(g, p, decay, u), w)
+            np.multiply(w, rate, u)
+            s[...] = p
+            np.subtract(s, u, s)
+            round_state(s, new_p)
             round_state(w, new_v)
 
 
@@ -149,28 +142,30 @@ class Adam(Op):
         return 12000 + 8 * most_elements(ins[:4], outs)
 
     def forward(self, c: Call) -> None:
-        rate, beta1, beta2, epsilon, decay = c.attrs
-        power1, power2 = float(c.ins[4][0]), float(c.ins[4][1])
+        _, beta1, beta2, epsilon, decay = c.constants
+        power1, power2 = c.ins[4].tolist()
         if not (0 <= power1 < 1 and 0 <= power2 < 1):
             raise Trap("adam: a bias power is outside [0, 1)")
-        step, unbias = rate / (1 - power1), 1 / (1 - power2)
-        rest1, rest2 = 1 - beta1, 1 - beta2
-        for p, m, v, g, new_p, new_m, new_v in _blocks(*c.ins[:4], *c.outs):
-            u, w, s = (row[: p.size] for row in c.scratch[:3])
+        step, unbias = constant(c.attrs[0] / (1 - power1)), constant(1 / (1 - power2))
+        rest1, rest2 = constant(1 - c.attrs[1]), constant(1 - c.attrs[2])
+        for (p, m, v, g, *_), (new_p, new_m, new_v), (u, w, s, _) in c.blocks:
             g = _decayed(g, p, decay, s)
-            np.multiply(v, beta2, out=u, dtype=np.float64)
-            np.multiply(g, g, out=w)
-            np.multiply(w, rest2, out=w)
-            np.add(u, w, out=u)
-            np.multiply(u, unbias, out=w)
+            u[...] = v
+            np.multiply(u, beta2, u)
+            np.multiply(g, g, w)
+            np.multiply(w, rest2, w)
+            np.add(u, w, u)
+            np.multiply(u, unbias, w)
             round_state(u, new_v)
-            np.sqrt(w, out=w)
-            np.add(w, epsilon, out=w)
-            np.multiply(g, rest1, out=s)
-            np.multiply(m, beta1, out=u, dtype=np.float64)
-            np.add(u, s, out=u)
-            np.divide(u, w, out=w)
+            np.sqrt(w, w)
+            np.add(w, epsilon, w)
+            u[...] = m
+            np.multiply(u, beta1, u)
+            np.multiply(g, rest1, s)
+            np.add(u, s, u)
+            np.divide(u, w, w)
             round_state(u, new_m)
-            np.multiply(w, step, out=w)
-            np.subtract(p, w, out=w)
-            round_state(w, new_p)
+            np.multiply(w, step, w)
+            u[...] = p
+            np.subtract(u, w, u)
+            round_state(u, new_p)
