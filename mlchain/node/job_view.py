@@ -1,0 +1,182 @@
+"""A job as people see it: segments, who re-ran how much, faults, and what could have slipped by.
+
+Slices are not stored: they follow from the tickets in the attestations, and are drawn again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mlchain import crypto
+from mlchain.ledger.content import cid_text
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.state import State
+from mlchain.ml_runtime import Metrics
+from mlchain.vm.families.jobs import (
+    SEGMENTS,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+    segment_slice,
+)
+from mlchain.vm.families.members import FAULTS, Fault, get_validator_set
+from mlchain.vm.families.models import MODELS
+from mlchain.vm.receipt import decimal_text, get_validators_after, miss_text
+
+Json = dict[str, Any]
+
+MAX_CACHED_SLICES = 65_536
+
+
+class ProgressSource(Protocol):
+    """A worker that counts the chunks it has done of (job, segment, attempt)."""
+
+    progress: dict[tuple[bytes, int, int], int]
+
+
+class JobViews:
+    """Turns jobs of one chain into JSON values (bytes are still bytes)."""
+
+    def __init__(self, genesis: Genesis, names: Mapping[bytes, str]) -> None:
+        self._names = names
+        self._roles = {member.key: member.role for member in genesis.members}
+        self._slices: dict[tuple[bytes, bytes, int], tuple[int, ...]] = {}
+
+    def row(self, state: State, job_id: bytes, job: Job, worker: ProgressSource | None) -> Json:
+        """Return a job as one row of a list."""
+        last_hard = max(job.hard - 1, 0)  # all before it are whole
+        done = last_hard * job.segment
+        for index in range(last_hard, job.assigned):
+            segment = SEGMENTS.get(state, job_id, index)
+            if segment is not None:
+                done += _done_chunks(job_id, index, segment, worker)
+        model = MODELS.get(state, job_id)
+        return {
+            "id": job_id,
+            "name": job.name,
+            "state": JobState(job.state).name.lower(),
+            "submitter": self._name(job.submitter),
+            "submitter_key": job.submitter,
+            "tier": job.tier,
+            "fee": job.fee,
+            "gas": job.gas,
+            "steps": job.steps,
+            "chunk": job.chunk,
+            "chunks": job.chunks,
+            "dataset": cid_text(job.dataset),
+            "train_rows": job.train_rows,
+            "test_rows": job.test_rows,
+            "submitted_ms": job.submitted_ms,
+            "height": job.height,
+            "progress": {"done_chunks": done, "total_chunks": job.chunks},
+            "metrics": metrics_view(model.metrics) if model and model.metrics else None,
+            "model": cid_text(model.content) if model else None,
+            "state_digest": model.state if model else None,
+        }
+
+    def whole(self, state: State, job_id: bytes, job: Job, worker: ProgressSource | None) -> Json:
+        """Return a job with its segments, its faults, and what of it was checked by whom."""
+        segments, rerun, by = [], 0, dict.fromkeys(())
+        for index in range(job.assigned):
+            segment = SEGMENTS.get(state, job_id, index)
+            if segment is not None:
+                row = self._segment(state, job, index, segment)
+                segments.append(row)
+                rerun += row["chunks_rerun"]
+                by |= dict.fromkeys(row["attestations"])
+        faults = [self.fault(fault) for _, fault in FAULTS.items(state) if fault.job == job_id]
+        return {
+            **self.row(state, job_id, job, worker),
+            "order_seed": job.order_seed,
+            "segments": segments,
+            "total_segments": job.segments,
+            "faults": faults,
+            "verified": {
+                "rerun": rerun,
+                "chunks": job.chunks,
+                "by": sorted(by),
+                "of": len(get_validator_set(state)),
+                "miss_1_in_10": miss_text(job.chunks, rerun, 10),
+                "miss_1_in_100": miss_text(job.chunks, rerun, 100),
+            },
+        }
+
+    def fault(self, fault: Fault) -> Json:
+        """Return a punished misdeed."""
+        has_job = fault.job != bytes(32)
+        return {
+            "offender": self._name(fault.offender),
+            "offender_key": fault.offender,
+            "role": self._roles.get(fault.offender, ""),
+            "kind": fault.kind,
+            "job": fault.job if has_job else None,
+            "segment": fault.segment if has_job else None,
+            "chunk": fault.chunk if has_job else None,
+            "slashed": fault.slashed,
+            "finder": self._name(fault.finder) if fault.finder else None,
+            "height": fault.height,
+        }
+
+    def _segment(self, state: State, job: Job, index: int, segment: Segment) -> Json:
+        first, count = job.segment_range(index)
+        commit = segment.commit
+        slices: dict[str, int] = {}
+        rerun: dict[int, None] = {}
+        if commit is not None:
+            voters = len(get_validators_after(state, segment.commit_height))
+            for attested in segment.attestations:
+                drawn = self._slice(job, segment, attested.ticket, voters)
+                slices[self._name(attested.validator)] = len(drawn)
+                rerun |= dict.fromkeys(drawn)
+        claim = segment.claim
+        return {
+            "index": index,
+            "state": SegmentState(segment.state).name.lower(),
+            "worker": self._name(segment.worker),
+            "worker_key": segment.worker,
+            "attempt": segment.attempt,
+            "first": first,
+            "chunks": commit.count if commit and commit.trap else count,
+            "deadline_ms": segment.deadline_ms,
+            "commit_height": segment.commit_height or None,
+            "end_digest": commit.end if commit else None,
+            "end": cid_text(commit.end_content) if commit else None,
+            "trap_step": commit.trap - 1 if commit and commit.trap else None,
+            "slices": slices,
+            "chunks_rerun": len(rerun),
+            "attestations": list(slices),
+            "disputed_chunk": claim.chunk if claim else None,
+            "hard_height": segment.hard_height or None,
+        }
+
+    def _slice(self, job: Job, segment: Segment, ticket: bytes, voters: int) -> tuple[int, ...]:
+        commit = segment.commit
+        assert commit is not None, "only committed segments are attested"
+        key = commit.leaf_root, ticket, voters
+        if key not in self._slices:
+            if len(self._slices) >= MAX_CACHED_SLICES:
+                self._slices.clear()
+            self._slices[key] = segment_slice(job, commit, ticket, voters)
+        return self._slices[key]
+
+    def _name(self, key: bytes) -> str:
+        return self._names.get(key) or crypto.address(key)
+
+
+def metrics_view(metrics: Metrics) -> Json:
+    """Return a score: `value` is exact up to rounding it for print."""
+    return {
+        "name": metrics.name,
+        "correct": metrics.correct,
+        "total": metrics.total,
+        "value": decimal_text(metrics.value, 6),
+    }
+
+
+def _done_chunks(job_id: bytes, index: int, segment: Segment, worker: ProgressSource | None) -> int:
+    """Chunks done: committed ones, and those our own worker has behind it."""
+    if segment.commit is not None:
+        return segment.commit.count
+    return worker.progress.get((job_id, index, segment.attempt), 0) if worker else 0

@@ -1,0 +1,378 @@
+"""Read-only views of one node's chain as JSON values: what people and programs may ask.
+
+Bytes become lower hex, content ids their base32 text, integers beyond 2^53 text (JavaScript and
+others round them). Every view is of the last final block; `job_view` holds the largest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from mlchain import crypto
+from mlchain.errors import CodecError, NotFound
+from mlchain.ledger.block import Block, header_id
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.genesis import Genesis, Member, dump_genesis
+from mlchain.ledger.transaction import Transaction, decode_transaction
+from mlchain.node.chain import Chain
+from mlchain.node.job_view import JobViews, ProgressSource
+from mlchain.p2p.transport import Transport
+from mlchain.vm.families import KINDS, decode_payload
+from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.jobs import JOBS, CommitSegment, Job, JobState, MakeClaim, SubmitJob
+from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS
+from mlchain.vm.families.models import MODELS
+from mlchain.vm.receipt import Receipt, make_receipt
+
+Json = dict[str, Any]
+
+MAX_ROWS = 1_000
+"""Most rows of one list."""
+MAX_JSON_INTEGER = 2**53
+
+
+class Syncing(Protocol):
+    """Tells whether the node knows that it is behind."""
+
+    is_syncing: bool
+
+
+class NodeView(Protocol):
+    """What a node tells of itself beside its chain. `Node` fits."""
+
+    members: tuple[Member, ...]
+    transport: Transport
+    sync: Syncing
+    worker: ProgressSource | None
+
+    @property
+    def name(self) -> str:
+        """The node's name for people."""
+        ...
+
+
+class Query:
+    """Answers questions about one node's chain, store and peers; changes nothing."""
+
+    def __init__(
+        self, chain: Chain, genesis: Genesis, content: ContentStore, node: NodeView
+    ) -> None:
+        self._chain = chain
+        self._genesis = genesis
+        self._content = content
+        self._node = node
+        self._names = {member.key: member.name for member in genesis.members}
+        self._jobs = JobViews(genesis, self._names)
+
+    # ---- the node -------------------------------------------------------------------------------
+
+    @property
+    def height(self) -> int:
+        """Height of the last final block."""
+        return self._chain.height
+
+    def status(self) -> Json:
+        """Return what the node is, and what it knows of chain and peers."""
+        store, node = self._chain.store, self._node
+        roles = [member.role for member in node.members] or ["observer"]
+        return to_json(
+            {
+                "name": node.name,
+                "role": roles[0],
+                "roles": roles,
+                "chain_id": self._genesis.chain_id,
+                "genesis": self._genesis.hash,
+                "height": store.height,
+                "block_id": store.head_id,
+                "time_ms": store.head.time_ms,
+                "validators": len(self._chain.validators),
+                "mempool": len(self._chain.mempool),
+                "syncing": node.sync.is_syncing,
+                "peers": [
+                    {
+                        "name": peer.name,
+                        "role": peer.role,
+                        "connected": peer.connected,
+                        "last_seen_ms": peer.last_seen_ms,
+                    }
+                    for peer in node.transport.peers()
+                ],
+            }
+        )
+
+    def genesis(self) -> str:
+        """Return the text of the genesis file."""
+        return dump_genesis(self._genesis)
+
+    # ---- accounts and members -------------------------------------------------------------------
+
+    def account(self, text: str) -> Json:
+        """Return an account by `mlc1…` address or hex key; unknown ones are empty, not missing.
+
+        Raises:
+            CodecError: neither of the two.
+        """
+        key = crypto.parse_address(text)
+        account = get_account(self._chain.state(), key)
+        row = {"address": crypto.address(key), "key": key, "name": self._names.get(key, "")}
+        return to_json({**row, "balance": account.balance, "nonce": account.nonce})
+
+    def validators(self) -> list[Json]:
+        """Return all validators, jailed ones too, each with its faults."""
+        rows = []
+        for (key,), record in VALIDATORS.items(self._chain.state()):
+            rows.append(
+                {
+                    **self._member(key, record.name, record.bond, record.jailed_height),
+                    "weight": record.weight,
+                    "ticket_height": record.tickets.height,
+                }
+            )
+        return to_json(rows)
+
+    def workers(self) -> list[Json]:
+        """Return all workers, jailed ones too, each with its faults."""
+        return to_json(
+            [
+                self._member(key, record.name, record.bond, record.jailed_height)
+                for (key,), record in WORKERS.items(self._chain.state())
+            ]
+        )
+
+    def _member(self, key: bytes, name: str, bond: int, jailed_height: int) -> Json:
+        state = self._chain.state()
+        faults = [
+            self._jobs.fault(fault) for _, fault in FAULTS.items(state) if fault.offender == key
+        ]
+        return {
+            "name": name,
+            "key": key,
+            "address": crypto.address(key),
+            "bond": bond,
+            "jailed": bool(jailed_height),
+            "jailed_height": jailed_height,
+            "faults": faults,
+        }
+
+    # ---- transactions and blocks ----------------------------------------------------------------
+
+    def transaction(self, text: str) -> Json:
+        """Return where a transaction stands: pending, included (with its outcome) or unknown.
+
+        Raises:
+            CodecError: not an id.
+        """
+        identity = parse_hash(text, "a transaction id")
+        row: Json = {"id": identity, "state": "unknown", "height": None, "index": None}
+        row |= {"code": None, "gas_used": None, "message": None, "events": []}
+        place = self._chain.store.find_transaction(identity)
+        if place is not None:
+            height, index = place
+            receipt = self._chain.store.receipts(height)[index]
+            row |= {"state": "included", "height": height, "index": index, "code": receipt.code}
+            row |= {"gas_used": receipt.gas_used, "message": receipt.message}
+            row |= {"events": receipt.events}
+            row |= _describe(self._chain.store.block(height).body.transactions[index])
+        elif (data := self._chain.mempool.get(identity)) is not None:
+            row |= {"state": "pending", **_describe(data)}
+        return to_json(row)
+
+    def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:
+        """Return up to `limit` blocks below height `before`, newest first."""
+        top = self.height if before is None else min(before - 1, self.height)
+        bottom = max(0, top - min(limit, MAX_ROWS) + 1)
+        return [self.block_row(height) for height in range(top, bottom - 1, -1)]
+
+    def block_row(self, height: int) -> Json:
+        """Return the head of a block: what lists and streams show.
+
+        Raises:
+            NotFound: the chain is not that high.
+        """
+        return to_json(self._block_row(self._chain.store.block(height)))
+
+    def _block_row(self, block: Block) -> Json:
+        header = block.header
+        return {
+            "height": header.height,
+            "id": header_id(header),
+            "time_ms": header.time_ms,
+            "proposer": self._names.get(header.proposer, ""),
+            "proposer_key": header.proposer,
+            "transactions": len(block.body.transactions),
+            "finalised": len(block.body.finalise),
+            "evidence": len(block.body.evidence),
+            "gas_used": header.gas_used,
+        }
+
+    def block(self, height: int) -> Json:
+        """Return a block: its header, who signed it, what it holds, and how that turned out.
+
+        Raises:
+            NotFound: the chain is not that high.
+        """
+        store = self._chain.store
+        block = store.block(height)
+        header = {name: getattr(block.header, name) for name in block.header.__struct_fields__}
+        commit = store.commit(height) if height else None
+        transactions = [
+            {"id": receipt.transaction, "code": receipt.code, "gas_used": receipt.gas_used}
+            | _describe(data)
+            for data, receipt in zip(block.body.transactions, store.receipts(height), strict=True)
+        ]
+        signers = [self._name(s.validator) for s in commit.signatures] if commit else []
+        finalised = [{"job": ref.job, "segment": ref.index} for ref in block.body.finalise]
+        return to_json(
+            {
+                **self._block_row(block),
+                "header": header,
+                "round": commit.round if commit else None,
+                "signed_by": signers,
+                "transactions": transactions,
+                "finalised": finalised,
+            }
+        )
+
+    def job_events(self, height: int) -> Iterator[Json]:
+        """Yield what a block did to jobs; the same for ever, for it is read from the block.
+
+        Raises:
+            NotFound: the chain is not that high.
+        """
+        body = self._chain.store.block(height).body
+        for data, receipt in zip(
+            body.transactions, self._chain.store.receipts(height), strict=True
+        ):
+            if receipt.code == "ok":
+                yield from _job_event(decode_transaction(data), receipt.transaction, height)
+        for ref in body.finalise:
+            row = {"job": ref.job, "segment": ref.index, "what": "final", "height": height}
+            yield to_json(row)
+
+    # ---- jobs -----------------------------------------------------------------------------------
+
+    def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
+        """Return the newest jobs without their segments, all or those in one state.
+
+        Raises:
+            CodecError: no such state.
+        """
+        if state and state.upper() not in JobState.__members__:
+            known = ", ".join(name.lower() for name in JobState.__members__)
+            raise CodecError(f"no job state {state!r}", f"one of {known}")
+        view = self._chain.state()
+        found = [
+            (job.submitted_ms, key[0], job)
+            for key, job in JOBS.items(view)
+            if not state or job.state == JobState[state.upper()]
+        ]
+        found.sort(key=lambda row: row[:2], reverse=True)
+        return [
+            to_json(self._jobs.row(view, job_id, job, self._node.worker))
+            for _, job_id, job in found[: min(limit, MAX_ROWS)]
+        ]
+
+    def job(self, text: str) -> Json:
+        """Return a job, named by its id or a beginning of it that no other job shares.
+
+        Raises:
+            NotFound: no such job, or more than one.
+        """
+        job_id, job = self.find_job(text)
+        return to_json(self._jobs.whole(self._chain.state(), job_id, job, self._node.worker))
+
+    def find_job(self, text: str) -> tuple[bytes, Job]:
+        """Return (id, job) of an id or a unique beginning of one.
+
+        Raises:
+            NotFound: no such job, or more than one.
+        """
+        text = text.lower()
+        try:
+            prefix = bytes.fromhex(text[: len(text) & ~1]) if text.isalnum() else b""
+        except ValueError:
+            prefix = b""
+        rows = JOBS.items(self._chain.state(), prefix) if text else iter(())
+        found = [(key[0], job) for key, job in rows if key[0].hex().startswith(text)]
+        if not found:
+            raise NotFound(f"no job {text[:80]!r}", "a job's id is hex digits: mlchain job list")
+        if len(found) > 1:
+            raise NotFound(f"{len(found)} jobs begin with {text}", "give more digits")
+        return found[0]
+
+    def model(self, text: str) -> bytes:
+        """Return the content id of the encoded final state of a settled job.
+
+        Raises:
+            NotFound: no such job, or it has no model.
+        """
+        job_id, job = self.find_job(text)
+        model = MODELS.get(self._chain.state(), job_id)
+        if model is None:
+            state = JobState(job.state).name.lower()
+            raise NotFound(f"job {job_id.hex()[:8]} has no model: it is {state}")
+        return model.content
+
+    def receipt(self, text: str) -> Receipt:
+        """Return the proof of a job that ended, against the last final block, without files.
+
+        `vm.receipt.attach_files` adds those; it reads much, so do it in a thread.
+
+        Raises:
+            NotFound: no such job, or it has not ended with a result.
+        """
+        job_id, _ = self.find_job(text)
+        return make_receipt(self._chain.store, job_id)
+
+    def _name(self, key: bytes) -> str:
+        return self._names.get(key) or crypto.address(key)
+
+
+def parse_hash(text: str, what: str) -> bytes:
+    """Return the 32 bytes that 64 hex digits stand for.
+
+    Raises:
+        CodecError: something else.
+    """
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) != 32 or len(text) != 64:
+        raise CodecError(f"not {what}: {text[:80]!r}", "64 hex digits")
+    return data
+
+
+def to_json(value: Any) -> Any:
+    """Return `value` with bytes as hex and integers beyond 2^53 as text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) <= MAX_JSON_INTEGER else str(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_json(item) for item in value]
+    return value
+
+
+def _describe(data: bytes) -> Json:
+    body = decode_transaction(data).body
+    kind = KINDS.get(body.kind)
+    name = kind.__name__ if kind else str(body.kind)
+    return {"kind": name, "sender": crypto.address(body.sender), "nonce": body.nonce}
+
+
+def _job_event(transaction: Transaction, identity: bytes, height: int) -> Iterator[Json]:
+    payload = decode_payload(transaction.body.kind, transaction.body.payload)
+    row: Json
+    if isinstance(payload, SubmitJob):
+        row = {"job": identity, "segment": None, "what": "submitted"}
+    elif isinstance(payload, CommitSegment):
+        row = {"job": payload.commit.job, "segment": payload.commit.segment, "what": "committed"}
+    elif isinstance(payload, MakeClaim):
+        row = {"job": payload.job, "segment": payload.segment, "what": "disputed"}
+    else:
+        return
+    yield to_json({**row, "height": height})

@@ -1,0 +1,196 @@
+"""A job's receipt: what somebody who trusts nobody needs to check a result offline.
+
+    genesis (the auditor's own copy)
+      └─ changes: certified headers in which the validators changed, each signed by the set before
+          └─ header + certificate: signed by a quorum of the last set
+              └─ state proofs: job, program, model, every HARD segment with its attestations
+                  └─ files, by content id: leaf lists, dataset, the states between segments
+
+A receipt states nothing that it does not carry the proof of. `client.receipt` checks it.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from mlchain import codec
+from mlchain.codec import ContentId, Hash, Record
+from mlchain.consensus.work.commitment import SegmentCommit
+from mlchain.consensus.work.sampling import miss_probability
+from mlchain.errors import MlchainError, NotFound
+from mlchain.ledger.block import Header
+from mlchain.ledger.commit import Commit
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.merkle import StateProof
+from mlchain.ledger.state import MAX_VALUE_BYTES, State
+from mlchain.ledger.store import Store
+from mlchain.ledger.validators import MAX_VALIDATORS, Validator, ValidatorSet
+from mlchain.vm.families.jobs import JOBS, MAX_SEGMENTS, PLANS, SEGMENTS, Job, JobState, Segment
+from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.models import MODELS
+
+MAX_ATTACHED_BYTES = 128 << 20
+"""Files beyond this are left out of a receipt; the auditor brings them, or computes them again."""
+MAX_RECEIPT_BYTES = MAX_ATTACHED_BYTES + (64 << 20)
+MAX_FILES = 2 * MAX_SEGMENTS + 1
+EXACT_CHUNKS = 10_000
+"""Up to here the chance of a miss is exact; beyond, its upper bound is given (big fractions)."""
+
+
+class Proven(Record, frozen=True):
+    """An encoded record, and the proof that it stands in the state under its key."""
+
+    value: Annotated[bytes, Meta(max_length=MAX_VALUE_BYTES)]
+    proof: StateProof
+
+
+class SetChange(Record, frozen=True):
+    """A block after which others vote: certified by those before, it names the hash of the next.
+
+    `validators` is that next set.
+    """
+
+    header: Header
+    commit: Commit
+    validators: Annotated[tuple[Validator, ...], Meta(min_length=1, max_length=MAX_VALIDATORS)]
+
+
+class File(Record, frozen=True):
+    """Bytes by content id."""
+
+    content: ContentId
+    data: Annotated[bytes, Meta(max_length=MAX_ATTACHED_BYTES)]
+
+
+class Receipt(Record, frozen=True):
+    """Everything about one settled or trapped job, proven under the state root of `header`."""
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    genesis: Hash
+    header: Header
+    commit: Commit
+    changes: Annotated[tuple[SetChange, ...], Meta(max_length=MAX_VALIDATORS)]
+    job_id: Hash
+    job: Proven
+    plan: Proven
+    model: Proven | None
+    """None for a trapped job."""
+    segments: Annotated[tuple[Proven, ...], Meta(max_length=MAX_SEGMENTS)]
+    files: Annotated[tuple[File, ...], Meta(max_length=MAX_FILES)]
+    """In the order of their ids, each once."""
+
+
+def make_receipt(store: Store, job_id: bytes) -> Receipt:
+    """Return the receipt of a job against the last block of `store`, without files.
+
+    Raises:
+        NotFound: no such job, or it has not ended with a result.
+    """
+    state, header = store.state(), store.head
+    job = JOBS.get(state, job_id)
+    if job is None or job.state not in (JobState.SETTLED, JobState.TRAPPED):
+        name = JobState(job.state).name.lower() if job else "not known"
+        raise NotFound(f"job {job_id.hex()[:8]} has no receipt: it is {name}")
+    model = _prove(store, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
+    return Receipt(
+        1, store.genesis.hash, header, store.commit(header.height), _changes(store, state),
+        job_id, _prove(store, JOBS.key(job_id)), _prove(store, PLANS.key(job.plan)), model,
+        tuple(_prove(store, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
+    )  # fmt: skip
+
+
+def attach_files(
+    receipt: Receipt, content: ContentStore, max_bytes: int = MAX_ATTACHED_BYTES
+) -> Receipt:
+    """Return `receipt` with the files it speaks of, as far as they are here and fit.
+
+    The most useful first: leaf lists, dataset, final state, then the other boundary states.
+    """
+    job = codec.decode(Job, receipt.job.value)
+    files: dict[bytes, bytes] = {}
+    left = max_bytes
+    for name in wanted_files(job, get_commits(receipt)):
+        try:
+            if name not in files and content.size(name) <= left and content.has(name):
+                files[name] = content.get(name, left)
+                left -= len(files[name])
+        except MlchainError:
+            continue  # not whole, or damaged: the receipt is good without it
+    return replace(receipt, files=tuple(File(name, files[name]) for name in sorted(files)))
+
+
+def wanted_files(job: Job, commits: list[SegmentCommit]) -> list[bytes]:
+    """Return the content ids that a job's receipt may carry, the most useful first."""
+    leaves = [commit.leaves_content for commit in commits]
+    ends = [commit.end_content for commit in commits]
+    return list(dict.fromkeys([*leaves, job.dataset, *ends[-1:], *ends]))
+
+
+def get_commits(receipt: Receipt) -> list[SegmentCommit]:
+    """Return the commits of the HARD segments, in order; nothing is checked."""
+    found = (codec.decode(Segment, proven.value).commit for proven in receipt.segments)
+    return [commit for commit in found if commit is not None]
+
+
+def get_validators_after(state: State, height: int) -> ValidatorSet:
+    """Return who may vote after the block at `height`, a past height of `state`.
+
+    A validator leaves for ever when it is jailed, and its record says when.
+    """
+    return ValidatorSet(
+        tuple(
+            Validator(key[0], record.weight)
+            for key, record in VALIDATORS.items(state)
+            if not record.jailed_height or record.jailed_height > height
+        )
+    )
+
+
+def _changes(store: Store, state: State) -> tuple[SetChange, ...]:
+    heights = {r.jailed_height for _, r in VALIDATORS.items(state) if r.jailed_height}
+    return tuple(
+        SetChange(
+            store.header(height),
+            store.commit(height),
+            get_validators_after(state, height).validators,
+        )
+        for height in sorted(heights)
+        if height < store.height  # what the head itself changes concerns the blocks after it
+    )
+
+
+def _prove(store: Store, key: bytes) -> Proven:
+    value, proof = store.prove(key)
+    assert value is not None, "the record was just read"
+    return Proven(value, proof)
+
+
+# ---- numbers for people -------------------------------------------------------------------------
+
+
+def miss_text(chunks: int, rerun: int, one_in: int) -> str:
+    """Return the chance that re-running `rerun` of `chunks` misses a forger of 1 in `one_in`."""
+    forged = -(-chunks // one_in)
+    if chunks <= EXACT_CHUNKS or rerun + forged > chunks:
+        return decimal_text(miss_probability(chunks, rerun, forged))
+    return decimal_text(Fraction(chunks - forged, chunks) ** rerun)
+
+
+def decimal_text(value: Fraction, digits: int = 3) -> str:
+    """Return `value` >= 0 with `digits` significant digits, from whole numbers only."""
+    if value == 0:
+        return "0"
+    places = 0
+    while (scaled := round(value * 10**places)) < 10 ** (digits - 1):
+        places += 1
+    text = str(scaled).rjust(places + 1, "0")
+    whole, part = text[: len(text) - places], text[len(text) - places :].rstrip("0")
+    if len(part) <= 9 or whole != "0":
+        return f"{whole}.{part}" if part else whole
+    mantissa = part.lstrip("0")
+    exponent = len(part) - len(mantissa) + 1
+    return f"{mantissa[0]}.{mantissa[1:] or '0'}e-{exponent}"
