@@ -45,10 +45,8 @@ from mlchain.consensus.height import Height
 from mlchain.consensus.inbox import Authenticator, identify_block
 from mlchain.consensus.last_commit import LastCommit
 from mlchain.consensus.messages import (
-    BlockProposal,
     Decided,
     Message,
-    Proposal,
     Status,
     Want,
     decode_message,
@@ -173,6 +171,20 @@ class Driver:
         if reason is None:
             self._advance(now_ms)
         return reason
+
+    def sign(self, request: SignRequest, now_ms: int) -> None:
+        """Answer to `SignMessage`: have it signed, and send it."""
+        if self._current is None or self._key is None:
+            return
+        signature: bytes | None = None
+        try:
+            signature = self._sign(request)
+        except DoubleSign:
+            self.abstained += 1
+        message = self._current.take_own(request, self._key, signature)
+        if message is not None:
+            self._effects.append(Broadcast(encode_message(message)))
+        self._advance(now_ms)
 
     def built(
         self, height: int, round_: int, block: bytes | None, block_id: bytes, now_ms: int
@@ -306,7 +318,7 @@ class Driver:
     def _advance(self, now_ms: int) -> None:
         current = self._current
         assert current is not None
-        while actions := current.engine.advance():
+        while not current.is_signing and (actions := current.engine.advance()):
             for action in actions:
                 self._execute(current, action, now_ms)
 
@@ -345,50 +357,20 @@ class Driver:
             return
         if cast.kind is VoteKind.PRECOMMIT and cast.block_id != NIL:
             extension = self._extend_vote(current.number, cast.round, cast.block_id)
-        signature = self._signature(
+        current.intend(
             SignRequest(cast.kind, current.number, cast.round, cast.block_id, -1, extension)
         )
-        if signature is not None:
-            vote = Vote(
-                int(cast.kind),
-                current.number,
-                cast.round,
-                cast.block_id,
-                self._key,
-                extension,
-                signature,
-            )
-            current.take_own(vote)
-            self._effects.append(Broadcast(encode_message(vote)))
 
     def _propose(
         self, current: Height, round_: int, block_id: bytes, pol_round: int, block: bytes
     ) -> None:
-        if self._key is None or current.proposal(round_, NIL) is not None:
-            return
-        signature = self._signature(
-            SignRequest(VoteKind.PROPOSAL, current.number, round_, block_id, pol_round, b"")
-        )
-        if signature is not None:
-            proposal = Proposal(current.number, round_, block_id, pol_round, self._key, signature)
-            polka = self._polka(current.engine, pol_round, block_id)
-            message = BlockProposal(proposal, tuple(polka), block)
-            current.take_own(message)
-            self._effects.append(Broadcast(encode_message(message)))
-
-    def _signature(self, request: SignRequest) -> bytes | None:
-        """Return the signature, or None where signing might contradict what we forgot."""
-        try:
-            return self._sign(request)
-        except DoubleSign:
-            self.abstained += 1
-            return None
+        if current.proposal(round_, NIL) is None and not current.is_signing:
+            request = SignRequest(
+                VoteKind.PROPOSAL, current.number, round_, block_id, pol_round, b""
+            )
+            current.intend(request, block)
 
     # ---- gossip ---------------------------------------------------------------------------
-
-    def _polka(self, engine: Engine, pol_round: int, block_id: bytes) -> list[Vote]:
-        """Return the votes that justify proposing an old value again."""
-        return engine.votes.cast_for(VoteKind.PREVOTE, pol_round, block_id)
 
     def _votes_lacking(self, engine: Engine, status: Status) -> list[Vote]:
         """Return what to send to the author of `status`."""

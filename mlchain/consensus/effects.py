@@ -2,19 +2,25 @@
 
 The host's duties, which safety rests on:
 
-1. Execute effects strictly in the order in which `drain` returns them.
+1. After every call of the driver, execute what `drain` returns, strictly in that order and one
+   list after another, until it returns nothing.
 2. A `Persist` with `sync` is on the disk before the next effect begins.
-3. Answer `BuildBlock` with `built` and `CheckBlock` with `checked`, at any later time.
-4. After a `Decide`: store block and commit in one atomic batch, then call `start` for the next
+3. Answer `SignMessage` at once with `driver.sign(effect.request, now_ms)`. It stands behind the
+   `Persist` of what it signs: a crash between the two is repaired at the next start, whereas a
+   signer that remembers a vote the log has lost would have to stay silent, and four validators
+   with one faulty cannot spare a second.
+4. Answer `BuildBlock` with `built` and `CheckBlock` with `checked`, at any later time.
+5. After a `Decide`: store block and commit in one atomic batch, then call `start` for the next
    height. A decided block may come without a `CheckBlock` before it (catch-up): execute it then,
    and stop if its roots do not come out, for then a third of the validators is faulty.
-5. Call `handle_timer` when the time of `next_timer` has come.
+6. Call `handle_timer` when the time of `next_timer` has come.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlchain.consensus.safety import SignRequest
 from mlchain.ledger.commit import Commit
 
 
@@ -44,6 +50,13 @@ class Persist:
 
     record: bytes
     sync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignMessage:
+    """Call `driver.sign(request, now_ms)`."""
+
+    request: SignRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +121,13 @@ class ReportEvidence:
 
 
 Effect = (
-    Persist | Send | Broadcast | BuildBlock | CheckBlock | Decide | FetchBlocks | ReportEvidence
+    Persist
+    | SignMessage
+    | Send
+    | Broadcast
+    | BuildBlock
+    | CheckBlock
+    | Decide
+    | FetchBlocks
+    | ReportEvidence
 )

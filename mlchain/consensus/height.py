@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from mlchain.consensus.actions import Snapshot
-from mlchain.consensus.effects import Effect, Persist, ReportEvidence
+from mlchain.consensus.effects import Effect, Persist, ReportEvidence, SignMessage
 from mlchain.consensus.engine import Engine
 from mlchain.consensus.evidence import proposal_evidence, vote_evidence
 from mlchain.consensus.inbox import Authenticator
-from mlchain.consensus.journal import Signed, decode_entry, received_entry, signed_entry
+from mlchain.consensus.journal import Intent, decode_entry, intent_entry, noted_entry
 from mlchain.consensus.messages import BlockProposal, Proposal
+from mlchain.consensus.safety import SignRequest
 from mlchain.errors import InvalidSignature
-from mlchain.ledger.commit import Vote
+from mlchain.ledger.commit import Vote, VoteKind
 
 ROUNDS_AHEAD = 10
 """Votes of later rounds than this are not kept; they only say where their sender is."""
@@ -36,6 +36,7 @@ class Height:
         self._emit = emit
         self._messages: dict[tuple[int, bytes], BlockProposal] = {}
         self._reported: dict[tuple[bytes, int, int], None] = {}
+        self._pending: tuple[SignRequest, bytes] | None = None
         self._refused: dict[tuple[bytes, int, int], int] = {}
 
     def block(self, block_id: bytes) -> bytes | None:
@@ -61,26 +62,58 @@ class Height:
             return self._take_vote(message, verified)
         return self._take_proposal(message)
 
-    def take_own(self, message: Vote | BlockProposal) -> None:
-        """Let in what we signed just now, and write it down with the state that led to it."""
+    def intend(self, request: SignRequest, block: bytes = b"") -> None:
+        """Write down, and then ask for, the signature of a message of our own."""
+        self._pending = (request, block)
+        entry = intent_entry(self.engine.snapshot(), request, block)
+        self._emit(Persist(entry, sync=True))
+        self._emit(SignMessage(request))
+
+    @property
+    def is_signing(self) -> bool:
+        """Whether a signature was asked for; until it comes, no rule is applied."""
+        return self._pending is not None
+
+    def take_own(
+        self, request: SignRequest, key: bytes, signature: bytes | None
+    ) -> Vote | BlockProposal | None:
+        """Return our own message, let in and noted; None if it was refused or is out of date."""
+        if self._pending is None or self._pending[0] != request:
+            return None
+        block = self._pending[1]
+        self._pending = None
+        if signature is None:
+            return None
+        message = self._make(request, block, key, signature)
         self._store(message)
-        self._emit(Persist(signed_entry(self.engine.snapshot(), message), sync=True))
+        self._emit(Persist(noted_entry(self.number, message), sync=False))
+        return message
 
     def replay(self, records: Iterable[bytes]) -> None:
         """Take up this height where the write-ahead log left it.
 
+        What was to be signed last, and perhaps never left, is asked for again: the signer gives
+        the same signature for the same bytes.
+
         Raises:
             StoreCorrupted: the log was not written by this program.
         """
-        snapshot: Snapshot | None = None
+        last: Intent | None = None
+        is_done = True
         for record in records:
-            entry, message = decode_entry(record)
-            if entry.height == self.number:
-                self._store(message)
-                if isinstance(entry, Signed):
-                    snapshot = entry.snapshot
-        if snapshot is not None:
-            self.engine.restore(snapshot)
+            entry = decode_entry(record)
+            if isinstance(entry, Intent):
+                if entry.height == self.number:
+                    last, is_done = entry, False
+            elif _height(entry) == self.number:
+                self._store(entry)
+                is_done = is_done or (last is not None and _is_of(entry, last.request))
+        if last is None:
+            return
+        self.engine.restore(last.snapshot)
+        if not is_done:
+            self._pending = (last.request, last.block)
+            self._emit(SignMessage(last.request))
 
     def forget_blocks(self) -> None:
         """Drop the blocks the engine has dropped."""
@@ -108,7 +141,7 @@ class Height:
         if earlier:
             self._report_votes(earlier[0], vote)
         self._store(vote)
-        self._emit(Persist(received_entry(self.number, vote), sync=False))
+        self._emit(Persist(noted_entry(self.number, vote), sync=False))
         return None
 
     def _take_far_vote(self, vote: Vote) -> str | None:
@@ -155,7 +188,7 @@ class Height:
         self._inbox.check_polka(message, engine.votes)
         self._inbox.check_block(message.block, block_id)
         self._store(message)
-        self._emit(Persist(received_entry(self.number, message), sync=False))
+        self._emit(Persist(noted_entry(self.number, message), sync=False))
         return None
 
     def _of(self, round_: int) -> list[BlockProposal]:
@@ -185,3 +218,30 @@ class Height:
             engine.add_proposal(proposal.round, proposal.block_id, proposal.pol_round)
             for vote in message.polka:
                 engine.add_vote(vote)
+
+    def _make(
+        self, request: SignRequest, block: bytes, key: bytes, signature: bytes
+    ) -> Vote | BlockProposal:
+        height, round_, block_id = request.height, request.round, request.block_id
+        if request.kind != VoteKind.PROPOSAL:
+            return Vote(request.kind, height, round_, block_id, key, request.extension, signature)
+        pol_round = request.pol_round
+        proposal = Proposal(height, round_, block_id, pol_round, key, signature)
+        return BlockProposal(proposal, self._polka(pol_round, block_id), block)
+
+    def _polka(self, pol_round: int, block_id: bytes) -> tuple[Vote, ...]:
+        """Return the votes that justify proposing an old value again."""
+        return tuple(self.engine.votes.cast_for(VoteKind.PREVOTE, pol_round, block_id))
+
+
+def _height(message: Vote | BlockProposal) -> int:
+    return message.height if isinstance(message, Vote) else message.proposal.height
+
+
+def _is_of(message: Vote | BlockProposal, request: SignRequest) -> bool:
+    """Tell whether `message` is what came of `request`, or of one just like it."""
+    if isinstance(message, Vote):
+        made = (message.kind, message.round, message.block_id, message.extension)
+        return made == (request.kind, request.round, request.block_id, request.extension)
+    made_of = message.proposal
+    return request.kind == VoteKind.PROPOSAL and made_of.round == request.round

@@ -1,9 +1,10 @@
 """Entries of the write-ahead log: what a validator must remember of a height it has not decided.
 
-Own signatures are written together with the engine's state, in one entry: neither can survive
-without the other. Received messages are written as they come. They reach the disk at the latest
-with the next own signature, so **a lock is never on disk without its polka**. Otherwise a crash
-of several validators could lose for ever the votes that justify a lock, and with them progress.
+Before an own message is signed, an *intent* is written and synced: the engine's state and what is
+about to be signed, in one entry, for neither may survive without the other. Messages, received
+and own, are written as they come. They reach the disk at the latest with the next intent, so
+**a lock is never on disk without its polka**. Otherwise a crash of several validators could lose
+for ever the votes that justify a lock, and with them progress.
 """
 
 from __future__ import annotations
@@ -21,46 +22,50 @@ from mlchain.consensus.messages import (
     decode_message,
     encode_message,
 )
+from mlchain.consensus.safety import SignRequest
 from mlchain.errors import CodecError, StoreCorrupted
+from mlchain.ledger.block import MAX_BLOCK_BYTES
 from mlchain.ledger.commit import Vote
 
 MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES + 1024
 
-_Message = Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
-
-class Received(Record, frozen=True):
-    """An authenticated message of somebody else."""
+class Noted(Record, frozen=True):
+    """An authenticated message, ours or somebody else's."""
 
     height: Uint
-    message: _Message
+    message: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-class Signed(Record, frozen=True):
-    """An own message, and the state in which it was signed."""
+class Intent(Record, frozen=True):
+    """What is about to be signed, and the state that led to it.
+
+    `block` is the block of a proposal; empty for a vote.
+    """
 
     height: Uint
-    message: _Message
     snapshot: Snapshot
+    request: SignRequest
+    block: Annotated[bytes, Meta(max_length=MAX_BLOCK_BYTES)]
 
 
-Entry = Received | Signed
+Entry = Noted | Intent
 
-_KINDS: dict[int, type[Entry]] = {1: Received, 2: Signed}
-
-
-def received_entry(height: int, message: BlockProposal | Vote) -> bytes:
-    """Return the entry for a message of somebody else."""
-    return b"\x01" + codec.encode(Received(height, encode_message(message)))
+_KINDS: dict[int, type[Entry]] = {1: Noted, 2: Intent}
 
 
-def signed_entry(snapshot: Snapshot, message: BlockProposal | Vote) -> bytes:
-    """Return the entry for an own message."""
-    return b"\x02" + codec.encode(Signed(snapshot.height, encode_message(message), snapshot))
+def noted_entry(height: int, message: BlockProposal | Vote) -> bytes:
+    """Return the entry for a message."""
+    return b"\x01" + codec.encode(Noted(height, encode_message(message)))
 
 
-def decode_entry(data: bytes) -> tuple[Entry, BlockProposal | Vote]:
-    """Return an entry and the message in it.
+def intent_entry(snapshot: Snapshot, request: SignRequest, block: bytes) -> bytes:
+    """Return the entry that is synced before `request` is signed."""
+    return b"\x02" + codec.encode(Intent(snapshot.height, snapshot, request, block))
+
+
+def decode_entry(data: bytes) -> Intent | BlockProposal | Vote:
+    """Return an intent, or the message noted.
 
     Raises:
         StoreCorrupted: these bytes were not written by this module.
@@ -69,12 +74,14 @@ def decode_entry(data: bytes) -> tuple[Entry, BlockProposal | Vote]:
         if data[:1] not in (b"\x01", b"\x02"):
             raise CodecError("unknown kind of entry")
         entry = codec.decode(_KINDS[data[0]], data[1:], MAX_ENTRY_BYTES)
+        if isinstance(entry, Intent):
+            return entry
         message = decode_message(entry.message)
         if not isinstance(message, BlockProposal | Vote):
-            raise CodecError("an entry holds a proposal or a vote")
+            raise CodecError("only proposals and votes are noted")
+        return message
     except CodecError as error:
         raise StoreCorrupted(
             f"write-ahead log: {error.message}",
             "it was written by another version, or the disk is failing",
         ) from error
-    return entry, message

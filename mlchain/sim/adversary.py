@@ -17,7 +17,7 @@ from mlchain.consensus.messages import (
     encode_message,
 )
 from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
-from mlchain.sim.application import TinyBlock, ToyKey
+from mlchain.sim.application import TinyBlock, TinyLedger, ToyKey
 
 CHAIN_ID = "sim"
 
@@ -57,9 +57,7 @@ class Adversary:
         extension = b""
         if vote.kind == VoteKind.PRECOMMIT and block_id != NIL:
             extension = vote.extension or b"work of height %d" % vote.height
-        message = sign_bytes(
-            CHAIN_ID, vote.kind, vote.height, vote.round, block_id, -1, extension
-        )
+        message = sign_bytes(CHAIN_ID, vote.kind, vote.height, vote.round, block_id, -1, extension)
         return Vote(
             vote.kind,
             vote.height,
@@ -71,7 +69,7 @@ class Adversary:
         )
 
     def propose(self, old: Proposal, block_id: bytes, pol_round: int) -> BlockProposal:
-        """Return our proposal of another known block, with the best polka we can forge: one vote."""
+        """Return our proposal of another block, with the best polka we can forge: one vote."""
         message = sign_bytes(CHAIN_ID, 0, old.height, old.round, block_id, pol_round)
         proposal = Proposal(
             old.height,
@@ -181,15 +179,9 @@ class Spoiler(Adversary):
         spoilt = codec.encode(
             TinyBlock(tiny.height, tiny.round, tiny.proposer, tiny.parent, tiny.copy, False)
         )
-        block_id = self.identify(spoilt)
+        block_id = TinyLedger(self.key.public, 0).identify(spoilt)
         self.blocks[old.height][block_id] = spoilt
         return [self.propose(old, block_id, -1)]
-
-    def identify(self, block: bytes) -> bytes:
-        """Return the id under which the spoilt block goes."""
-        from mlchain.sim.application import TinyLedger
-
-        return TinyLedger(self.key.public, 0).identify(block)
 
 
 ADVERSARIES: dict[str, type[Adversary]] = {

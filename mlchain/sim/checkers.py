@@ -59,10 +59,10 @@ class Checkers:
             Violation: not so.
         """
         message = decode_message(data)
+        if not isinstance(message, Vote | BlockProposal):
+            return
         signed = message.proposal if isinstance(message, BlockProposal) else message
         kind = signed.kind if isinstance(signed, Vote) else 0
-        if not isinstance(message, Vote | BlockProposal) or signed.validator != key:
-            return
         place = (key, signed.height, signed.round, kind)
         text = signed.sign_bytes(CHAIN_ID)
         if self._signed.setdefault(place, text) != text:

@@ -1,4 +1,4 @@
-"""A whole cluster in one thread: the real driver of every validator, and time that is only a number.
+"""A whole cluster in one thread: the real driver of every validator; time is only a number.
 
 `run(scenario)` is a function of the scenario alone. Every host behaves as `consensus/effects.py`
 demands, except that it may crash between any two effects; then only what was synced remains.
@@ -25,6 +25,7 @@ from mlchain.consensus.effects import (
     Persist,
     ReportEvidence,
     Send,
+    SignMessage,
     Timeouts,
 )
 from mlchain.consensus.safety import Signer
@@ -36,6 +37,7 @@ from mlchain.sim.application import Application, TinyLedger, ToyKey, is_signed
 from mlchain.sim.checkers import Checkers, Violation
 from mlchain.sim.mutants import MUTANTS, Mutant
 from mlchain.sim.network import Network, make_weather
+from mlchain.sim.transcript import describe
 
 TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
 GST_MS = 1_500
@@ -162,9 +164,8 @@ class Cluster:
                 continue
             self.outcome.events += 1
             self._handle(place, event, what)
-            if event == "blocks" or event == "built" or event == "message":
-                if self._network.is_calm(self._now) and self._is_done():
-                    break
+            if self._network.is_calm(self._now) and self._is_done():
+                break
         self._checkers.on_end(self._heights(), self._scenario.heights, self._must_convict)
 
     def _heights(self) -> list[int]:
@@ -198,7 +199,8 @@ class Cluster:
         elif event == "demand":
             driver.demand(self._now)
         elif event == "built":
-            driver.built(*what, self._now)
+            height, round_, block, block_id = what
+            driver.built(height, round_, block, block_id, self._now)
         elif event == "checked":
             block_id, height, block = what
             driver.checked(block_id, place.ledger.check(height, block), self._now)
@@ -211,8 +213,6 @@ class Cluster:
         self._hash.update(b"%d %d %s " % (self._now, place.index, event.encode()))
         self._hash.update(data)
         if self._scenario.transcript:
-            from mlchain.sim.transcript import describe
-
             self.outcome.transcript.append(describe(self._now, place.index, event, what))
 
     # ---- one process ----------------------------------------------------------------------
@@ -297,6 +297,9 @@ class Cluster:
             if effect.sync:
                 place.synced += place.unsynced
                 place.unsynced = []
+        elif isinstance(effect, SignMessage):
+            assert place.driver is not None
+            place.driver.sign(effect.request, self._now)
         elif isinstance(effect, Send):
             self._send(place, self._peers[effect.peer], effect.message)
         elif isinstance(effect, Broadcast):

@@ -94,9 +94,8 @@ class _LogWithoutLock(Engine):
     """Forgets to write the lock down."""
 
     def snapshot(self) -> Snapshot:
-        unlocked = {"locked_round": -1, "locked_id": NIL, "valid_round": -1, "valid_id": NIL}
         full = super().snapshot()
-        return Snapshot(full.height, full.round, full.step, *unlocked.values())
+        return Snapshot(full.height, full.round, full.step, -1, NIL, -1, NIL)
 
 
 class _SmallQuorumBook(VoteBook):
@@ -122,6 +121,12 @@ class _FirstVote(Engine):
     book_type = _FirstVoteBook
 
 
+class _BareProposals(Height):
+    def _polka(self, pol_round: int, block_id: bytes) -> tuple[Vote, ...]:
+        votes = super()._polka(pol_round, block_id)
+        return tuple(vote for vote in votes if vote.validator == self.engine.me)
+
+
 class _OwnGossip(Driver):
     """Passes on nobody else's votes.
 
@@ -129,11 +134,8 @@ class _OwnGossip(Driver):
     themselves. Either way alone would make up for the other.
     """
 
+    height_type = _BareProposals
     inbox_type = _CredulousInbox
-
-    def _polka(self, engine: Engine, pol_round: int, block_id: bytes) -> list[Vote]:
-        votes = super()._polka(engine, pol_round, block_id)
-        return [vote for vote in votes if vote.validator == self._key]
 
     def _votes_lacking(self, engine: Engine, status: Status) -> list[Vote]:
         votes = super()._votes_lacking(engine, status)
@@ -141,16 +143,15 @@ class _OwnGossip(Driver):
 
 
 class _LogWithoutPolkaHeight(Height):
-    """Writes down own votes and locks, but not the votes of others."""
+    """Writes down locks and own votes, but not the votes of others."""
 
     def __init__(
         self, engine: Engine, inbox: Authenticator, emit: Callable[[Effect], None]
     ) -> None:
         def emit_less(effect: Effect) -> None:
-            if isinstance(effect, Persist) and isinstance(decode_entry(effect.record)[1], Vote):
-                if not effect.sync:
-                    return
-            emit(effect)
+            entry = decode_entry(effect.record) if isinstance(effect, Persist) else None
+            if not isinstance(entry, Vote) or entry.validator == engine.me:
+                emit(effect)
 
         super().__init__(engine, inbox, emit_less)
 
