@@ -8,31 +8,22 @@ and the next call starts anew.
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
+import structlog
 import trio
 
-import mlchain
 from mlchain.crypto import digest, digest_bulk
-from mlchain.errors import CodecError, MlchainError
+from mlchain.errors import CodecError
 from mlchain.ml_runtime import Metrics
+from mlchain.node.compute_process import ChunkStream, ComputeFailed, Handle, Process, R
 from mlchain.node.compute_wire import (
-    HEADER,
     MAX_BLOB_BYTES,
     Chunk,
     Digest,
     Evaluate,
-    Failed,
     InitialState,
     Load,
     Loaded,
@@ -41,43 +32,14 @@ from mlchain.node.compute_wire import (
     ModelIs,
     Question,
     Replay,
-    Reply,
-    Request,
     RunChunks,
     StateIs,
     Trapped,
-    Unknown,
-    body_size,
-    pack,
-    revive,
-    unpack,
 )
 
 __all__ = ["Chunk", "Compute", "ComputeFailed", "Handle", "Trapped"]
 
-log = logging.getLogger("mlchain.compute")
-
-READ_BYTES = 1 << 20
-"""Most bytes read from the process at one time."""
-
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-
-R = TypeVar("R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs)
-
-
-class ComputeFailed(MlchainError):
-    """The ML process ended before it answered, or met a bug of ours. Asking again may help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """A job that can be computed: all its inputs, so that any process can take it up again."""
-
-    identity: bytes
-    task: bytes
-    dataset: bytes
-    seed: bytes
-    chunks: int
+log = structlog.get_logger("compute")
 
 
 class Compute:
@@ -89,10 +51,12 @@ class Compute:
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
-        self._process: _Process | None = None
+        self._process: Process | None = None
+        self._is_closed = False
 
     async def __aenter__(self) -> Compute:
         """Start nothing yet."""
+        self._is_closed = False
         return self
 
     async def __aexit__(
@@ -101,7 +65,8 @@ class Compute:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the process."""
+        """End the process; a call under way fails, and so do later ones."""
+        self._is_closed = True
         await self._end()
 
     @property
@@ -180,18 +145,22 @@ class Compute:
         self, handle: Handle, request: RunChunks
     ) -> AsyncIterator[AsyncIterator[Chunk | Trapped]]:
         async with self._conversation() as process:
-            yield _ChunkStream(process, handle, request)
+            yield ChunkStream(process, handle, request)
 
     @asynccontextmanager
-    async def _conversation(self) -> AsyncIterator[_Process]:
+    async def _conversation(self) -> AsyncIterator[Process]:
         """Have the process alone. It ends here if it still owes an answer afterwards."""
         async with self._lock:
             if self._process is not None and not self._process.is_alive:
-                log.warning("the ML process ended while idle (%s)", self._process.fate)
+                log.warning("compute-ended-idle", how=self._process.fate)
                 await self._end()
-            if self._process is None:
-                self._process = await _Process.start()
+            if self._process is None and not self._is_closed:
+                self._process = await Process.start()
+            if self._is_closed:
+                await self._end()
+                raise ComputeFailed("the ML process was shut down")
             process = self._process
+            assert process is not None
             try:
                 yield process
             finally:
@@ -202,133 +171,3 @@ class Compute:
         process, self._process = self._process, None
         if process is not None:
             await process.end()
-
-
-class _ChunkStream:
-    """The answers to one `RunChunks`."""
-
-    def __init__(self, process: _Process, handle: Handle, request: RunChunks) -> None:
-        self._process, self._handle, self._request = process, handle, request
-        self._is_asked = False
-
-    def __aiter__(self) -> _ChunkStream:
-        return self
-
-    async def __anext__(self) -> Chunk | Trapped:
-        if not self._is_asked and self._request.count:
-            self._is_asked = True
-            return await self._process.ask(self._handle, self._request, Chunk, self._request.count)
-        if not self._process.owed:
-            raise StopAsyncIteration
-        return await self._process.receive(Chunk)
-
-
-class _Process:
-    """A running ML process and the pipes to it. `owed` counts the replies still to come."""
-
-    def __init__(self, process: trio.Process) -> None:
-        assert process.stdin is not None and process.stdout is not None, "opened with pipes"
-        self._process = process
-        self._to, self._from = process.stdin, process.stdout
-        self._buffer = bytearray()
-        self.owed = 0
-
-    @classmethod
-    async def start(cls) -> _Process:
-        """Start the process; what it prints goes to our stderr."""
-        package = str(Path(mlchain.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-P", "-m", "mlchain.node.compute_child"]
-        process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-        )
-        return cls(process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def fate(self) -> str:
-        """How the process ended, in words."""
-        status = self._process.returncode
-        if status is None:
-            return "closed its pipe"
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-
-    async def send(self, request: Request, replies: int) -> None:
-        """Send a request that so many replies answer."""
-        header, body = pack(request)
-        self.owed = replies
-        try:
-            await self._to.send_all(header)
-            await self._to.send_all(body)
-        except trio.BrokenResourceError as error:
-            raise await self._died() from error
-
-    async def receive(self, kind: type[R]) -> R | Trapped:
-        """Return the next reply, which is to be a `kind`.
-
-        Raises:
-            MlchainError: the request raised it, or ComputeFailed.
-        """
-        reply = await self._receive_any()
-        assert isinstance(reply, kind | Trapped), f"the ML process answered {type(reply).__name__}"
-        return reply
-
-    async def ask(
-        self, handle: Handle, question: Question, kind: type[R], replies: int = 1
-    ) -> R | Trapped:
-        """Send a question about a job, loading the job again if need be; return the first reply."""
-        await self.send(question, replies)
-        reply = await self._receive_any()
-        if isinstance(reply, Unknown):
-            await self.send(Load(handle.identity, handle.task, handle.dataset, handle.seed), 1)
-            await self.receive(Loaded)
-            await self.send(question, replies)
-            reply = await self._receive_any()
-        assert isinstance(reply, kind | Trapped), f"the ML process answered {type(reply).__name__}"
-        return reply
-
-    async def end(self) -> None:
-        """Kill the process and wait until it is gone, even when cancelled."""
-        with trio.CancelScope(shield=True):
-            self._process.kill()
-            await self._process.wait()
-            await self._to.aclose()
-            await self._from.aclose()
-
-    async def _receive_any(self) -> Reply:
-        header = await self._read(HEADER.size)
-        reply: Reply = unpack(Reply, await self._read(body_size(header)))
-        is_last = isinstance(reply, Failed | Unknown | Trapped)
-        self.owed = 0 if is_last else self.owed - 1
-        if isinstance(reply, Failed):
-            raise revive(reply) or ComputeFailed(f"the ML process failed: {reply.message}")
-        return reply
-
-    async def _read(self, size: int) -> bytes:
-        buffer = self._buffer
-        while len(buffer) < size:
-            data = await self._from.receive_some(READ_BYTES)
-            if not data:
-                raise await self._died()
-            buffer += data
-        part = bytes(memoryview(buffer)[:size])
-        del buffer[:size]
-        return part
-
-    async def _died(self) -> ComputeFailed:
-        with trio.move_on_after(1):
-            await self._process.wait()
-        return ComputeFailed(
-            f"the ML process ended before it answered ({self.fate})",
-            "if it happens again, look for lack of memory",
-        )

@@ -7,13 +7,13 @@ where it was.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 from weakref import WeakValueDictionary
 
+import structlog
 import trio
 from msgspec import Meta
 
@@ -31,7 +31,7 @@ from mlchain.ledger.content import ContentStore
 from mlchain.ledger.unixfs import CID_BYTES, MAX_CONTENT_BYTES, block_limit, cid_text
 from mlchain.p2p.transport import PublicKey, Transport
 
-log = logging.getLogger("mlchain.exchange")
+log = structlog.get_logger("exchange")
 
 GET_BLOCK = "/mlchain/content/block/1"
 """Question: the id of a block. Answer: the block."""
@@ -87,7 +87,7 @@ class Exchange:
             try:
                 answer = await self._transport.request(peer, HAVE, question, 1, HAVE_TIMEOUT_S)
             except MlchainError as error:
-                log.debug("%s does not say what it has: %s", peer.hex()[:12], error)
+                log.debug("have-unanswered", peer=peer.hex()[:12], reason=error.message)
             else:
                 if answer == b"\1":
                     holders.add(peer)
@@ -129,7 +129,7 @@ class Exchange:
     def blame(self, peer: PublicKey, error: MlchainError) -> None:
         """Count a wrong answer."""
         self.faults[peer] += 1
-        log.warning("%s sent a wrong answer: %s", peer.hex()[:12], error)
+        log.warning("wrong-block", peer=peer.hex()[:12], reason=error.message)
 
     async def on_disk(self, function: Callable[..., T], *args: object) -> T:
         """Call a method of the store in a thread: the event loop must not wait for a disk."""
@@ -157,7 +157,7 @@ class Exchange:
         try:
             return await self.on_disk(self.store.get_block, question)
         except StoreCorrupted as error:
-            log.error("%s: %s", error.message, error.hint)
+            log.error("block-damaged", reason=error.message, hint=error.hint)
             raise NotFound(f"no block {cid_text(question)} here") from error
 
     async def _answer_have(self, peer: PublicKey, question: bytes) -> bytes:
@@ -215,7 +215,7 @@ class _Fetch:
                 self.exchange.blame(peer, error)
                 self._leave_out(peer)
             except MlchainError as error:
-                log.info("%s is left out of a fetch: %s", peer.hex()[:12], error)
+                log.info("peer-left-out", peer=peer.hex()[:12], reason=error.message)
                 self._leave_out(peer)
             finally:
                 self.busy[peer] -= 1

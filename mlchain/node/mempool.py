@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlchain.errors import InvalidTransaction, Rejected
 from mlchain.ledger.transaction import (
@@ -22,6 +22,7 @@ from mlchain.ledger.transaction import (
     transaction_id,
     verify_transaction,
 )
+from mlchain.node.lane import Entry, Lane
 
 ENTRY_OVERHEAD_BYTES = 5
 """Most bytes that msgpack adds to one transaction inside a block."""
@@ -45,57 +46,6 @@ class Limits:
     """Transactions of one lane that are checked again after a block: about its next share."""
     verified: int = 65_536
     """Remembered ids of transactions whose signature was found good."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    identity: bytes
-    data: bytes
-    transaction: Transaction
-    height: int
-    sequence: int
-
-    @property
-    def sender(self) -> bytes:
-        return self.transaction.body.sender
-
-    @property
-    def nonce(self) -> int:
-        return self.transaction.body.nonce
-
-    @property
-    def price(self) -> int:
-        return self.transaction.body.gas_price
-
-
-@dataclass(slots=True)
-class _Lane:
-    """Transactions of one sender by nonce; those in [base, base + ready) have no gap before."""
-
-    base: int
-    ready: int = 0
-    bytes: int = 0
-    entries: dict[int, _Entry] = field(default_factory=dict)
-
-    def put(self, entry: _Entry) -> None:
-        self.entries[entry.nonce] = entry
-        self.bytes += len(entry.data)
-        while self.base + self.ready in self.entries:
-            self.ready += 1
-
-    def remove(self, entry: _Entry) -> None:
-        del self.entries[entry.nonce]
-        self.bytes -= len(entry.data)
-        self.ready = min(self.ready, max(0, entry.nonce - self.base))
-
-    def rebase(self, base: int) -> None:
-        self.base, self.ready = base, 0
-        while self.base + self.ready in self.entries:
-            self.ready += 1
-
-    @property
-    def waiting(self) -> int:
-        return len(self.entries) - self.ready
 
 
 class VerifiedIds:
@@ -138,8 +88,8 @@ class Mempool:
         self.bytes = 0
         self._check = check
         self._nonce_of = nonce_of
-        self._entries: dict[bytes, _Entry] = {}  # by id; insertion order is order of arrival
-        self._lanes: dict[bytes, _Lane] = {}
+        self._entries: dict[bytes, Entry] = {}  # by id; insertion order is order of arrival
+        self._lanes: dict[bytes, Lane] = {}
         self._cheapest: list[tuple[int, int, bytes]] = []  # heap with stale rows, for eviction
         self._waiting = 0
         self._sequence = 0
@@ -197,8 +147,8 @@ class Mempool:
         if identity in self._entries:
             return False
         transaction = decode_transaction(data)
-        entry = _Entry(identity, data, transaction, height, self._sequence)
-        lane = self._lanes.get(entry.sender) or _Lane(self._nonce_of(entry.sender))
+        entry = Entry(identity, data, transaction, height, self._sequence)
+        lane = self._lanes.get(entry.sender) or Lane(self._nonce_of(entry.sender))
         replaced = self._admit(lane, entry)
         victims = self._make_room(lane, entry, replaced)
         self.verify(data)
@@ -248,7 +198,7 @@ class Mempool:
                 self._rebase(self._lanes[sender], nonce)
         self._expire(height)
 
-    def _admit(self, lane: _Lane, entry: _Entry) -> _Entry | None:
+    def _admit(self, lane: Lane, entry: Entry) -> Entry | None:
         """Return the transaction that `entry` replaces; raise if its sender may not add it."""
         if entry.nonce < lane.base:
             raise InvalidTransaction(
@@ -267,7 +217,7 @@ class Mempool:
             raise Rejected("this sender fills its share of the mempool", "wait for the next block")
         return old
 
-    def _make_room(self, lane: _Lane, entry: _Entry, replaced: _Entry | None) -> list[_Entry]:
+    def _make_room(self, lane: Lane, entry: Entry, replaced: Entry | None) -> list[Entry]:
         """Return what must leave for `entry`: the one it replaces, and cheaper ones if full."""
         is_ready = entry.nonce <= lane.base + lane.ready
         if not is_ready and not replaced and self._waiting >= self.limits.waiting:
@@ -293,7 +243,7 @@ class Mempool:
         self._restore(popped)
         return victims
 
-    def _pop_cheapest(self, popped: list[tuple[int, int, bytes]]) -> _Entry | None:
+    def _pop_cheapest(self, popped: list[tuple[int, int, bytes]]) -> Entry | None:
         """Return the cheapest transaction, the latest of equals, and move its row to `popped`."""
         while self._cheapest:
             row = heapq.heappop(self._cheapest)
@@ -307,12 +257,11 @@ class Mempool:
         for row in rows:
             heapq.heappush(self._cheapest, row)
 
-    def _followers(self, entry: _Entry) -> list[_Entry]:
+    def _followers(self, entry: Entry) -> list[Entry]:
         """Return `entry` and those of its lane with later nonces."""
-        lane = self._lanes[entry.sender]
-        return [other for nonce, other in lane.entries.items() if nonce >= entry.nonce]
+        return self._lanes[entry.sender].from_nonce(entry.nonce)
 
-    def _put(self, lane: _Lane, entry: _Entry) -> None:
+    def _put(self, lane: Lane, entry: Entry) -> None:
         self._lanes[entry.sender] = lane
         self._waiting -= lane.waiting
         lane.put(entry)
@@ -324,7 +273,7 @@ class Mempool:
             self._cheapest = [(e.price, -e.sequence, e.identity) for e in self._entries.values()]
             heapq.heapify(self._cheapest)
 
-    def _remove(self, entry: _Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         lane = self._lanes[entry.sender]
         self._waiting -= lane.waiting
         lane.remove(entry)
@@ -334,7 +283,7 @@ class Mempool:
         if not lane.entries:
             del self._lanes[entry.sender]
 
-    def _rebase(self, lane: _Lane, nonce: int) -> None:
+    def _rebase(self, lane: Lane, nonce: int) -> None:
         for stale in [e for e in lane.entries.values() if e.nonce < nonce]:
             self._remove(stale)
         self._waiting -= lane.waiting
@@ -355,11 +304,11 @@ class Mempool:
                 break
             self._drop(oldest)
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         for follower in self._followers(entry):
             self._remove(follower)
 
     @staticmethod
-    def _front(lane: _Lane, nonce: int) -> tuple[int, int, _Entry]:
+    def _front(lane: Lane, nonce: int) -> tuple[int, int, Entry]:
         entry = lane.entries[nonce]
         return (-entry.price, entry.sequence, entry)

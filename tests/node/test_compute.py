@@ -197,12 +197,32 @@ async def test_a_killed_process_fails_the_pending_call_once(compute):
 
 
 @scenario
+async def test_shutting_down_fails_the_pending_call_and_starts_nothing_again(compute):
+    handle = await compute.load(make_task(**ENDLESS), dataset(), SEED)
+    state, _ = await compute.initial_state(handle)
+    pid = compute.pid
+
+    async def replay():
+        with pytest.raises(ComputeFailed):
+            await compute.replay(handle, 0, state)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(replay)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await compute.__aexit__(None, None, None)
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(ComputeFailed, match="shut down"):
+        await compute.initial_state(handle)
+    assert compute.pid is None
+
+
+@scenario
 async def test_a_process_killed_while_idle_is_replaced_without_a_word(compute):
     handle = await compute.load(make_task(), dataset(), SEED)
     before = await compute.initial_state(handle)
     pid = compute.pid
     os.kill(pid, signal.SIGKILL)
-    await is_gone(pid)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # all its threads are gone
     assert await compute.initial_state(handle) == before
     assert compute.pid != pid
 
