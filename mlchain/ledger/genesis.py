@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import msgspec
 from msgspec import Meta
 
 from mlchain import codec, crypto
 from mlchain.codec import Hash, Name, PublicKey, Record, Uint
-from mlchain.errors import CodecError, GenesisError
+from mlchain.errors import GenesisError
 from mlchain.ledger.validators import MAX_VALIDATORS, Validator, ValidatorSet
 
 MAX_GENESIS_BYTES = 1 << 20
@@ -110,8 +111,11 @@ def check_genesis(genesis: Genesis) -> None:
     Raises:
         GenesisError: says which field does not.
     """
-    if not any(m.role == "validator" for m in genesis.members):
+    validators = sum(m.role == "validator" for m in genesis.members)
+    if validators == 0:
         raise GenesisError("members: no validator", "give at least one member the role validator")
+    if validators > MAX_VALIDATORS:
+        raise GenesisError(f"members: {validators} validators, at most {MAX_VALIDATORS}")
     for field in ("key", "name"):
         values = [getattr(m, field) for m in genesis.members]
         if len(set(values)) != len(values):
@@ -133,16 +137,30 @@ def load_genesis(path: Path) -> Genesis:
     """Read a genesis file.
 
     Raises:
-        GenesisError: missing, malformed or inconsistent; says where.
+        GenesisError: missing, malformed or inconsistent; says which file and where in it.
     """
     try:
         if path.stat().st_size > MAX_GENESIS_BYTES:
             raise GenesisError(f"{path}: larger than {MAX_GENESIS_BYTES} bytes")
-        document = json.loads(path.read_text(), object_pairs_hook=_no_twins)
+        data = path.read_bytes()
     except OSError as error:
         raise GenesisError(f"{path}: {error.strerror}", "mlchain testnet makes one") from error
+    try:
+        return parse_genesis(data)
+    except GenesisError as error:
+        raise GenesisError(f"{path}: {error.message}", error.hint) from error
+
+
+def parse_genesis(data: bytes) -> Genesis:
+    """Return the genesis a file's JSON describes.
+
+    Raises:
+        GenesisError: malformed or inconsistent; says where.
+    """
+    try:
+        document = json.loads(data, object_pairs_hook=_no_twins)
     except (ValueError, RecursionError) as error:
-        raise GenesisError(f"{path}: not JSON: {error}") from error
+        raise GenesisError(f"not JSON: {error}") from error
     genesis = codec.decode(Genesis, codec.encode(_from_json(Genesis, document, "genesis")))
     check_genesis(genesis)
     return genesis
@@ -193,8 +211,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         except (TypeError, ValueError) as error:
             raise GenesisError(f"{where}: expected hex digits") from error
     try:  # here and not only at the end, to say which of a hundred members it is
-        codec.decode(kind, codec.encode(value))
-    except (CodecError, OverflowError, UnicodeEncodeError) as error:
+        msgspec.convert(value, kind, builtin_types=(bytes,))
+        codec.encode(value)
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:
         raise GenesisError(f"{where}: {error}") from error
     return value
 
