@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,13 @@ from mlchain.cli.command import Command
 from mlchain.cli.output import Output
 from mlchain.errors import ConfigError, VerificationFailed
 
+if TYPE_CHECKING:
+    from mlchain.client.client import Client
+
 VALIDATORS, WORKERS = 4, 2
 CHEATS = {
-    "worker": {"worker-1": "forge:0.05"},
-    "validator": {"validator-2": "lazy"},
+    "worker": {"worker-1": "skip:0.05"},
+    "validator": {"validator-2": "equivocate"},
 }
 """Which nodes misbehave, and how, by what `--cheat` names."""
 READY_S = 120.0
@@ -32,7 +35,7 @@ PATIENCE_S = 180.0
     type=click.Choice(tuple(CHEATS)),
     is_flag=False,
     flag_value="worker",
-    help="Let a worker forge slices (or a validator attest without checking): watch it found.",
+    help="Let a worker skip work, or a validator vote twice and accuse wrongly: watch it found.",
 )
 @click.option(
     "--job",
@@ -93,14 +96,22 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
         identity = submit(client, job_file, key, name, out, PATIENCE_S)
         job = watch_job(client, identity, out, PATIENCE_S)
         receipt = client.receipt(identity)
+        faults = _faults(client, job, cheats)
     audit = audit_receipt(receipt, net.genesis)
-    found = [fault for fault in job.get("faults", []) if fault["worker"] in cheats]
-    if cheats and not found:
+    if cheats and not faults:
         raise VerificationFailed(f"{', '.join(cheats)} misbehaved and was not found")
     lines = [*result_lines(job), "", *receipt_lines(audit)]
     if cheats:
-        lines += ["", *fault_lines(job)]
-    out.result("demo", {**job, "audit": audit}, lines)
+        lines += ["", *fault_lines(faults, job)]
+    out.result("demo", {**job, "audit": audit, "found": faults}, lines)
+
+
+def _faults(client: Client, job: dict[str, Any], cheats: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what those who misbehaved were punished for, in this job or as validators."""
+    known = list(job["faults"])
+    for member in client.validators():
+        known += [fault for fault in member["faults"] if fault not in known]
+    return [fault for fault in known if fault["offender"] in cheats]
 
 
 def _example() -> Path:

@@ -75,7 +75,7 @@ def show(out: Output, job_id: str, url: str, follow: bool, timeout_s: float) -> 
     lines += [
         "  " + row for row in table(("segment", "state", "worker", "checked by", "re-run"), rows)
     ]
-    lines += ["", *fault_lines(job)] if job.get("faults") else []
+    lines += ["", *fault_lines(job["faults"], job)] if job.get("faults") else []
     lines += ["", *result_lines(job)] if job["state"] == "settled" else []
     out.result("job", job, lines)
 

@@ -6,11 +6,17 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlchain.cli.command import Command
 from mlchain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlchain.ledger.genesis import Genesis
+    from mlchain.node.config import Config
+    from mlchain.node.node import Keys
 
 TEST_PREFIXES = ("test-", "dev-")
 """Chains on which a node may be told to misbehave."""
@@ -46,7 +52,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--adversary",
     metavar="KIND",
-    help="TEST ONLY: misbehave, as forge:0.02. Refused unless the chain is test-… or dev-….",
+    help="TEST ONLY: misbehave, as skip:0.02. Refused unless the chain is test-… or dev-….",
 )
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 def command(adversary: str | None, until_stdin_closes: bool, **flags: str | Path | None) -> None:
@@ -73,12 +79,42 @@ def command(adversary: str | None, until_stdin_closes: bool, **flags: str | Path
             f"--adversary is for tests; chain {genesis.chain_id} is not one",
             "chains whose id starts with test- or dev-",
         )
+    keys = load_keys(config, genesis)
     if until_stdin_closes:
         _end_with_stdin()
 
     from mlchain.node.main import run_node
+    from mlchain.web.app import serve
 
-    run_node(config, adversary=adversary or "")
+    run_node(config, keys, serve, adversary or "")
+
+
+def load_keys(config: Config, genesis: Genesis) -> Keys:
+    """Return the node's keys; a missing file means it does not play that role.
+
+    On a development chain without any key file the published keys are used.
+
+    Raises:
+        ConfigError: there is no peer key.
+        Locked: a key needs a password and no file gives it: a daemon never asks.
+    """
+    from mlchain.client.keystore import dev_key, load_key, read_password
+    from mlchain.node.node import Keys
+
+    files = (config.peer_key, config.validator_key, config.worker_key)
+    if genesis.is_dev and not any(file.exists() for file in files):
+        return Keys(dev_key("validator-peer"), dev_key("validator"), dev_key("worker"))
+    if not config.peer_key.exists():
+        raise ConfigError(
+            f"{config.peer_key}: no such key; every node needs one for its connections",
+            f"mlchain keys new peer --keys-dir {config.peer_key.parent} --unprotected",
+        )
+    password = read_password(config.password_file) if config.password_file else None
+    peer, validator, worker = (
+        load_key(file, password) if file.exists() else None for file in files
+    )
+    assert peer is not None, "its file exists"
+    return Keys(peer, validator, worker)
 
 
 def _end_with_stdin() -> None:

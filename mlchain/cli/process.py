@@ -18,6 +18,9 @@ STOP_S = 10.0
 """Seconds a process has between the polite request to stop and the end."""
 _POLL_S = 0.05
 
+_started: list[subprocess.Popen[bytes]] = []
+"""Kept for as long as we run: Python complains about children that are forgotten alive."""
+
 
 def start(
     command: Sequence[str], pid_file: Path, log_file: Path, env: Mapping[str, str], is_tied: bool
@@ -36,6 +39,7 @@ def start(
             env={**os.environ, **env},
             start_new_session=True,  # a ctrl-c in the terminal is for us: we stop the children
         )
+    _started.append(child)
     pid_file.write_text(f"{child.pid} {started_at(child.pid)}\n")
     return child
 

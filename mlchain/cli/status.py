@@ -26,12 +26,12 @@ def command(out: Output, url: str) -> None:
 
     with Client(url) as client:
         status = client.status()
-    role = ", ".join(status.get("roles") or [status.get("role", "")])
+    role = ", ".join(status["roles"])
     lines = [
         f"{status['name']}  {role}  chain {status['chain_id']}  genesis {short(status['genesis'])}",
         f"  head     #{status['height']}  {short(status['block_id'])}"
         f"  {time_text(status['time_ms'])}" + ("  syncing" if status.get("syncing") else ""),
-        f"  mempool  {_mempool_text(status.get('mempool'))}",
+        f"  mempool  {status['mempool']} transactions",
         "",
     ]
     peers = status.get("peers", [])
@@ -40,9 +40,3 @@ def command(out: Output, url: str) -> None:
     missing = [peer["name"] for peer in peers if not peer["connected"]]
     lines.append(bad("missing " + ", ".join(missing)) if missing else good("all peers connected"))
     out.result("status", status, lines)
-
-
-def _mempool_text(mempool: object) -> str:
-    """Return how much waits; a node shows a number, or an object with more about it."""
-    count = mempool.get("transactions", 0) if isinstance(mempool, dict) else mempool
-    return f"{count or 0} transactions"

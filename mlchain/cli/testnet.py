@@ -38,7 +38,7 @@ def _shape(function: Callable[..., Any]) -> Callable[..., Any]:
             "cheats",
             multiple=True,
             metavar="NODE=KIND",
-            help="Make a node misbehave, as worker-1=forge:0.02.",
+            help="Make a node misbehave, as worker-1=skip:0.02.",
         ),
         click.option(
             "--base-port",
@@ -60,7 +60,7 @@ def _shape(function: Callable[..., Any]) -> Callable[..., Any]:
     cls=Group,
     examples=(
         "mlchain testnet up",
-        "mlchain testnet up -n 7 -w 3 --cheat worker-1=forge:0.02",
+        "mlchain testnet up -n 7 -w 3 --cheat worker-1=skip:0.02",
         "mlchain testnet stop",
     ),
 )
@@ -145,7 +145,7 @@ def parse_cheats(cheats: Sequence[str]) -> dict[str, str]:
     for text in cheats:
         name, _, kind = text.partition("=")
         if not name or not kind:
-            raise ConfigError(f"--cheat {text}: not NODE=KIND", "as in worker-1=forge:0.02")
+            raise ConfigError(f"--cheat {text}: not NODE=KIND", "as in worker-1=skip:0.02")
         parsed[name] = kind
     return parsed
 

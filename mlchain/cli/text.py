@@ -80,12 +80,14 @@ def progress_line(job: Mapping[str, Any]) -> str:
     return f"  {bar(done, total)}  {describe_job(job)}"
 
 
-def accuracy_text(metrics: Mapping[str, Any] | None) -> str:
-    """Return `accuracy 0.9722  (350 of 360 test rows)`, from whole numbers only."""
-    if not metrics or not int(metrics.get("total", 0)):
-        return "accuracy not measured"
+def score_text(metrics: Mapping[str, Any] | None) -> str:
+    """Return `accuracy 0.9722  (350 of 360 test rows)`, or the error of a predicted quantity."""
+    if not metrics or not int(metrics["total"]):
+        return "accuracy not measured: the job kept no test rows"
     correct, total = int(metrics["correct"]), int(metrics["total"])
-    return f"accuracy {correct / total:.4f}  ({correct} of {total} test rows)"
+    if metrics["name"] == "accuracy":
+        return f"accuracy {correct / total:.4f}  ({correct} of {total} test rows)"
+    return f"{metrics['name']} {metrics['value']}  ({total} test rows)"
 
 
 def verified_lines(job: Mapping[str, Any]) -> list[str]:
@@ -111,20 +113,21 @@ def verified_lines(job: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def fault_lines(job: Mapping[str, Any]) -> list[str]:
-    """Return who was found cheating in a job, what it cost them, and who took over."""
+def fault_lines(faults: Iterable[Mapping[str, Any]], job: Mapping[str, Any]) -> list[str]:
+    """Return who was found misbehaving, what it cost them, and who took over in `job`."""
     lines = []
-    segments = {segment["index"]: segment for segment in job.get("segments", [])}
-    for fault in job.get("faults", []):
-        number = int(fault["segment"]) + 1
-        chunk = "" if fault.get("chunk") is None else f", slice {fault['chunk']}"
+    workers = {segment["index"]: segment["worker"] for segment in job.get("segments", [])}
+    for fault in faults:
+        segment, chunk = fault.get("segment"), fault.get("chunk")
+        where = "" if segment is None else f" in segment {segment + 1}, slice {chunk}"
         lines.append(
             bad(
-                f"{fault['worker']}  {fault['kind']} in segment {number}{chunk}: "
+                f"{fault['offender']}  {fault['kind']}{where}: "
                 f"slashed {credits(fault['slashed'])} at block #{fault['height']}"
+                + (f", found by {fault['finder']}" if fault.get("finder") else "")
             )
         )
-        now = segments.get(fault["segment"], {}).get("worker")
-        if now and now != fault["worker"]:
-            lines.append(f"  segment {number} was given to {now}")
+        now = workers.get(segment)
+        if segment is not None and now and now != fault["offender"]:
+            lines.append(f"  segment {segment + 1} was given to {now}")
     return lines

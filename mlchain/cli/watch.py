@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlchain.cli.output import Output
-from mlchain.cli.text import accuracy_text, dim, fault_lines, good, progress_line, verified_lines
+from mlchain.cli.text import dim, fault_lines, good, progress_line, score_text, verified_lines
 from mlchain.client.client import Client
 from mlchain.errors import Rejected
 
@@ -49,10 +49,9 @@ def events_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
             if new["state"] == "accepted"
             else "running   order and workers are fixed"
         )
-    faults = len(old.get("faults", []))
-    yield from fault_lines({**new, "faults": new.get("faults", [])[faults:]})
+    yield from fault_lines(new.get("faults", [])[len(old.get("faults", [])) :], new)
     before = {segment["index"]: segment for segment in old.get("segments", [])}
-    total = len(new.get("segments", []))
+    total = int(new.get("total_segments", 0))
     for segment in new.get("segments", []):
         yield from _segment_events(before.get(segment["index"], {}), segment, total)
 
@@ -66,7 +65,7 @@ def _segment_events(old: Mapping[str, Any], new: Mapping[str, Any], total: int) 
     elif new["state"] == "committed":
         yield dim(f"{name}  committed by {new['worker']} in block #{new['commit_height']}")
     elif new["state"] == "disputed":
-        yield f"{name}  disputed: every validator re-runs one slice"
+        yield f"{name}  disputed: every validator re-runs slice {new['disputed_chunk']}"
     elif new["state"] == "hard":
         slices = new.get("slices") or {}
         yield good(
@@ -80,7 +79,7 @@ def result_lines(job: Mapping[str, Any]) -> list[str]:
     return [
         *verified_lines(job),
         "",
-        f"  {accuracy_text(job.get('metrics'))}",
+        f"  {score_text(job.get('metrics'))}",
         f"  model       {job['model']}",
         f"  state hash  {job['state_digest']}",
     ]

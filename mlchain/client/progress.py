@@ -23,11 +23,10 @@ def describe_job(job: Mapping[str, Any]) -> str:
     if state == "accepted":
         return "waiting for the beacon to fix the order and the workers"
     if state == "running":
-        segments = job.get("segments", [])
-        for segment in segments:
+        for segment in job.get("segments", []):
             wait = _WAITS.get(segment["state"])
             if wait is not None:
-                part = f"{segment['index'] + 1} of {len(segments)}"
+                part = f"{segment['index'] + 1} of {job['total_segments']}"
                 worker = segment.get("worker") or "a worker"
                 return "waiting for " + wait.format(worker=worker, part=part)
         return "waiting for the next segment to be assigned"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import mlchain
 from mlchain.cli import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # for fake_node
@@ -20,6 +21,8 @@ def home(tmp_path, monkeypatch):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     for name in ("MLCHAIN_URL", "MLCHAIN_JSON", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    root = Path(mlchain.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(root))  # children find this very package
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

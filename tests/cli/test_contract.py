@@ -1,9 +1,9 @@
 """What every command promises: help with an example, JSON, exit codes, a hint with each error."""
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -13,7 +13,6 @@ from mlchain.cli import COMMANDS, main
 from mlchain.cli.failure import EXIT_CODES, describe
 
 HEAVY = ("numpy", "sklearn", "libp2p", "fastapi", "onnx", "rich", "httpx", "msgspec", "nacl")
-UNWRITTEN = [name for name in COMMANDS if not (Path("mlchain/cli") / f"{COMMANDS[name][0]}.py")]
 
 
 def every_command() -> list[tuple[str, ...]]:
@@ -171,27 +170,31 @@ def test_verbose_shows_where_an_error_arose(run):
     assert "Traceback" in run("keys", "show", "nobody", "-v").stderr
 
 
-def test_a_terminal_without_unicode_still_gets_its_answer(tmp_path):
+def test_a_terminal_without_unicode_still_gets_its_answer():
     run = subprocess.run(
         [sys.executable, "-m", "mlchain", "keys", "show", "nobody"],
         capture_output=True,
-        env={"PYTHONIOENCODING": "ascii", "HOME": str(tmp_path), "PYTHONPATH": str(_root())},
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert run.returncode == 3
     assert b"no such key file" in run.stderr
 
 
-def _root() -> Path:
-    import mlchain
-
-    return Path(mlchain.__file__).parents[1]
-
-
 @pytest.mark.parametrize(
-    ("variables", "is_coloured"),
-    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+    ("variables", "is_terminal", "is_coloured"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"TERM": "dumb"}, True, False),
+        ({"FORCE_COLOR": "1"}, False, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+    ],
 )
-def test_colour_obeys_the_environment(run, monkeypatch, variables, is_coloured):
+def test_colour_obeys_the_terminal_and_the_environment(
+    run, monkeypatch, variables, is_terminal, is_coloured
+):
+    monkeypatch.delenv("TERM", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert ("\x1b[31m" in run("sattus", color=True).stderr) == is_coloured or not variables
+    assert ("\x1b[31m" in run("sattus", color=is_terminal).stderr) == is_coloured

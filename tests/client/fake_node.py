@@ -88,6 +88,7 @@ STATUS = {
     "syncing": False,
 }
 
+SCORE = {"name": "accuracy", "correct": 29, "total": 30, "value": "0.967"}
 JOB_ID = "7f3ae1c2" * 8
 
 
@@ -121,9 +122,12 @@ def job(state: str, **changes: Any) -> dict[str, Any]:
         "steps": 400,
         "chunks": 80,
         "segments": segments,
+        "total_segments": 2,
         "faults": [],
         "progress": {"done_chunks": 80 if hard else 0, "total_chunks": 80},
-        "metrics": {"correct": 29, "total": 30} if hard else None,
+        "metrics": {"name": "accuracy", "correct": 29, "total": 30, "value": "0.967"}
+        if hard
+        else None,
         "model": "bafybeidmodel" if hard else None,
         "state_digest": "ef" * 32 if hard else None,
         "verified": {
