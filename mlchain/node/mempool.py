@@ -3,8 +3,9 @@
 Each sender has a lane, ordered by nonce. A transaction is *ready* when every nonce between the
 account's and its own is in the lane; behind a gap it *waits*, because gossip promises no order.
 Blocks are filled from the fronts of the lanes, the best gas price first, so an expensive
-transaction never overtakes a cheap one of its own sender. Whatever is dropped takes those after
-it in its lane along: they could not run without it.
+transaction never overtakes a cheap one of its own sender. Duties of members (commits of segments,
+claims of fraud) come before all of them and are free: nobody can outbid the evidence. Whatever is
+dropped takes those after it in its lane along: they could not run without it.
 
 Every number that an outsider can drive up has a cap in `Limits`.
 """
@@ -27,6 +28,9 @@ from mlchain.node.lane import Entry, Lane
 ENTRY_OVERHEAD_BYTES = 5
 """Most bytes that msgpack adds to one transaction inside a block."""
 
+Row = tuple[tuple[bool, int], int, bytes]
+"""Rank, negative sequence and id of a transaction: the least of them is the first to leave."""
+
 REPLACEMENT_PERCENT = 10
 """A replacement pays at least this much more per gas, or gossip could be driven for free."""
 
@@ -41,6 +45,10 @@ class Limits:
     """Transactions behind a gap, all senders together: nothing obliges anybody to close a gap."""
     sender_count: int = 2_048
     sender_bytes: int = 8 << 20
+    sender_duties: int = 64
+    """Free transactions of one member: it owes a few for each block at most."""
+    min_price: int = 1
+    """Micro-credits per gas that everything but duties must offer: a price on flooding."""
     lifetime: int = 100
     recheck: int = 256
     """Transactions of one lane that are checked again after a block: about its next share."""
@@ -75,6 +83,8 @@ class Mempool:
         check: raises InvalidTransaction for what the present state would refuse (role, balance,
             payload). It is not asked about the nonce and the signature.
         nonce_of: the nonce of an account in the present state.
+        is_duty: tells by its kind whether a transaction is a duty, which `check` allows to
+            members only.
     """
 
     def __init__(
@@ -82,15 +92,17 @@ class Mempool:
         check: Callable[[Transaction], None],
         nonce_of: Callable[[bytes], int],
         limits: Limits | None = None,
+        is_duty: Callable[[Transaction], bool] = lambda transaction: False,
     ) -> None:
         self.limits = limits or Limits()
         self.verified = VerifiedIds(self.limits.verified)
         self.bytes = 0
         self._check = check
         self._nonce_of = nonce_of
+        self._is_duty = is_duty
         self._entries: dict[bytes, Entry] = {}  # by id; insertion order is order of arrival
         self._lanes: dict[bytes, Lane] = {}
-        self._cheapest: list[tuple[int, int, bytes]] = []  # heap with stale rows, for eviction
+        self._cheapest: list[Row] = []  # heap with stale rows, for eviction
         self._waiting = 0
         self._sequence = 0
 
@@ -147,7 +159,8 @@ class Mempool:
         if identity in self._entries:
             return False
         transaction = decode_transaction(data)
-        entry = Entry(identity, data, transaction, height, self._sequence)
+        is_duty = self._is_duty(transaction)
+        entry = Entry(identity, data, transaction, height, self._sequence, is_duty)
         lane = self._lanes.get(entry.sender) or Lane(self._nonce_of(entry.sender))
         replaced = self._admit(lane, entry)
         victims = self._make_room(lane, entry, replaced)
@@ -160,7 +173,7 @@ class Mempool:
         return True
 
     def take(self, max_bytes: int, max_gas: int, max_count: int) -> list[bytes]:
-        """Return transactions for a block, best price first; they stay here until `commit`.
+        """Return transactions for a block, duties and best prices first; they stay until `commit`.
 
         A lane whose next transaction does not fit is left out from there on.
         """
@@ -168,7 +181,7 @@ class Mempool:
         fronts = [self._front(lane, lane.base) for lane in self._lanes.values() if lane.ready]
         heapq.heapify(fronts)
         while fronts and len(taken) < max_count:
-            _, _, entry = heapq.heappop(fronts)
+            entry = heapq.heappop(fronts)[-1]
             size = len(entry.data) + ENTRY_OVERHEAD_BYTES
             gas = entry.transaction.body.gas_limit
             if size > max_bytes or gas > max_gas:
@@ -205,6 +218,8 @@ class Mempool:
                 f"nonce {entry.nonce} is used, the account is at {lane.base}",
                 "sign it again with the account's next nonce",
             )
+        if entry.price < self.limits.min_price and not entry.is_duty:
+            raise Rejected(f"gas price {entry.price}, at least {self.limits.min_price} is taken")
         if entry.nonce >= lane.base + self.limits.sender_count:
             raise Rejected(f"nonce {entry.nonce} is too far ahead of the account's {lane.base}")
         old = lane.entries.get(entry.nonce)
@@ -213,6 +228,8 @@ class Mempool:
                 f"nonce {entry.nonce} waits already with gas price {old.price}",
                 f"a replacement pays at least {REPLACEMENT_PERCENT} percent more",
             )
+        if entry.is_duty and lane.duties - bool(old and old.is_duty) >= self.limits.sender_duties:
+            raise Rejected("this member has enough duties in the mempool", "wait for a block")
         if lane.bytes - (len(old.data) if old else 0) + len(entry.data) > self.limits.sender_bytes:
             raise Rejected("this sender fills its share of the mempool", "wait for the next block")
         return old
@@ -226,10 +243,10 @@ class Mempool:
         count = len(self._entries) + 1 - len(victims)
         size = self.bytes + len(entry.data) - sum(len(v.data) for v in victims)
         leaving = {v.identity for v in victims}
-        popped: list[tuple[int, int, bytes]] = []
+        popped: list[Row] = []
         while count > self.limits.count or size > self.limits.bytes:
             victim = self._pop_cheapest(popped)
-            if not is_ready or victim is None or victim.price >= entry.price:
+            if not is_ready or victim is None or victim.rank >= entry.rank:
                 self._restore(popped)
                 raise Rejected("the mempool is full", "offer a higher gas price, or wait")
             if victim.sender == entry.sender:
@@ -243,7 +260,7 @@ class Mempool:
         self._restore(popped)
         return victims
 
-    def _pop_cheapest(self, popped: list[tuple[int, int, bytes]]) -> Entry | None:
+    def _pop_cheapest(self, popped: list[Row]) -> Entry | None:
         """Return the cheapest transaction, the latest of equals, and move its row to `popped`."""
         while self._cheapest:
             row = heapq.heappop(self._cheapest)
@@ -253,7 +270,7 @@ class Mempool:
                 return entry
         return None
 
-    def _restore(self, rows: list[tuple[int, int, bytes]]) -> None:
+    def _restore(self, rows: list[Row]) -> None:
         for row in rows:
             heapq.heappush(self._cheapest, row)
 
@@ -268,9 +285,9 @@ class Mempool:
         self._waiting += lane.waiting
         self._entries[entry.identity] = entry
         self.bytes += len(entry.data)
-        heapq.heappush(self._cheapest, (entry.price, -entry.sequence, entry.identity))
+        heapq.heappush(self._cheapest, (entry.rank, -entry.sequence, entry.identity))
         if len(self._cheapest) > 2 * len(self._entries) + 64:  # mostly stale rows: make it anew
-            self._cheapest = [(e.price, -e.sequence, e.identity) for e in self._entries.values()]
+            self._cheapest = [(e.rank, -e.sequence, e.identity) for e in self._entries.values()]
             heapq.heapify(self._cheapest)
 
     def _remove(self, entry: Entry) -> None:
@@ -309,6 +326,6 @@ class Mempool:
             self._remove(follower)
 
     @staticmethod
-    def _front(lane: Lane, nonce: int) -> tuple[int, int, Entry]:
+    def _front(lane: Lane, nonce: int) -> tuple[bool, int, int, Entry]:
         entry = lane.entries[nonce]
-        return (-entry.price, entry.sequence, entry)
+        return (not entry.is_duty, -entry.price, entry.sequence, entry)

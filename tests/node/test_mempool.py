@@ -23,8 +23,11 @@ ALICE, BOB, CAROL = (crypto.SecretKey(bytes([n]) * 32) for n in (1, 2, 3))
 EVERYTHING = (1 << 30, 1 << 40, 1 << 20)
 
 
-def make(key=ALICE, nonce=0, price=10, gas=100, payload=b"") -> bytes:
-    body = TransactionBody("test", key.public, nonce, gas, price, 1, payload)
+ORDINARY, DUTY = 1, 2
+
+
+def make(key=ALICE, nonce=0, price=10, gas=100, payload=b"", kind=ORDINARY) -> bytes:
+    body = TransactionBody("test", key.public, nonce, gas, price, kind, payload)
     return codec.encode(sign_transaction(body, key))
 
 
@@ -50,9 +53,13 @@ class Accounts:
         return self.nonces.get(account, 0)
 
 
+def is_duty(transaction: Transaction) -> bool:
+    return transaction.body.kind == DUTY
+
+
 def new_pool(**limits) -> tuple[Mempool, Accounts]:
     accounts = Accounts()
-    return Mempool(accounts.check, accounts.nonce, Limits(**limits)), accounts
+    return Mempool(accounts.check, accounts.nonce, Limits(**limits), is_duty), accounts
 
 
 def test_a_sender_s_transactions_leave_in_nonce_order_however_they_came():
@@ -111,8 +118,48 @@ def test_a_replacement_pays_a_tenth_more(price, replaces):
             pool.add(new, 1)
 
 
+def test_a_transaction_that_pays_too_little_is_refused_unless_it_is_a_duty():
+    pool, _ = new_pool(min_price=3)
+    with pytest.raises(Rejected, match="gas price 2, at least 3"):
+        pool.add(make(price=2), 1)
+    assert pool.add(make(price=3), 1)
+    assert pool.add(make(BOB, price=0, kind=DUTY), 1)
+
+
+def test_nobody_outbids_a_duty():
+    pool, _ = new_pool(count=2)
+    flood = [make(ALICE, nonce, 10**6) for nonce in range(2)]
+    for data in flood:
+        pool.add(data, 1)
+    claim = make(BOB, 0, 0, kind=DUTY)
+    assert pool.add(claim, 1), "into a full pool"
+    assert pool.take(1 << 20, 100, 1) == [claim], "and first into the block"
+    pool.add(make(BOB, 1, 0, kind=DUTY), 1)
+    with pytest.raises(Rejected, match="full"):
+        pool.add(make(CAROL, 0, 10**9), 1)
+
+
+def test_treated_like_any_other_transaction_a_duty_would_be_outbid():
+    accounts = Accounts()
+    pool = Mempool(accounts.check, accounts.nonce, Limits(count=2, min_price=0))
+    for nonce in range(2):
+        pool.add(make(ALICE, nonce, 1), 1)
+    with pytest.raises(Rejected, match="full"):
+        pool.add(make(BOB, 0, 0, kind=DUTY), 1)
+
+
+def test_a_member_floods_nobody_with_free_duties():
+    pool, _ = new_pool(sender_duties=2)
+    for nonce in range(2):
+        pool.add(make(ALICE, nonce, 0, kind=DUTY), 1)
+    with pytest.raises(Rejected, match="enough duties"):
+        pool.add(make(ALICE, 2, 0, kind=DUTY), 1)
+    assert pool.add(make(ALICE, 0, 1, kind=DUTY), 1), "control: a replacement adds none"
+    assert pool.add(make(ALICE, 2, 1), 1), "control: one that pays is another matter"
+
+
 def test_a_free_transaction_is_replaced_only_by_one_that_pays():
-    pool, _ = new_pool()
+    pool, _ = new_pool(min_price=0)
     pool.add(make(price=0), 1)
     with pytest.raises(Rejected):
         pool.add(make(price=0, payload=b"other"), 1)
@@ -259,26 +306,31 @@ def test_bytes_that_are_no_transaction_are_refused():
             pool.add(data, 1)
 
 
+def worth(body: TransactionBody) -> tuple[bool, int]:
+    return body.kind == DUTY, body.gas_price
+
+
 class MempoolMachine(RuleBasedStateMachine):
     """The pool beside a plain list that applies the same rules by brute force."""
 
     KEYS = (ALICE, BOB, CAROL)
     LIMITS = Limits(
-        count=8, bytes=1500, waiting=3, sender_count=5, sender_bytes=900, lifetime=6, recheck=100
-    )
+        count=8, bytes=1500, waiting=3, sender_count=5, sender_bytes=900, sender_duties=2,
+        min_price=1, lifetime=6, recheck=100,
+    )  # fmt: skip
     CACHE: dict = {}  # noqa: RUF012 - signatures are slow; the same bytes each time
 
     @initialize()
     def start(self):
         self.accounts = Accounts()
-        self.pool = Mempool(self.accounts.check, self.accounts.nonce, self.LIMITS)
+        self.pool = Mempool(self.accounts.check, self.accounts.nonce, self.LIMITS, is_duty)
         self.model: list[tuple[bytes, TransactionBody, int]] = []  # in order of arrival
         self.height = 1
 
-    def sign(self, who, nonce, price, size):
-        key = (who, nonce, price, size)
+    def sign(self, who, nonce, price, size, kind):
+        key = (who, nonce, price, size, kind)
         if key not in self.CACHE:
-            self.CACHE[key] = make(self.KEYS[who], nonce, price, payload=bytes(size))
+            self.CACHE[key] = make(self.KEYS[who], nonce, price, payload=bytes(size), kind=kind)
         return self.CACHE[key]
 
     def lane(self, sender, model=None):
@@ -308,6 +360,9 @@ class MempoolMachine(RuleBasedStateMachine):
             return None
         lane = self.lane(body.sender)
         old = lane.pop(body.nonce, None)
+        duties = sum(row[1].kind == DUTY for row in lane.values())
+        if body.gas_price < 1 if body.kind == ORDINARY else duties >= 2:
+            return None
         if old and body.gas_price < max(old[1].gas_price * 1.1, 0.01):
             return None
         if sum(len(r[0]) for r in lane.values()) + len(data) > limits.sender_bytes:
@@ -316,13 +371,13 @@ class MempoolMachine(RuleBasedStateMachine):
         if not runs and not old and self.waiting() >= limits.waiting:
             return None
         rows = [r for r in self.model if r is not old]
-        order = sorted(enumerate(self.model), key=lambda r: (r[1][1].gas_price, -r[0]))
+        order = sorted(enumerate(self.model), key=lambda r: (worth(r[1][1]), -r[0]))
         cheap = [row for _, row in order if row[1].sender != body.sender]
         while (
             len(rows) + 1 > limits.count or sum(len(r[0]) for r in rows) + len(data) > limits.bytes
         ):
             victim = next((row for row in cheap if row in rows), None)
-            if not runs or not victim or victim[1].gas_price >= body.gas_price:
+            if not runs or not victim or worth(victim[1]) >= worth(body):
                 return None
             rows = self.without(victim, rows)
         if body.sender in self.accounts.refused:
@@ -334,10 +389,11 @@ class MempoolMachine(RuleBasedStateMachine):
         ahead=st.integers(-1, 5),
         price=st.integers(0, 12),
         size=st.sampled_from([0, 0, 0, 150, 400]),
+        kind=st.sampled_from([ORDINARY, ORDINARY, DUTY]),
     )
-    def offer(self, who, ahead, price, size):
+    def offer(self, who, ahead, price, size, kind):
         sender = self.KEYS[who].public
-        data = self.sign(who, max(0, self.accounts.nonce(sender) + ahead), price, size)
+        data = self.sign(who, max(0, self.accounts.nonce(sender) + ahead), price, size, kind)
         body = transaction_module.decode_transaction(data).body
         expected = self.expected(data, body)
         try:
@@ -382,9 +438,9 @@ class MempoolMachine(RuleBasedStateMachine):
         for data in taken:
             body = transaction_module.decode_transaction(data).body
             fronts.setdefault(body.sender, []).append(body)
-        for data in taken:  # each one pays at least what every other lane's front would
+        for data in taken:  # each one is worth what the best of all lanes' fronts is
             body = transaction_module.decode_transaction(data).body
-            assert body.gas_price == max(lane[0].gas_price for lane in fronts.values() if lane)
+            assert worth(body) == max(worth(lane[0]) for lane in fronts.values() if lane)
             assert fronts[body.sender].pop(0) == body
 
     @invariant()
