@@ -18,7 +18,7 @@ os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")  # else one window update
 
 import multiaddr  # type: ignore[import-untyped]
 import trio
-from libp2p.abc import INetStream, ISecureConn
+from libp2p.abc import IMuxedConn, INetStream, ISecureConn
 from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
@@ -41,6 +41,7 @@ from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.manager import TransportManager
@@ -213,6 +214,16 @@ class BoundedYamux(Yamux):
         return await super()._read_data_body(length)
 
 
+class BoundedMuxing(MuxerMultistream):
+    """Negotiates as the library does, but makes the muxer that was asked for, not a stock Yamux."""
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """Return the muxed connection over a secured one."""
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        muxed = BoundedYamux(conn, peer_id, is_initiator=conn.is_initiator)
+        return self._annotate_connection(muxed, conn, protocol)
+
+
 class IdleConnector(AutoConnector):
     """Dials nobody: links do, at once and for ever. The library's waits up to a minute."""
 
@@ -307,10 +318,12 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
     own = ID.from_pubkey(pair.public_key)
     peerstore = PeerStore()
     peerstore.add_key_pair(own, pair)
+    upgrader = TransportUpgrader({NOISE: GatedNoise(pair, admits)}, {})
+    upgrader.muxer_multistream = BoundedMuxing({TProtocol(YAMUX): BoundedYamux})
     swarm = GatedSwarm(
         own,
         peerstore,
-        TransportUpgrader({NOISE: GatedNoise(pair, admits)}, {TProtocol(YAMUX): BoundedYamux}),
+        upgrader,
         transports=[TCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=ConnectionConfig(

@@ -1,0 +1,356 @@
+"""A known peer that breaks the rules costs us little, and its account shows it."""
+
+import contextlib
+import struct
+from types import SimpleNamespace
+
+import pytest
+import trio
+from p2p_factory import addresses, dial, key, libp2p, play, running, stock_host, until
+
+from mlchain.p2p import framing, peers, transport
+from mlchain.p2p.transport import CHANNELS, Channel
+
+host_module = pytest.importorskip("mlchain.p2p.libp2p_host")
+gossip_module = pytest.importorskip("mlchain.p2p.libp2p_gossip")
+links_module = pytest.importorskip("mlchain.p2p.libp2p_links")
+
+from libp2p.pubsub.gossipsub import GossipSub  # noqa: E402
+from libp2p.pubsub.pb import rpc_pb2  # noqa: E402
+from libp2p.pubsub.rpc_queue import RpcQueue  # noqa: E402
+from libp2p.stream_muxer.yamux.yamux import Yamux  # noqa: E402
+from libp2p.utils import encode_varint_prefixed  # noqa: E402
+
+ASK = "/mlchain/request/ask/1.0.0"
+MESHSUB = "/meshsub/1.1.0"
+
+
+async def is_reset(stream) -> bool:
+    """Whether the other side ends `stream`."""
+    with trio.move_on_after(5):
+        try:
+            while await stream.read(1000):
+                pass
+        except Exception:
+            return True
+    return False
+
+
+def attack(act, **settings):
+    """Let peer 2 (or `number`) `act` on a transport that serves `ask`."""
+    number = settings.pop("number", 2)
+
+    async def scenario():
+        a = libp2p(1, addresses(5), **settings)
+        a.got = []
+        a.on_frame = lambda *frame: a.got.append(frame)
+
+        async def ask(peer, payload):
+            return payload
+
+        a.serve("ask", ask)
+        a.subscribe("t", lambda *gossip: a.got.append(gossip))
+        async with a.run(), stock_host(number) as attacker:
+            await dial(attacker, 1, a.port)
+            await act(a, attacker, a.book.get(key(number)))
+
+    play(scenario)
+
+
+async def open_stream(attacker, protocol):
+    return await attacker.new_stream(host_module.peer_id(key(1)), [protocol])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        framing.FRAME_HEADER.pack(CHANNELS[Channel.STATUS].max_bytes + 1, Channel.STATUS),
+        framing.FRAME_HEADER.pack(2**32 - 1, Channel.CONSENSUS),
+        framing.FRAME_HEADER.pack(1, 77),
+    ],
+)
+def test_a_frame_against_the_rules_resets_the_link_and_is_counted(header):
+    async def act(a, attacker, account):
+        stream = await open_stream(attacker, links_module.LINK)
+        await stream.write(framing.encode_frame(Channel.STATUS, b"fine", "validator") + header)
+        assert await is_reset(stream)
+        assert a.got == [(key(2), Channel.STATUS, b"fine")]
+        assert account.violations == 1
+
+    attack(act)
+
+
+def test_an_observer_that_votes_is_counted_and_not_heard():
+    async def act(a, attacker, account):
+        stream = await open_stream(attacker, links_module.LINK)
+        await stream.write(framing.encode_frame(Channel.CONSENSUS, b"vote", "validator"))
+        assert await is_reset(stream)
+        assert a.got == []
+        assert account.violations == 1
+
+    attack(act, number=5)
+
+
+def test_an_oversized_question_is_refused_on_its_header():
+    async def act(a, attacker, account):
+        stream = await open_stream(attacker, ASK)
+        await stream.write(framing.SIZE_HEADER.pack(transport.MAX_REQUEST_BYTES + 1))
+        assert await is_reset(stream)
+        assert account.violations == 1
+
+    attack(act)
+
+
+def test_a_question_that_never_comes_is_given_up(monkeypatch):
+    monkeypatch.setattr("mlchain.p2p.libp2p.REQUEST_READ_TIMEOUT_S", 0.1)
+
+    async def act(a, attacker, account):
+        stream = await open_stream(attacker, ASK)
+        await stream.write(framing.SIZE_HEADER.pack(10) + b"12345")
+        assert await is_reset(stream)
+
+    attack(act)
+
+
+def test_questions_beyond_the_limit_are_rejected_not_queued():
+    async def act(a, attacker, account):
+        release = trio.Event()
+
+        async def slow(peer, payload):
+            await release.wait()
+            return b"done"
+
+        a.serve("slow", slow)
+        streams = []
+        for _ in range(transport.MAX_REQUESTS_IN_FLIGHT + 3):
+            stream = await open_stream(attacker, "/mlchain/request/slow/1.0.0")
+            await stream.write(framing.SIZE_HEADER.pack(0))
+            streams.append(stream)
+        await until(lambda: account.serving == transport.MAX_REQUESTS_IN_FLIGHT)
+        refused = await streams[-1].read(5)
+        assert framing.REPLY_HEADER.unpack(refused)[0] == framing.STATUS_ERROR
+        release.set()
+        answer = await streams[0].read(9)
+        assert framing.REPLY_HEADER.unpack(answer[:5])[0] == framing.STATUS_OK
+
+    attack(act)
+
+
+def test_streams_beyond_the_limit_are_refused(monkeypatch):
+    monkeypatch.setattr(peers, "MAX_STREAMS", 4)
+
+    async def act(a, attacker, account):
+        network = attacker.get_network()
+        for _ in range(30):
+            await network.new_stream(host_module.peer_id(key(1)))
+        await trio.sleep(0.2)
+        assert account.streams <= 4
+        assert len(a._libp2p.get_network().get_connections()[0].get_streams()) <= 4 + 3  # and ours
+
+    attack(act)
+
+
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_a_flood_is_read_no_faster_than_allowed(monkeypatch, is_limited):
+    rate = 200_000
+    monkeypatch.setattr(peers, "BYTES_PER_S", rate if is_limited else 10**9)
+
+    async def act(a, attacker, account):
+        stream = await open_stream(attacker, links_module.LINK)
+        frame = framing.encode_frame(Channel.STATUS, bytes(20_000), "validator")
+        started_ms = a.clock_ms()
+
+        async def flood():
+            for _ in range(100):
+                await stream.write(frame)
+
+        with trio.move_on_after(1):
+            await flood()
+            await until(lambda: account.frames_received == 100)
+        elapsed_ms = a.clock_ms() - started_ms
+        if is_limited:
+            most = rate + rate * elapsed_ms // 1000 + links_module.READ_BYTES
+            assert account.bytes_received <= most < 100 * len(frame)
+            assert account.violations == 0, "fast is not wrong"
+        else:
+            assert account.frames_received == 100, "the flood would fit through"
+
+    attack(act)
+
+
+@pytest.mark.parametrize("is_bounded", [True, False])
+def test_a_connection_that_ignores_windows_is_closed_before_memory_fills(monkeypatch, is_bounded):
+    limit = 1 << 20
+    monkeypatch.setattr(host_module, "MAX_UNREAD_BYTES", limit)
+    if not is_bounded:
+        monkeypatch.setattr(host_module.BoundedYamux, "_read_data_body", Yamux._read_data_body)
+
+    async def act(a, attacker, account):
+        async def never_read(stream):
+            await trio.sleep_forever()
+
+        a._libp2p.set_stream_handler("/unread/1", never_read)
+        stream = await open_stream(attacker, "/unread/1")
+        (ours,) = a._libp2p.get_network().get_connections()
+        wire = stream.muxed_conn.secured_conn
+        number = stream.muxed_stream.stream_id
+        header = struct.pack("!BBHII", 0, 0, 0, number, 60_000)
+        held = 0
+        for _ in range(60):
+            with contextlib.suppress(Exception):  # closed, if all is well
+                await wire.write(header + bytes(60_000))
+            held = max(held, sum(map(len, ours.muxed_conn.stream_buffers.values())))
+        await trio.sleep(0.2)
+        held = max(held, sum(map(len, ours.muxed_conn.stream_buffers.values())))
+        assert (held <= limit) is is_bounded
+        assert ours.muxed_conn.is_closed is is_bounded
+
+    attack(act)
+
+
+def test_gossip_that_its_author_did_not_sign_is_refused_and_counted():
+    async def act(a, attacker, account):
+        forged = rpc_pb2.Message(
+            data=b"from 3",
+            topicIDs=["t"],
+            from_id=host_module.peer_id(key(3)).to_bytes(),
+            seqno=bytes(8),
+            signature=bytes(64),
+        )
+        stream = await open_stream(attacker, MESHSUB)
+        rpc = rpc_pb2.RPC(publish=[forged])
+        await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
+        assert await is_reset(stream)
+        assert (a.got, account.violations) == ([], 1)
+
+    attack(act)
+
+
+def test_a_forged_copy_does_not_keep_the_true_message_out():
+    async def act(a, attacker, account):
+        author = host_module.key_pair(bytes([2]) * 32)
+        true = rpc_pb2.Message(
+            data=b"truth",
+            topicIDs=["t"],
+            from_id=host_module.peer_id(key(2)).to_bytes(),
+            seqno=bytes(8),
+        )
+        signed = b"libp2p-pubsub:" + true.SerializeToString()
+        forged = rpc_pb2.Message()
+        forged.CopyFrom(true)
+        forged.signature = bytes(64)
+        true.signature = author.private_key.sign(signed)
+        for each in (forged, true):
+            stream = await open_stream(attacker, MESHSUB)
+            rpc = rpc_pb2.RPC(publish=[each])
+            await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
+        await until(lambda: a.got)
+        assert a.got == [(key(2), b"truth")]
+
+    attack(act)
+
+
+class Router:
+    """A router that has published one message of 100 KB, and its queue to a peer."""
+
+    def __init__(self, kind):
+        self.peer = host_module.peer_id(key(2))
+        self.queue = RpcQueue(max_size=10**6, max_message_size=10**9)
+        endpoint = SimpleNamespace(topics={"t": None})
+        if kind is GossipSub:
+            self.router = GossipSub(["/meshsub/1.1.0"], 6, 4, 12)
+        else:
+            self.router = kind(endpoint)
+        self.router.pubsub = SimpleNamespace(peer_queues={self.peer: self.queue}, host=None)
+        message = rpc_pb2.Message(data=bytes(100_000), topicIDs=["t"], from_id=b"f", seqno=b"s")
+        self.router.mcache.put(message)
+        (self.name,) = self.router.mcache.msgs
+
+    async def sent(self, *names) -> int:
+        """Bytes that one IWANT for `names` makes the router send."""
+        await self.router.handle_iwant(rpc_pb2.ControlIWant(messageIDs=names), self.peer)
+        total = 0
+        while (rpc := self.queue._queue.pop()) is not None:
+            total += rpc.ByteSize()
+        return total
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_amplified"), [(gossip_module.LeanGossipSub, False), (GossipSub, True)]
+)
+def test_a_message_wanted_many_times_is_sent_once(kind, is_amplified):
+    async def scenario():
+        router = Router(kind)
+        assert 100_000 < await router.sent(router.name) < 101_000
+        assert (await router.sent(*[router.name] * 200) > 10**7) is is_amplified
+
+    play(scenario)
+
+
+def test_control_messages_about_foreign_topics_leave_no_trace():
+    async def scenario():
+        router = Router(gossip_module.LeanGossipSub).router
+        sender = host_module.peer_id(key(2))
+        for n in range(1000):
+            topic = f"nonsense {n}"
+            await router.handle_prune(rpc_pb2.ControlPrune(topicID=topic), sender)
+            await router.handle_graft(rpc_pb2.ControlGraft(topicID=topic), sender)
+            await router.handle_ihave(rpc_pb2.ControlIHave(topicID=topic), sender)
+        assert not router.graft_flood_tracking[sender]
+        assert not router.back_off
+        assert not router.ihave_message_limits[sender]
+
+    play(scenario)
+
+
+def test_a_burst_of_gossip_is_delivered_whole():
+    async def scenario():
+        book = addresses(2)
+        a, b = libp2p(1, book), libp2p(2, book)
+        got = []
+        a.subscribe("t", lambda author, data: None)
+        b.subscribe("t", lambda author, data: got.append(data))
+        async with running(a, b):
+            await a.publish("t", b"first")
+            await until(lambda: got)
+            burst = [b"%d" % n for n in range(500)]
+            for data in burst:
+                await a.publish("t", data)
+            await until(lambda: len(got) > 500)
+        assert got[1:] == burst, "and in order, over one connection"
+
+    play(scenario)
+
+
+def test_a_publisher_that_counts_from_the_same_number_again_is_heard(monkeypatch):
+    monkeypatch.setattr(gossip_module.time, "time_ns", lambda: 1000)
+
+    async def scenario():
+        book = addresses(2)
+        a = libp2p(1, book)
+        got = []
+        a.subscribe("t", lambda author, data: got.append(data))
+        async with a.run():
+            for data in (b"before", b"after"):
+                b = libp2p(2, book)
+                b.subscribe("t", lambda author, data: None)
+                async with running(b):
+                    await until(lambda: a.peers()[0].connected)
+                    await b.publish("t", data)
+                    await until(lambda d=data: d in got)
+        assert got == [b"before", b"after"]
+
+    play(scenario)
+
+
+def test_a_peers_queue_of_gossip_is_bounded_in_bytes():
+    begun = RpcQueue()._queue
+    begun.push(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"hello")]))
+    queue = gossip_module.BoundedQueue(begun)
+    big = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(1 << 20))])
+    taken = sum(queue.push(big) for _ in range(100))
+    assert taken == gossip_module.MAX_QUEUED_BYTES // big.ByteSize()
+    assert queue.pop().publish[0].data == b"hello"
+    while queue.pop() is not None:
+        pass
+    assert queue.push(big), "room again"
