@@ -30,6 +30,7 @@ from mlchain.ledger.transaction import Transaction, decode_transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.node.mempool import Mempool
 from mlchain.vm.execute import Outcome, build_block, check_block, check_transaction, select_body
+from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import SEGMENTS, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
@@ -70,7 +71,7 @@ class Chain:
     def __init__(self, store: Store, key: bytes | None, has_attested: HasAttested) -> None:
         self.store = store
         self.genesis = store.genesis
-        self.mempool = Mempool(self._check_transaction, self._nonce_of)
+        self.mempool = Mempool(self._check_transaction, self._nonce_of, is_duty=is_duty)
         self.validators = get_validator_set(store.state())
         self._key = key
         self._has_attested = has_attested
@@ -232,3 +233,9 @@ class Chain:
             record = VALIDATORS.get(self._view, offence.offender)
             if record is None or record.jailed_height:
                 del self._evidence[evidence]
+
+
+def is_duty(transaction: Transaction) -> bool:
+    """Tell whether only members in a role send such transactions, because they owe them."""
+    kind = KINDS.get(transaction.body.kind)
+    return kind is not None and bool(kind.ROLE)
