@@ -136,8 +136,8 @@ def _exp_scaled(x: Array, factor: Array, out: Array, scratch: Scratch) -> None:
     """out = 2^clamp(x factor)."""
     (z, r, p, y), (bits, index, _, table) = scratch.rows(x.size)
     np.multiply(x, factor, y)
-    np.maximum(y, _LOWER, y)
-    np.minimum(y, _UPPER, y)
+    np.maximum(y, _LOWER, out=y)
+    np.minimum(y, _UPPER, out=y)
     np.add(y, _MAGIC, z)
     np.subtract(z, _MAGIC, r)
     np.subtract(y, r, r)  # |r| <= 2^-12, exact
@@ -175,7 +175,7 @@ def _tanh(x: Array, out: Array, scratch: Scratch) -> None:
 
 def _log(x: Array, out: Array, scratch: Scratch) -> None:
     (m, e, p, t), (bits, exponent, index, _) = scratch.rows(x.size)
-    np.maximum(x, _SMALLEST, m)
+    np.maximum(x, _SMALLEST, out=m)
     np.right_shift(bits, 52, exponent)
     np.subtract(exponent, 1023, exponent)
     np.bitwise_and(bits, _MANTISSA, bits)

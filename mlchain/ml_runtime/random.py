@@ -40,17 +40,14 @@ def words(key: tuple[int, int], count: int) -> Array:
     return generator.random_raw(count)
 
 
-def compute_words(key: tuple[int, int], count: int) -> list[int]:
-    """Return the same words from plain integers: the definition, and the check on numpy."""
-    out: list[int] = []
-    for block in range(-(-count // 4)):
-        c0, c1, c2, c3, k0, k1 = block & _WORD, block >> 64, 0, 0, *key
-        for _ in range(10):
-            a, b = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-            c0, c1, c2, c3 = (b >> 64) ^ c1 ^ k0, b & _WORD, (a >> 64) ^ c3 ^ k1, a & _WORD
-            k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-        out += [c0, c1, c2, c3]
-    return out[:count]
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, ...]:
+    """Return the block of four words of a counter and a key, from plain integers."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        a, b = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (b >> 64) ^ c1 ^ k0, b & _WORD, (a >> 64) ^ c3 ^ k1, a & _WORD
+        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
+    return c0, c1, c2, c3
 
 
 def uniform(key: tuple[int, int], count: int) -> Array:

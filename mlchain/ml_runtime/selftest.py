@@ -81,12 +81,12 @@ CASES: dict[str, Callable[[Backend], bytes]] = {
 
 PINNED = {
     "words": "82d7fc396af181b8dc4772bf729bb1ad4792bef32757254f38ec828c433a20de",
-    "product": "1de80a46e5d9f6237a6fc3bf8303e1bad685518977d60fd8b3b6ebd68b0c2146",
-    "functions": "fdf1fcb177f479fc3416f085ebfb00840286658238b7dfde29bb3fb38fe4209f",
-    "linear, sgd": "f7964093331c6260e4232eabab4e4cdf24339aea1ee258ce880f7fc0c7df93b9",
-    "softmax, momentum": "16a1e1f0b49ddda5eafdaf3814dfdc32180c7ce73193b6810cbdaba90f611bc5",
-    "mlp, adam": "cf33a5e8bb4e9e8ca81675a5b15381dac49210af32ccae11a84cc43ca5bf9b9f",
-    "mlp tanh, adam": "82bb29b183a2b830bb3099061a1fdc497ffbca3b5fee1595f13922822d72343e",
+    "product": "c6f017eaa68652c50ded5bff020ec4074dd2bbd611ee11d68626996898c798b2",
+    "functions": "4d7bb2897965d803be01c53cf1becd2a0dd521d1eba0c1d75034a9abc19986b2",
+    "linear, sgd": "08fcb8bf527a20d2761225d3cd33d9da2496778e93e0b394e6310357734852a8",
+    "softmax, momentum": "04ef6cf4891fb019b80865558afe25ce306b7d1bd0b892d640f7eba3cf75f54b",
+    "mlp, adam": "5e3d2eb126a6ff5c7eabbd75b86d291c973c8a70e353cc53118b6702fab863df",
+    "mlp tanh, adam": "b73383a5fee96ec9a71cc049300c4612b99e8edc4918f88ef393695bdc66e90e",
 }
 
 

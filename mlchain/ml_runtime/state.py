@@ -12,7 +12,15 @@ from mlchain.ml_runtime.grid import peak, round_state
 from mlchain.ml_runtime.op import bits_to_real
 from mlchain.ml_runtime.plan import Plan
 from mlchain.ml_runtime.random import make_key, uniform
-from mlchain.ml_runtime.tensor import Array, allocate, digest, header, merkle_root, storage, stored
+from mlchain.ml_runtime.tensor import (
+    Array,
+    allocate,
+    digest_as_stored,
+    header,
+    merkle_root,
+    storage,
+    stored,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +60,7 @@ class State:
 
     def digest(self) -> bytes:
         """Return the Merkle root over the digests of the tensors."""
-        return merkle_root([digest(stored(*t.shape), t) for t in self.tensors])
+        return merkle_root([digest_as_stored(stored(*t.shape), t) for t in self.tensors])
 
     def require_finite(self) -> None:
         """Trap unless every element is finite; called where a state is committed."""

@@ -94,16 +94,20 @@ def header(kind: Type) -> bytes:
 
 
 def digest(kind: Type, array: Array) -> bytes:
-    """Return the BLAKE3 of a tensor: header, then elements, little-endian in C order.
+    """Return the digest of a tensor: over its header and the BLAKE3 of its elements.
 
-    The sign of zero and the payload of NaN are no part of a value; both are normalised. State
-    has neither, so its bytes are hashed where they lie.
+    The sign of zero and the payload of NaN are no part of a value: both are normalised first.
     """
-    if kind.kind in "FG":
-        array = array + 0.0
-        array[np.isnan(array)] = np.nan
-    raw = np.ascontiguousarray(array, _STORAGE[kind.kind])
-    return crypto.digest_bulk("mlchain/tensor", header(kind) + raw.tobytes())
+    if kind.kind != "I":
+        array = np.where(np.isnan(array), np.nan, array + 0.0)
+    return digest_as_stored(kind, array)
+
+
+def digest_as_stored(kind: Type, array: Array) -> bytes:
+    """Return the same for a tensor that holds no NaN and no -0, as committed state does."""
+    raw = np.ascontiguousarray(array, storage(kind))
+    elements = crypto.digest_bulk("mlchain/elements", raw.reshape(-1).view(np.uint8).data)
+    return crypto.digest("mlchain/tensor", header(kind), elements)
 
 
 def merkle_root(leaves: list[bytes]) -> bytes:

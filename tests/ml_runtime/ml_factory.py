@@ -1,0 +1,133 @@
+"""Makers of tests of the runtime: datasets, tasks, random programs with inputs from a seed."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from mlchain.errors import RejectedProgram, Trap
+from mlchain.ml_runtime import Dataset, Task, make_plan
+from mlchain.ml_runtime.builder import Builder
+from mlchain.ml_runtime.grid import peak, quantise, round_state
+from mlchain.ml_runtime.machine import Backend, execute
+from mlchain.ml_runtime.op import OPS, Attribute, Op
+from mlchain.ml_runtime.program import Program
+from mlchain.ml_runtime.tensor import Array, Type, allocate, finite, grid, labels, stored
+
+SEED = b"\x07" * 32
+
+
+def make_dataset(rows: int = 60, features: int = 7, classes: int = 3, outputs: int = 0) -> Dataset:
+    """Learnable data: labels and values depend on x linearly."""
+    r = np.random.default_rng(5)
+    x = r.normal(size=(rows, features))
+    values = x @ r.normal(size=(features, classes or outputs))
+    return Dataset.from_arrays(x, values.argmax(1) if classes else values, classes=classes)
+
+
+def make_task(
+    dataset: Dataset, model: str = "mlp", steps: int = 10, chunk: int = 4, **options: Any
+) -> Task:
+    sizes = {"classes" if dataset.kind == "class" else "outputs": dataset.outputs}
+    plan = make_plan(
+        model, features=dataset.features, **sizes, **{"batch": 8, "optimiser": "adam", **options}
+    )
+    train = dataset.rows * 3 // 4
+    return Task(plan.encode(), steps, chunk, train, dataset.rows - train)
+
+
+def make_values(r: random.Random, kind: Type) -> Array:
+    """Values of every size the type allows; most tensors ordinary, some extreme."""
+    scale = r.choice([1.0, 1.0, 1.0, 30.0, 1e-3, 1e-130, 1e140, 5e-324])
+    out = allocate(kind)
+    if kind.kind == "I":
+        out[...] = np.array([r.randrange(kind.bound) for _ in range(kind.elements)]).reshape(
+            kind.shape
+        )
+        return out
+    special = [0.0, -0.0, scale, -scale]
+    raw = np.array(
+        [
+            r.choice(special) if r.random() < 0.1 else scale * r.gauss(0, 1)
+            for _ in range(kind.elements)
+        ]
+    ).reshape(kind.shape)
+    if kind.kind == "S":
+        with np.errstate(over="ignore"):
+            round_state(np.where(np.abs(raw) < 1e38, raw, 1.5), out)
+    elif kind.kind == "G":
+        try:
+            quantise(raw, kind.bound, peak(raw), out)
+        except Trap:
+            out.fill(0.0)
+    else:
+        out[...] = raw
+    return out
+
+
+def _attributes(r: random.Random, op: Op) -> dict[str, int | float]:
+    values: dict[str, int | float] = {}
+    for name, kind in op.attributes.items():
+        if kind is Attribute.REAL:
+            values[name] = {
+                "epsilon": r.choice([1e-8, 1e-3]),
+                "decay": r.choice([0.0, 0.01]),
+                "mu": 0.9,
+                "beta1": r.choice([0.0, 0.9]),
+                "beta2": 0.999,
+            }.get(name, r.choice([-1.5, 0.1, 3.0, 1e-7, 1e200]))
+        else:
+            values[name] = {"bits": r.choice([2, 8, 16, 32, 48]), "exponent": r.randint(-8, 8)}.get(
+                name, r.randrange(2)
+            )
+    return values
+
+
+def _candidates(
+    r: random.Random, name: str, arity: int, pool: list[int]
+) -> list[tuple[int, ...]]:
+    """Registers to try an op on; most will be refused."""
+    if name == "adam":
+        return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]
+    if arity < 3:
+        pairs = list(product(pool, repeat=arity))
+        return r.sample(pairs, min(len(pairs), 60))
+    return [tuple(r.choices(pool, k=arity)) for _ in range(200)]
+
+
+def make_program(seed: int, length: int = 14) -> tuple[Program, list[Array]]:
+    """Return a random program with inputs: any op that fits registers so far may follow."""
+    r = random.Random(seed)
+    b = Builder()
+    n, k = r.randint(1, 6), r.randint(1, 6)
+    kinds = [finite(n, k), finite(n, k), grid(16, k, n), labels(k, n), finite(n), stored(2)]
+    kinds += [stored(n, k)] * 3 + [stored(k), grid(16, n, k), grid(16, n, n)]
+    pool = [b.input(kind) for kind in kinds]
+    inputs = [make_values(r, kind) for kind in kinds]
+    inputs[5][...] = 0.5  # bias powers
+    names = sorted(OPS) + ["matmul"] * 4 + ["softmax_residual"] * 2
+    for _ in range(length):
+        name = r.choice(names)
+        op = OPS[name]
+        attributes = _attributes(r, op)
+        for candidate in _candidates(r, name, op.arity, pool):
+            try:
+                pool += b.emit_all(name, *candidate, **attributes)
+            except RejectedProgram:
+                continue
+            break
+    made = pool[len(kinds) :] or pool[:1]
+    return b.program(made[-6:]), inputs
+
+
+def observe(program: Program, inputs: list[Array], backend: Backend) -> tuple[list[bytes], str]:
+    """Return the digest of every op that ran, and the trap if there was one."""
+    trace: list[bytes] = []
+    try:
+        execute(program, inputs, backend, trace)
+    except Trap as trap:
+        return trace, trap.message
+    return trace, ""
