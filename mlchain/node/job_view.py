@@ -78,7 +78,8 @@ class JobViews:
 
     def whole(self, state: State, job_id: bytes, job: Job, worker: ProgressSource | None) -> Json:
         """Return a job with its segments, its faults, and what of it was checked by whom."""
-        segments, rerun, by = [], 0, dict.fromkeys(())
+        segments, rerun = [], 0
+        by: dict[str, None] = {}
         for index in range(job.assigned):
             segment = SEGMENTS.get(state, job_id, index)
             if segment is not None:

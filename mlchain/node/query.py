@@ -120,25 +120,23 @@ class Query:
 
     def validators(self) -> list[Json]:
         """Return all validators, jailed ones too, each with its faults."""
-        rows = []
-        for (key,), record in VALIDATORS.items(self._chain.state()):
-            rows.append(
+        return [
+            to_json(
                 {
                     **self._member(key, record.name, record.bond, record.jailed_height),
                     "weight": record.weight,
                     "ticket_height": record.tickets.height,
                 }
             )
-        return to_json(rows)
+            for (key,), record in VALIDATORS.items(self._chain.state())
+        ]
 
     def workers(self) -> list[Json]:
         """Return all workers, jailed ones too, each with its faults."""
-        return to_json(
-            [
-                self._member(key, record.name, record.bond, record.jailed_height)
-                for (key,), record in WORKERS.items(self._chain.state())
-            ]
-        )
+        return [
+            to_json(self._member(key, record.name, record.bond, record.jailed_height))
+            for (key,), record in WORKERS.items(self._chain.state())
+        ]
 
     def _member(self, key: bytes, name: str, bond: int, jailed_height: int) -> Json:
         state = self._chain.state()
@@ -344,16 +342,20 @@ def parse_hash(text: str, what: str) -> bytes:
     return data
 
 
-def to_json(value: Any) -> Any:
-    """Return `value` with bytes as hex and integers beyond 2^53 as text."""
+def to_json(view: Mapping[str, Any]) -> Json:
+    """Return `view` with bytes as hex and integers beyond 2^53 as text."""
+    return {key: _plain(value) for key, value in view.items()}
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) <= MAX_JSON_INTEGER else str(value)
     if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
+        return to_json(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_json(item) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 

@@ -1,0 +1,107 @@
+"""Request bodies: never more in memory than allowed, and large ones straight into the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+PIECE_TIMEOUT_S = 20.0
+"""How long a client may be silent in the middle of a body."""
+MEDIA_TYPE = "application/octet-stream"
+
+
+def check_type(request: Request) -> None:
+    """Return if the body is declared as bytes.
+
+    Browsers send that type across sites only after asking, and nobody here says yes: so no web
+    page can make its visitor's browser write to a node on the visitor's machine.
+
+    Raises:
+        HTTPException: 415.
+    """
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != MEDIA_TYPE:
+        raise HTTPException(415, f"content-type is {given or 'missing'}; send {MEDIA_TYPE}")
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Return if the length that the client declares, if any, is allowed.
+
+    Raises:
+        HTTPException: 413.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise HTTPException(413, f"body of {declared} bytes, at most {limit} allowed")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the whole body of at most `limit` bytes.
+
+    Raises:
+        HTTPException: 408, 413, 415.
+    """
+    data = bytearray()
+    async with aclosing(pieces(request, limit)) as body:
+        async for piece in body:
+            data += piece
+    return bytes(data)
+
+
+async def pieces(
+    request: Request, limit: int, on_bytes: Callable[[int], None] = lambda size: None
+) -> AsyncGenerator[bytes]:
+    """Yield the body as it comes; `on_bytes` is told of each piece and may refuse it.
+
+    Raises:
+        HTTPException: 408, 413, 415.
+    """
+    check_type(request)
+    check_length(request, limit)
+    size = 0
+    async with aclosing(request.stream()) as stream:
+        while True:
+            with trio.move_on_after(PIECE_TIMEOUT_S) as patience:
+                piece = await anext(stream, b"")
+            if patience.cancelled_caught:
+                raise HTTPException(408, f"nothing came for {PIECE_TIMEOUT_S:g} s")
+            if not piece:  # the end, which starlette announces by an empty piece
+                return
+            size += len(piece)
+            if size > limit:
+                raise HTTPException(413, f"body of more than {limit} bytes")
+            on_bytes(len(piece))
+            yield piece
+
+
+class BodyFile:
+    """The body as a file to read from in a thread, while the event loop receives it."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, none at the end.
+
+        Raises:
+            HTTPException: as `pieces`.
+        """
+        while not self._rest:
+            piece: Any = trio.from_thread.run(self._next)
+            if piece is None:
+                return b""
+            self._rest = piece
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await anext(self._source, None)
+        except ClientDisconnect:
+            raise HTTPException(400, "the client went away") from None

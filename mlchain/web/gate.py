@@ -1,0 +1,100 @@
+"""The gate before the API: how often a client may ask, and how much it may store.
+
+Clients on this machine are the operator's own and pass; others have one bucket of requests and
+one of stored bytes for each address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import trio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlchain.web.problems import problem
+
+MAX_CLIENTS = 4_096
+"""Addresses remembered; the one that was silent longest is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one remote address may do. Buckets refill steadily and start full."""
+
+    requests: int = 200
+    requests_per_s: int = 50
+    stored_bytes: int = 256 << 20
+    stored_bytes_per_s: int = 64 << 10
+    trusts_loopback: bool = True
+
+
+class Buckets:
+    """A token bucket for each of a bounded number of clients."""
+
+    def __init__(self, capacity: int, per_s: int) -> None:
+        self._capacity = capacity
+        self._per_s = per_s
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at when
+
+    def take(self, client: str, amount: int, now_s: float) -> float:
+        """Take tokens and return 0, or leave them and return in how many seconds to try again."""
+        level, then = self._levels.pop(client, (float(self._capacity), now_s))
+        level = min(self._capacity, level + (now_s - then) * self._per_s)
+        wait_s = 0.0 if level >= amount else (amount - level) / self._per_s
+        self._levels[client] = (level if wait_s else level - amount), now_s
+        if len(self._levels) > MAX_CLIENTS:
+            self._levels.popitem(last=False)
+        return wait_s
+
+
+class Gate:
+    """ASGI middleware: refuses clients that ask too often, and adds headers to every answer."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+        self._requests = Buckets(limits.requests, limits.requests_per_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 429."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = client_of(scope)
+        if not (self._limits.trusts_loopback and is_loopback(client)):
+            wait_s = self._requests.take(client, 1, trio.current_time())
+            if wait_s:
+                headers = {"retry-after": str(math.ceil(wait_s))}
+                answer = problem(429, "too_many_requests", "too many requests", "", headers)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, _with_headers(send))
+
+
+def client_of(scope: Scope) -> str:
+    """Return the address a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            extra = (b"x-content-type-options", b"nosniff")
+            message = {**message, "headers": [*message.get("headers", ()), extra]}
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,91 @@
+"""Errors as HTTP answers: one table, one shape (RFC 9457 problem details)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from mlchain import errors
+
+log = structlog.get_logger("web")
+
+STATUS: tuple[tuple[type[errors.MlchainError], int, str], ...] = (
+    (errors.NotFound, 404, "not_found"),
+    (errors.Rejected, 409, "rejected"),
+    (errors.InvalidTransaction, 422, "invalid_transaction"),
+    (errors.InvalidSignature, 422, "invalid_signature"),
+    (errors.CodecError, 422, "malformed"),
+    (errors.RejectedProgram, 422, "rejected_program"),
+    (errors.VerificationFailed, 422, "verification_failed"),
+    (errors.Unreachable, 503, "unreachable"),
+    (errors.Timeout, 504, "timeout"),
+    (errors.StoreCorrupted, 500, "store_corrupted"),
+    (errors.MlchainError, 500, "internal"),
+)
+"""The first row that fits an error decides; the client's fault is 4xx, ours 5xx."""
+
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    429: "too_many_requests",
+    503: "busy",
+}
+
+
+def problem(
+    status: int, code: str, detail: str, hint: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error's answer."""
+    document = {
+        "status": status,
+        "title": HTTPStatus(status).phrase,
+        "code": code,
+        "detail": detail,
+        "hint": hint,
+    }
+    return Response(json.dumps(document), status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer everything that `app` raises with a problem."""
+    app.exception_handler(errors.MlchainError)(_expected)
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(Exception)(_bug)
+
+
+async def _expected(request: Request, error: errors.MlchainError) -> Response:
+    status, code = next((s, c) for kind, s, c in STATUS if isinstance(error, kind))
+    if status >= 500:
+        log.error("request-failed", path=request.url.path, reason=error.message)
+    return problem(status, code, error.message, error.hint)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    code = CODES.get(error.status_code, "error")
+    hint = {404: "/openapi.json lists what there is", 429: "slow down"}.get(error.status_code, "")
+    return problem(error.status_code, code, str(error.detail), hint, error.headers)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    first: Any = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return problem(422, "invalid", f"{where}: {first['msg']}")
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("bug", path=request.url.path, error=repr(error))
+    return problem(500, "internal", "a bug in this node; its log says more")

@@ -1,0 +1,116 @@
+"""The API of a real chain on a free port of this machine, inside the test's own trio loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import trio
+from factories import GrowingChain, make_chain
+
+from mlchain.ledger.transaction import transaction_id
+from mlchain.node.query import Query
+from mlchain.p2p.transport import PeerStatus
+from mlchain.web.app import Limits, make_app
+from mlchain.web.server import serve_http
+
+
+class FakeNode:
+    """A node without network: its chain grows when the test says so."""
+
+    def __init__(self, chain: GrowingChain) -> None:
+        self.chain = chain
+        self.name = "validator-0"
+        self.members = chain.genesis.members[:1]
+        self.content = chain.content
+        self.sync = SimpleNamespace(is_syncing=False)
+        self.worker = None
+        self.transport = SimpleNamespace(peers=lambda: [PEER])
+        self.query = Query(chain.chain, chain.genesis, chain.content, self)
+        self.subscribers: list[trio.MemorySendChannel[Any]] = []
+        chain.on_block.append(self._on_block)
+
+    async def submit_transaction(self, data: bytes) -> bytes:
+        self.chain.chain.add_transaction(data)
+        return transaction_id(data)
+
+    @asynccontextmanager
+    async def subscribe_blocks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Any]]:
+        send, receive = trio.open_memory_channel(64)
+        self.subscribers.append(send)
+        try:
+            yield receive
+        finally:
+            self.subscribers.remove(send)
+
+    def _on_block(self, committed: Any) -> None:
+        for subscriber in self.subscribers:
+            subscriber.send_nowait(committed)
+
+
+PEER = PeerStatus(bytes(32), "validator-1", "validator", True, 40, 1, 1, 0, 0, 0)
+
+
+@dataclass
+class Web:
+    """A served node and a client of it."""
+
+    node: FakeNode
+    http: httpx.AsyncClient
+    port: int
+
+    @property
+    def chain(self) -> GrowingChain:
+        return self.node.chain
+
+    async def raw(self, data: bytes, most: int = 1 << 20) -> bytes:
+        """Send bytes that no client library would, and return what comes back until the end."""
+        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        answer = b""
+        async with stream:
+            with trio.move_on_after(1):
+                await stream.send_all(data)
+                async for piece in stream:
+                    answer += piece
+                    if len(answer) > most:
+                        break
+        return answer
+
+
+@asynccontextmanager
+async def open_web(chain: GrowingChain | None = None, limits: Limits | None = None):
+    """Serve a chain until the test is done with it."""
+    node = FakeNode(chain or make_chain())
+    shutdown = trio.Event()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(serve_http, make_app(node, limits), "127.0.0.1", 0, shutdown)
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http:
+            yield Web(node, http, port)
+        shutdown.set()
+
+
+def is_problem(answer: httpx.Response, status: int, code: str) -> bool:
+    """Tell whether an answer is a well-formed problem of this status and code."""
+    body = answer.json()
+    return (
+        answer.status_code == status
+        and answer.headers["content-type"].startswith("application/problem+json")
+        and {"status", "title", "code", "detail", "hint"} <= set(body)
+        and (body["status"], body["code"]) == (status, code)
+    )
+
+
+def json_events(text: str) -> list[tuple[str, str, Any]]:
+    """Return (id, event, data) of server-sent events."""
+    found = []
+    for block in text.split("\n\n"):
+        rows = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in rows:
+            found.append((rows.get("id", ""), rows["event"], json.loads(rows["data"])))
+    return found
