@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlchain.cli import process
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
 from mlchain.errors import ConfigError, VerificationFailed
@@ -55,19 +55,19 @@ def command(out: Output, cheat: str | None, job_path: Path | None, keep: bool) -
     folder = Path(tempfile.mkdtemp(prefix="mlchain-demo-"))
     from mlchain.cli.localnet import LocalNet
 
-    signal.signal(signal.SIGTERM, _stop_in_order)
     net: Any = None
     is_done = False
     try:
-        out.note(f"making a chain: {VALIDATORS} validators, {WORKERS} workers, 6 processes")
-        cheats = CHEATS[cheat] if cheat else {}
-        net = LocalNet.create(folder, VALIDATORS, WORKERS, None, cheats)
-        for name, kind in cheats.items():
-            out.note(f"{name} will misbehave: {kind}")
-        net.start(is_tied=True)
-        net.wait_ready(READY_S, out.live)
-        _run_job(out, net, job_path, cheats)
-        is_done = True
+        with process.orderly_end():
+            out.note(f"making a chain: {VALIDATORS} validators, {WORKERS} workers, 6 processes")
+            cheats = CHEATS[cheat] if cheat else {}
+            net = LocalNet.create(folder, VALIDATORS, WORKERS, None, cheats)
+            for name, kind in cheats.items():
+                out.note(f"{name} will misbehave: {kind}")
+            net.start(is_tied=True)
+            net.wait_ready(READY_S, out.live)
+            _run_job(out, net, job_path, cheats)
+            is_done = True
     finally:
         out.end_live()
         if net is not None:
@@ -119,11 +119,6 @@ def _example() -> Path:
     if not path.exists():
         raise ConfigError("examples/digits.toml is not here", "name a job file with --job")
     return path
-
-
-def _stop_in_order(*_: object) -> None:
-    """Turn SIGTERM into an exception, so that `finally` stops the network."""
-    raise SystemExit(143)
 
 
 if __name__ == "__main__":

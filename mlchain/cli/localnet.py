@@ -221,14 +221,13 @@ class LocalNet:
             lines = []
         return "\n".join("  " + line for line in lines[-_LOG_LINES:]) or "  (it said nothing)"
 
-    def stop(self) -> list[str]:
-        """Stop all nodes and return the names of those that ran."""
-        stopped = process.stop([self.pid_file(node) for node in self.nodes])
-        for child in self._children:
+    def stop(self, nodes: Sequence[NodePlan] | None = None) -> list[str]:
+        """Stop all nodes, or those given, and return the names of those that ran."""
+        stopped = process.stop([self.pid_file(node) for node in nodes or self.nodes])
+        for child in [child for child in self._children if child.poll() is not None]:
             if child.stdin is not None:
                 child.stdin.close()
-            child.wait()
-        self._children.clear()
+            self._children.remove(child)
         return [file.parent.name for file in stopped]
 
     def remove(self) -> None:

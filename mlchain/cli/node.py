@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def command(adversary: str | None, until_stdin_closes: bool, **flags: str | Path
     from mlchain.node.main import run_node
     from mlchain.web.app import serve
 
-    run_node(config, keys, serve, adversary or "")
+    http = config.http_listen
+    run_node(config, keys, partial(serve, host=http.host, port=http.port), adversary or "")
 
 
 def load_keys(config: Config, genesis: Genesis) -> Keys:

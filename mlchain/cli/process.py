@@ -10,15 +10,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STOP_S = 10.0
 """Seconds a process has between the polite request to stop and the end."""
 _POLL_S = 0.05
 
-_started: list[subprocess.Popen[bytes]] = []
+_started: dict[int, subprocess.Popen[bytes]] = {}
 """Kept for as long as we run: Python complains about children that are forgotten alive."""
 
 
@@ -39,7 +39,7 @@ def start(
             env={**os.environ, **env},
             start_new_session=True,  # a ctrl-c in the terminal is for us: we stop the children
         )
-    _started.append(child)
+    _started[child.pid] = child
     pid_file.write_text(f"{child.pid} {started_at(child.pid)}\n")
     return child
 
@@ -73,10 +73,26 @@ def stop(pid_files: Sequence[Path], wait_s: float = STOP_S) -> list[Path]:
     return list(running)
 
 
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """Within, SIGTERM and a closed terminal end us through `finally`, like ctrl-c."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def started_at(pid: int) -> str:
     """Return when a process was started, in the system's own words; "" if it does not run."""
     try:
-        _reap(pid)
+        if pid in _started:
+            _started[pid].poll()  # collects a child of ours that has ended
         # The name, second field, may hold spaces and brackets; the rest follows the last bracket.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
@@ -88,12 +104,6 @@ def started_at(pid: int) -> str:
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return answer.stdout.strip()
-
-
-def _reap(pid: int) -> None:
-    """Collect a child of ours that has ended; others are not ours to collect."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def _signal(pid: int, number: int) -> None:

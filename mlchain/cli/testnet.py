@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mlchain.cli import process
 from mlchain.cli.command import Group, data_path
 from mlchain.cli.output import Output
 from mlchain.errors import ConfigError
@@ -17,6 +17,7 @@ from mlchain.errors import ConfigError
 DEFAULT_BASE_PORT = 8645
 READY_S = 120.0
 """Seconds a network has to come up; several processes share few cores."""
+WATCH_S = 1.0
 
 _COUNT = click.IntRange(1, 16)
 _folder = click.option(
@@ -42,10 +43,10 @@ def _shape(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--base-port",
-            type=click.IntRange(1024, 65_000),
+            type=click.IntRange(0, 65_000),
             default=DEFAULT_BASE_PORT,
             show_default=True,
-            help="HTTP port of the first node; the others count on.",
+            help="HTTP port of the first node; the others count on. 0 takes free ports.",
         ),
         click.option("-w", "--workers", type=_COUNT, default=2, show_default=True),
         click.option("-n", "--validators", type=_COUNT, default=4, show_default=True),
@@ -82,7 +83,11 @@ def up(out: Output, /, **shape: Any) -> None:
         out.note(f"started {', '.join(node.name for node in started)}")
     else:
         out.note("already running")
-    net.wait_ready(READY_S, out.live)
+    try:
+        net.wait_ready(READY_S, out.live)
+    except BaseException:
+        net.stop(started)  # half a network helps nobody
+        raise
     _show(out, net)
 
 
@@ -95,15 +100,15 @@ def run(out: Output, /, **shape: Any) -> None:
     busy = [node.name for node in net.nodes if net.pid(node) is not None]
     if busy:
         raise ConfigError(f"already running: {', '.join(busy)}", "mlchain testnet stop")
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     try:
-        net.start(is_tied=True)
-        net.wait_ready(READY_S, out.live)
-        _show(out, net)
-        out.note("ctrl-c stops the network, state is kept")
-        while not stopping.wait(1.0):
-            net.status()  # raises when a node ends by itself
+        with process.orderly_end():
+            net.start(is_tied=True)
+            net.wait_ready(READY_S, out.live)
+            _show(out, net)
+            out.note("ctrl-c stops the network, state is kept")
+            while True:
+                time.sleep(WATCH_S)
+                net.status()  # raises when a node ends by itself
     except KeyboardInterrupt:
         out.note("stopping")
     finally:
@@ -179,10 +184,11 @@ def _open_or_create(
         net = None
     if net is None:
         out.note(f"making keys and genesis for {validators} validators and {workers} workers")
-        return LocalNet.create(folder, validators, workers, base_port, wanted)
+        return LocalNet.create(folder, validators, workers, base_port or None, wanted)
     there = [sum(node.role == role for node in net.nodes) for role in ("validator", "worker")]
     cheating = {node.name: node.adversary for node in net.nodes if node.adversary}
-    if there != [validators, workers] or cheating != wanted or net.nodes[0].http_port != base_port:
+    is_moved = base_port not in (0, net.nodes[0].http_port)
+    if there != [validators, workers] or cheating != wanted or is_moved:
         raise ConfigError(
             f"{folder} holds another network: {there[0]} validators, {there[1]} workers, "
             f"ports from {net.nodes[0].http_port}" + (f", cheating {cheating}" if cheating else ""),

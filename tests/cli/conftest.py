@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from stand_in import STAND_IN
 
 import mlchain
-from mlchain.cli import main
+from mlchain.cli import main, process
+from mlchain.cli.localnet import LocalNet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # for fake_node
 
@@ -60,3 +62,17 @@ def node():
     with serve() as fake:
         fake.routes["GET /v1/status"] = STATUS
         yield fake
+
+
+@pytest.fixture
+def behaviour(monkeypatch):
+    """Let nodes be stand-ins; the dictionary names scripts for those that shall differ."""
+    scripts: dict[str, str] = {}
+
+    def command(net, node, is_tied):
+        script = scripts.get(node.name, STAND_IN)
+        return [sys.executable, "-c", script, str(node.http_port), "tied" if is_tied else "free"]
+
+    monkeypatch.setattr(LocalNet, "command", command)
+    monkeypatch.setattr(process, "STOP_S", 2.0)
+    return scripts

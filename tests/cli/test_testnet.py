@@ -4,46 +4,21 @@ import json
 import os
 import sys
 import time
+from time import sleep
 
 import pytest
+from stand_in import STAND_IN
 
-from mlchain.cli import process
 from mlchain.cli.localnet import LocalNet
+from mlchain.cli.testnet import WATCH_S
 from mlchain.client.keystore import load_key
 from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
 from mlchain.errors import ConfigError, Timeout, Unreachable
 from mlchain.ledger.genesis import load_genesis
 from mlchain.vm.registry import check_registry
 
-STAND_IN = """
-import http.server, json, os, sys, threading
-port, is_tied = int(sys.argv[1]), sys.argv[2] == "tied"
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        data = json.dumps({"height": 1, "peers": [{"name": "p", "connected": True}]}).encode()
-        self.send_response(200); self.send_header("content-length", str(len(data)))
-        self.end_headers(); self.wfile.write(data)
-    def log_message(self, *_): pass
-if is_tied:
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
-http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
-"""
 DEAF = "import time; print('I hear nothing', flush=True); time.sleep(60)"
 DYING = "print('no such key'); raise SystemExit(2)"
-
-
-@pytest.fixture
-def behaviour(monkeypatch):
-    """Let nodes be stand-ins; the dictionary names scripts for those that shall differ."""
-    scripts: dict[str, str] = {}
-
-    def command(net, node, is_tied):
-        script = scripts.get(node.name, STAND_IN)
-        return [sys.executable, "-c", script, str(node.http_port), "tied" if is_tied else "free"]
-
-    monkeypatch.setattr(LocalNet, "command", command)
-    monkeypatch.setattr(process, "STOP_S", 2.0)
-    return scripts
 
 
 @pytest.fixture
@@ -170,14 +145,12 @@ def test_a_damaged_description_is_refused(tmp_path):
 
 @pytest.fixture
 def testnet(run, home, behaviour):
-    """Run `mlchain testnet` on a folder and ports of its own; stop what is left at the end."""
+    """Run `mlchain testnet` on a folder of its own and free ports; stop what is left at the end."""
     folder = str(home / "net")
-    base = LocalNet.create(home / "probe", 1, 0, None, {}).nodes[0].http_port
-    base = min(base, 60_000)
 
     def invoke(name, *arguments):
         if name in ("up", "run"):
-            arguments = ("-n", "1", "-w", "1", "--base-port", str(base), *arguments)
+            arguments = ("-n", "1", "-w", "1", "--base-port", "0", *arguments)
         return run("testnet", name, "--dir", folder, *arguments)
 
     yield invoke
@@ -223,32 +196,26 @@ def test_another_shape_than_the_one_there_is_refused(testnet):
     assert "--reset" in result.stderr
 
 
+def test_up_that_fails_stops_what_it_started(testnet, behaviour):
+    behaviour["worker-1"] = DYING
+    result = testnet("up")
+    assert (result.exit_code, "worker-1 ended by itself" in result.stderr) == (4, True)
+    assert testnet("stop").stdout == "nothing was running\n"
+
+
 @pytest.mark.parametrize("cheat", ["worker-1", "=skip", "worker-7=skip:1"])
 def test_a_cheat_that_cannot_be_is_refused(testnet, cheat):
     assert testnet("up", "--cheat", cheat).exit_code == 2
 
 
-def test_run_stays_in_the_foreground_and_leaves_nothing(testnet, home, monkeypatch):
-    waited: list[float] = []
+def test_run_stays_in_the_foreground_and_leaves_nothing(testnet, monkeypatch):
+    def interrupt(seconds):
+        if seconds == WATCH_S:
+            raise KeyboardInterrupt
+        sleep(seconds)
 
-    def interrupt(self, timeout):
-        waited.append(timeout)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("threading.Event.wait", _only_main(interrupt))
+    monkeypatch.setattr("time.sleep", interrupt)
     result = testnet("run")
     assert result.exit_code == 0, result.stderr
-    assert "ctrl-c stops the network" in result.stderr and waited
+    assert "ctrl-c stops the network" in result.stderr
     assert testnet("status").exit_code == 4
-
-
-def _only_main(replacement):
-    """Other threads (and what Python itself waits for) keep the real method."""
-    import threading
-
-    real = threading.Event.wait
-
-    def wait(self, timeout=None):
-        return replacement(self, timeout) if timeout == 1.0 else real(self, timeout)
-
-    return wait

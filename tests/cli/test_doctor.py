@@ -1,0 +1,70 @@
+"""mlchain doctor: finds a machine that must not vote."""
+
+import json
+
+import pytest
+
+from mlchain.cli import doctor, selftest
+from mlchain.cli.doctor import Finding
+
+
+def test_this_machine_computes_the_reference_job_bit_for_bit():
+    assert selftest.compute_digest() == selftest.REFERENCE_DIGEST
+
+
+def test_a_machine_that_computes_something_else_is_found(monkeypatch):
+    monkeypatch.setattr(selftest, "REFERENCE_DIGEST", "00" * 32)
+    finding = doctor.check_runtime()
+    assert finding.verdict == "bad"
+    assert "every node must compute 0000000000000000" in finding.text
+
+
+def test_a_missing_library_is_found(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "plyvel", None)
+    assert (doctor.check_libraries().verdict, doctor.check_libraries().hint) == (
+        "bad",
+        "scripts/setup",
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_found(home):
+    assert doctor.check_disk(home / "not" / "there" / "yet").verdict in ("good", "notice")
+    if __import__("os").geteuid() != 0:
+        (home / "closed").mkdir(mode=0o500)
+        assert doctor.check_disk(home / "closed").verdict == "bad"
+
+
+def test_few_files_are_a_notice(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
+    assert doctor.check_files().verdict == "notice"
+    monkeypatch.setattr("resource.getrlimit", lambda _: (-1, -1))
+    assert doctor.check_files().verdict == "good"
+
+
+def test_an_absurd_clock_is_found(monkeypatch):
+    monkeypatch.setattr("time.gmtime", lambda: __import__("time").struct_time((1970,) + (1,) * 8))
+    assert doctor.check_clock().verdict == "bad"
+
+
+@pytest.fixture
+def findings(monkeypatch):
+    found = [Finding("disk", "good", "9 GB free"), Finding("files", "notice", "few", "more")]
+    monkeypatch.setattr(doctor, "examine", lambda home: iter(found))
+    return found
+
+
+def test_each_finding_is_a_line_with_its_hint(run, findings):
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert result.stdout == "✓ disk     9 GB free\n! files    few\n           try  more\n"
+    data = json.loads(run("doctor", "--json").stdout)["data"]
+    assert [row["verdict"] for row in data["checks"]] == ["good", "notice"]
+
+
+def test_a_failed_check_exits_with_7(run, run_json, findings):
+    findings.append(Finding("runtime", "bad", "other bits"))
+    result = run("doctor")
+    assert result.exit_code == 7
+    assert "✗ runtime  other bits" in result.stdout
+    assert "should not run here: runtime" in result.stderr
+    assert run_json("doctor")[0] == 7
