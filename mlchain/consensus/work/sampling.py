@@ -59,14 +59,21 @@ def _audited(total: int, validators: int) -> int:
     """Smallest slice by which 2f+1 honest validators miss a 1 % faker with chance <= 1/1000."""
     forged = max(1, -(-total * AUDITED_FORGED.numerator // AUDITED_FORGED.denominator))
     honest = 2 * ((validators - 1) // 3) + 1
-    low, high = 1, total
+
+    def suffices(size: int) -> bool:
+        return miss_probability(total, size, forged) ** honest <= AUDITED_MISS
+
+    high = 1
+    while not suffices(high):  # up from below: at most ~700 are needed, and few factors are cheap
+        high = min(2 * high, total)
+    low = high // 2 + 1
     while low < high:
         middle = (low + high) // 2
-        if miss_probability(total, middle, forged) ** honest <= AUDITED_MISS:
+        if suffices(middle):
             high = middle
         else:
             low = middle + 1
-    return low
+    return high
 
 
 def _replicated(total: int, validators: int) -> int:
