@@ -62,7 +62,8 @@ class Voters(Record, frozen=True):
 
 VALIDATORS = Table(b"validator/", ValidatorRecord, bytes)
 WORKERS = Table(b"worker/", WorkerRecord, bytes)
-FAULTS = Table(b"fault/", Fault, int, bytes, bytes)
+FAULTS = Table(b"fault/", Fault, int, int)
+"""By height, and by number within the block."""
 
 VOTERS = Table(b"voters/", Voters)
 
@@ -111,7 +112,7 @@ def slash_validator(
     chunk: int = 0,
     is_removed: bool = True,
 ) -> None:
-    """Take a validator's slash from its bond, half to `finder` (empty: burn all).
+    """Take a validator's slash from its bond, half to `finder` (empty, or itself: burn all).
 
     It leaves the set when `is_removed`, or when its bond cannot bear another slash; the last
     validator stays, because a chain without validators cannot even record the fault.
@@ -120,7 +121,7 @@ def slash_validator(
     if record is None or record.jailed_height:
         return
     amount = min(record.bond, block.params.slash_validator)
-    _pay_slash(block.state, amount, finder)
+    _pay_slash(block.state, amount, b"" if finder == key else finder)
     left = record.bond - amount
     is_out = is_removed or left < block.params.slash_validator
     if len(get_validator_set(block.state)) == 1:
@@ -159,4 +160,5 @@ def _pay_slash(state: State, amount: int, finder: bytes) -> None:
 
 
 def _record_fault(block: BlockContext, fault: Fault) -> None:
-    FAULTS.put(block.state, fault, block.height, fault.offender, fault.kind.encode())
+    number = sum(1 for _ in FAULTS.items(block.state, block.height))
+    FAULTS.put(block.state, fault, block.height, number)
