@@ -90,28 +90,33 @@ def _process_extension(
     for content in extension.available:
         add_holder(block.state, content, validator)
     for attestation in extension.attestations:
-        _process_attestation(block, validator, attestation, height)
+        if not _process_attestation(block, validator, attestation, height):
+            break
     for verdict in extension.verdicts:
         _process_verdict(block, validator, verdict)
 
 
 def _process_attestation(
     block: BlockContext, validator: bytes, attestation: Attestation, height: int
-) -> None:
-    """Count an attestation that came in time, is not on one's own work, and shows its ticket."""
+) -> bool:
+    """Count an attestation that came in time, is not on one's own work, and shows its ticket.
+
+    Returns False for a wrong ticket. Nobody honest shows one, and to find it wrong takes as many
+    hashes as blocks since the validator's last right one: one of them in a block is enough.
+    """
     segment = SEGMENTS.get(block.state, attestation.job, attestation.segment)
     record = VALIDATORS.get(block.state, validator)
     if segment is None or record is None or not _is_at_work(segment, attestation.commit):
-        return
+        return True
     first, last = segment.commit_height + 1, segment.commit_height + block.params.attest_window
     known = [a.validator for a in segment.attestations]
     if validator == segment.worker or validator in known or not first <= height <= last:
-        return
+        return True
     reveal = check_reveal(
         record.tickets, attestation.ticket, segment.commit_height, block.params.ticket_heights
     )
     if reveal is None:
-        return
+        return False
     replace_validator(block.state, validator, tickets=reveal)
     attested = Attested(validator, attestation.ticket, attestation.result_root)
     SEGMENTS.put(
@@ -120,6 +125,7 @@ def _process_attestation(
         attestation.job,
         attestation.segment,
     )
+    return True
 
 
 def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) -> None:
