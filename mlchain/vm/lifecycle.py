@@ -20,6 +20,7 @@ from mlchain.vm.families.data import is_available
 from mlchain.vm.families.jobs import (
     ACTIVE,
     JOBS,
+    MAX_CLEARED,
     SEGMENTS,
     Claim,
     Job,
@@ -40,7 +41,11 @@ MAX_ATTEMPTS = 16
 
 
 def finality_depth(block: BlockContext) -> int:
-    """Return D: blocks between commit and FINALISE, so that one honest proposer lies between."""
+    """Return D: blocks from commit to FINALISE, so that one honest proposer lies between.
+
+    As many from the last rejected claim: a claim waits while another is open, and a hostile
+    proposer could else finalise in the very block in which the waiting one could be made.
+    """
     return block.validators.faults + 2
 
 
@@ -105,7 +110,7 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
         return "not committed, or disputed"
     if job.hard != index:
         return "the segment before is not HARD"
-    if block.height < segment.commit_height + finality_depth(block):
+    if block.height < segment.undisputed_since + finality_depth(block):
         return "too young"
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     if weight < block.validators.quorum:
@@ -152,6 +157,7 @@ def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
     beacon = get_beacon(block.state)
     workers = [key[0] for key, record in WORKERS.items(block.state) if not record.jailed_height]
     if not workers:
+        _end(block, job_id, job, JobState.EXPIRED)
         return
     workers.sort(key=lambda key: crypto.digest("mlchain/assign", beacon, job_id, key))
     job = replace(
@@ -178,7 +184,7 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     index = job.assigned
     segment = Segment(
         SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
-        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0,
+        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0,
     )  # fmt: skip
     SEGMENTS.put(block.state, segment, job_id, index)
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)
@@ -222,7 +228,8 @@ def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Seg
         return False
     if ruling == Ruling.REJECTED:
         _reject(block, job_id, index, segment, claim)
-        return False
+        if len(segment.cleared) + 1 < MAX_CLEARED:
+            return False
     if ruling == Ruling.UPHELD:
         slash_worker(
             block, segment.worker, "forged", block.params.slash_worker, claim.accuser,
@@ -233,7 +240,8 @@ def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Seg
             block, segment.worker, "unavailable", block.params.slash_unavailable, b"",
             job_id, index, claim.chunk, is_jailed=False,
         )  # fmt: skip
-    _fall(block, job_id, job, index, is_workers_fault=ruling != Ruling.LAPSED)
+    is_workers_fault = ruling in (Ruling.UPHELD, Ruling.UNAVAILABLE)
+    _fall(block, job_id, job, index, is_workers_fault)
     return True
 
 
@@ -246,6 +254,7 @@ def _reject(block: BlockContext, job_id: bytes, index: int, segment: Segment, cl
             state=SegmentState.COMMITTED,
             claim=None,
             cleared=(*segment.cleared, claim.chunk),
+            undisputed_since=block.height,
         ),
         job_id,
         index,

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from mlchain import crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
@@ -41,7 +42,8 @@ MAX_STATE_BYTES = 48 << 20
 MAX_ARENA_BYTES = 2 << 30
 GAS_PER_MICROCREDIT = 10**6
 """A job's fee must pay at least one micro-credit for this much gas."""
-MAX_CLEARED = 64
+MAX_CLEARED = 1024
+"""Claims against one commit that may be rejected; then the segment is given to another worker."""
 
 SUBMIT_GAS = 20_000
 COMMIT_GAS = 5_000
@@ -142,7 +144,11 @@ class Claim(Record, frozen=True):
 
 
 class Segment(Record, frozen=True):
-    """A segment under its present attempt. `height` is that of the commit, then of HARD."""
+    """A segment under its present attempt.
+
+    `undisputed_since` is the height of the commit, or of the last rejected claim: from there the
+    age counts that FINALISE asks for. `cleared` are the chunks whose claims were rejected.
+    """
 
     state: Uint
     worker: PublicKey
@@ -153,6 +159,7 @@ class Segment(Record, frozen=True):
     attestations: Annotated[tuple[Attested, ...], Meta(max_length=MAX_VALIDATORS)]
     claim: Claim | None
     cleared: Annotated[tuple[Uint, ...], Meta(max_length=MAX_CLEARED)]
+    undisputed_since: Uint
     hard_height: Uint
 
 
@@ -276,12 +283,16 @@ class CommitSegment(Payload, frozen=True):
         self._check_shape(ctx.state, job)
         SEGMENTS.put(
             ctx.state,
-            Segment(
-                SegmentState.COMMITTED, segment.worker, segment.attempt, segment.deadline_ms,
-                commit, ctx.block.height, (), None, (), 0,
+            replace(
+                segment,
+                state=SegmentState.COMMITTED,
+                commit=commit,
+                commit_height=ctx.block.height,
+                undisputed_since=ctx.block.height,
             ),
-            commit.job, commit.segment,
-        )  # fmt: skip
+            commit.job,
+            commit.segment,
+        )
         ctx.emit(f"segment {commit.segment} of {commit.job.hex()[:8]} committed")
 
     def _check_shape(self, state: State, job: Job) -> None:
@@ -297,6 +308,8 @@ class CommitSegment(Payload, frozen=True):
                 raise InvalidTransaction("a trap ends the chunk that follows the last whole one")
         elif commit.count != count:
             raise InvalidTransaction(f"{commit.count} chunks, the segment has {count}")
+        if not commit.count and commit.end != commit.start:
+            raise InvalidTransaction("without a whole chunk the end is the start")
         is_last = commit.segment == job.segments - 1 and not commit.trap
         evaluated = commit.metrics.total if commit.metrics else 0
         expected = job.test_rows if is_last else 0
@@ -333,7 +346,7 @@ class MakeClaim(Payload, frozen=True):
         reach = segment.commit.count + (1 if segment.commit.trap else 0)
         if not first <= self.chunk < first + reach:
             raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
-        if self.chunk in segment.cleared or len(segment.cleared) >= MAX_CLEARED:
+        if self.chunk in segment.cleared:
             raise InvalidTransaction("this chunk has been re-run by all and was right")
         if self.kind == ClaimKind.UNSERVED:
             own = own_slice(ctx, job, segment, segment.commit, self.ticket)
@@ -342,13 +355,10 @@ class MakeClaim(Payload, frozen=True):
         claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, ())
         SEGMENTS.put(
             ctx.state,
-            Segment(
-                SegmentState.DISPUTED, segment.worker, segment.attempt, segment.deadline_ms,
-                segment.commit, segment.commit_height, segment.attestations, claim,
-                segment.cleared, 0,
-            ),
-            self.job, self.segment,
-        )  # fmt: skip
+            replace(segment, state=SegmentState.DISPUTED, claim=claim),
+            self.job,
+            self.segment,
+        )
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
 
 
