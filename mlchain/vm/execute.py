@@ -217,11 +217,10 @@ def check_block(
         InvalidBlock: says which rule it breaks.
     """
     header, validators = block.header, get_validator_set(state)
+    _check_place(header, parent, parent_id, genesis)
     context = _context(genesis, state, validators, header.height, header.time_ms, header.proposer)
     if header.body_root != body_root(block.body):
-        raise InvalidBlock("body does not match its root")
-    if header.time_ms <= parent.time_ms:
-        raise InvalidBlock("time does not advance")
+        raise InvalidBlock("body_root is not the one of the body")
     if header.proposer not in validators:
         raise InvalidBlock("proposer is not a validator")
     voters = get_last_voters(state)
@@ -232,6 +231,20 @@ def check_block(
         if getattr(header, name) != getattr(expected, name):
             raise InvalidBlock(f"{name} differs from what executing the block gives")
     return outcome
+
+
+def _check_place(header: Header, parent: Header, parent_id: bytes, genesis: Genesis) -> None:
+    """Return if a header follows `parent`; before its numbers are used to execute anything."""
+    for name, expected in (
+        ("protocol_version", parent.protocol_version),
+        ("chain_id", genesis.chain_id),
+        ("height", parent.height + 1),
+        ("parent", parent_id),
+    ):
+        if getattr(header, name) != expected:
+            raise InvalidBlock(f"{name} is not the one that follows the parent")
+    if header.time_ms <= parent.time_ms:
+        raise InvalidBlock(f"time_ms {header.time_ms} does not follow {parent.time_ms}")
 
 
 def build_block(
