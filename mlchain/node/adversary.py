@@ -1,7 +1,7 @@
 """Misbehaviour on request, for demonstrations and tests. A chain must be named test-… or dev-….
 
     skip:RATE      (worker) does not compute this share of its chunks, repeats the state instead
-    equivocate     (validator) prevotes two things, and accuses honest workers of fraud
+    lie            (validator) accuses honest workers of fraud, then prevotes two things at once
 
 Everything else about a misbehaving node is the real node: what catches it is the real defence.
 """
@@ -15,18 +15,20 @@ from mlchain import crypto
 from mlchain.consensus.messages import encode_message
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError
 from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
 from mlchain.node.worker import Skips, skips_nothing
 from mlchain.p2p.transport import Channel
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, MakeClaim, SegmentState
+from mlchain.vm.families.members import FAULTS
 
 if TYPE_CHECKING:
     from mlchain.node.chain import Committed
     from mlchain.node.node import Node
 
 TEST_PREFIXES = ("test-", "dev-")
-EQUIVOCATE = "equivocate"
+LIE = "lie"
 SKIP = "skip:"
 
 
@@ -64,28 +66,39 @@ def corrupt(node: Node, misbehaviour: str) -> None:
         raise ConfigError(f"--adversary is for tests; chain {node.genesis.chain_id} is not one")
     if misbehaviour.startswith(SKIP) and node.worker is not None:
         return
-    if misbehaviour == EQUIVOCATE and node.keys.validator is not None:
-        node.agreement.after_commit.append(lambda committed: _equivocate(node, committed))
+    if misbehaviour == LIE and node.keys.validator is not None:
+        node.agreement.after_commit.append(lambda committed: _lie(node, committed))
         return
     raise ConfigError(
         f"--adversary {misbehaviour}: unknown, or not for this role",
-        "skip:0.02 for a worker, equivocate for a validator",
+        "skip:0.02 for a worker, lie for a validator",
     )
 
 
-def _equivocate(node: Node, committed: Committed) -> None:
-    """Sign two prevotes for the next height, and accuse whatever segment is committed."""
+def _lie(node: Node, committed: Committed) -> None:
+    """Accuse the first segments that are committed; once that has failed, equivocate."""
     key = node.keys.validator
     assert key is not None
+    if key.public not in node.chain.validators:
+        return
+    if any(fault.offender == key.public for _, fault in FAULTS.items(node.chain.state())):
+        _equivocate(node, key, committed)
+    else:
+        _accuse(node)
+
+
+def _equivocate(node: Node, key: SecretKey, committed: Committed) -> None:
+    """Sign two prevotes for the next height."""
     height, chain_id = committed.block.header.height + 1, node.genesis.chain_id
     for block_id in (NIL, crypto.digest("mlchain/test-lie", committed.block_id)):
         signature = key.sign(sign_bytes(chain_id, VoteKind.PREVOTE, height, 0, block_id))
         vote = Vote(VoteKind.PREVOTE, height, 0, block_id, key.public, b"", signature)
-        node.transport.broadcast(Channel.CONSENSUS, encode_message(vote))
-    _accuse(node)
+        for peer in node.agreement.validator_peers:
+            node.transport.send(peer, Channel.CONSENSUS, encode_message(vote))
 
 
 def _accuse(node: Node) -> None:
+    """Claim that the first chunk of every committed segment is forged."""
     assert node.auditor is not None and node.duties is not None
     state = node.chain.state()
     for (job_id,), _ in ACTIVE.items(state):

@@ -8,7 +8,7 @@ a block's header is wall-clock time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import structlog
 import trio
@@ -26,6 +26,7 @@ from mlchain.consensus.effects import (
     Persist,
     ReportEvidence,
     Send,
+    SignMessage,
 )
 from mlchain.ledger.commit import Commit
 from mlchain.node.chain import Chain, Committed
@@ -70,7 +71,7 @@ class Agreement:
         self._wal = wal
         self._transport = transport
         self._clock = clock
-        self._validator_peers = validator_peers
+        self.validator_peers = validator_peers
         self._on_behind = on_behind
         self._has_duties = has_duties
         self._last_block_ms = 0
@@ -163,10 +164,13 @@ class Agreement:
         match effect:
             case Persist(record, sync):
                 self._wal.append(record, sync)
-            case Send(peer, message) if peer in self._validator_peers:
-                self._transport.send(peer, Channel.CONSENSUS, message)
+            case SignMessage(request):
+                self._driver.sign(request, now)
+            case Send(peer, message):
+                if peer in self.validator_peers:
+                    self._transport.send(peer, Channel.CONSENSUS, message)
             case Broadcast(message):
-                for peer in self._validator_peers:
+                for peer in self.validator_peers:
                     self._transport.send(peer, Channel.CONSENSUS, message)
             case BuildBlock(height, round_):
                 self._build(height, round_, now)
@@ -182,6 +186,8 @@ class Agreement:
                 self._on_behind(peer, from_height)
             case ReportEvidence(evidence):
                 self._chain.add_evidence(evidence)
+            case _:
+                assert_never(effect)
 
     def _build(self, height: int, round_: int, now: int) -> None:
         block, block_id = self._chain.build(self._clock.wall_ms(), self._driver.last_commit())

@@ -6,9 +6,10 @@ ticket, no verdict (protocol.md section 7). Before accusing, it computes twice.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 import trio
@@ -41,11 +42,17 @@ from mlchain.vm.families.jobs import (
 
 log = structlog.get_logger("auditor")
 
+T = TypeVar("T")
+
 SERVE_PATIENCE_S = 8.0
 """How long a worker may fail to serve a chunk before that is said on chain."""
 RETRY_S = 0.5
 PREFETCH = 4
 """States fetched ahead of the one being replayed."""
+
+
+class Stale(MlchainError):
+    """The segment under examination fell; what was found about it no longer matters."""
 
 
 class Finding(NamedTuple):
@@ -105,27 +112,35 @@ class Auditor:
             self._wake = trio.Event()
             try:
                 await self._round(self.chain.state())
+            except Stale as stale:
+                log.info("audit-dropped", reason=stale.message)
             except MlchainError as error:
                 log.warning("audit-interrupted", reason=error.message)
             with trio.move_on_after(RETRY_S):
                 await self._wake.wait()
 
     async def _round(self, state: State) -> None:
+        if self.key not in self.chain.validators:
+            return  # removed: nothing this node says counts any more
         keys = [key for (key,), _ in ACTIVE.items(state)]
         jobs = [(key, job) for key in keys if (job := JOBS.get(state, key)) is not None]
         for _, job in jobs:
             if job.state == JobState.SUBMITTED:
                 await self._hold_data(state, job)
-        for job_id, job in jobs:
-            for index in range(job.hard, job.assigned):
-                segment = SEGMENTS.get(state, job_id, index)
-                if segment is None or segment.commit is None or segment.worker == self.key:
-                    continue
-                identity = commit_id(segment.commit)
-                if segment.claim is not None:
-                    await self._vote(state, job_id, job, index, segment, segment.claim)
-                elif self._is_due(index, segment, identity):
-                    await self._audit(state, job_id, job, index, segment, identity)
+        committed = [
+            (job_id, job, index, segment, segment.commit)
+            for job_id, job in jobs
+            for index in range(job.hard, job.assigned)
+            if (segment := SEGMENTS.get(state, job_id, index)) is not None
+            and segment.commit is not None
+            and segment.worker != self.key
+        ]
+        for job_id, job, index, segment, commit in committed:
+            if segment.claim is not None:
+                await self._vote(state, job_id, job, index, segment, commit, segment.claim)
+        for job_id, job, index, segment, commit in committed:
+            if self._is_due(index, segment, commit_id(commit)):
+                await self._audit(state, job_id, job, index, segment, commit)
 
     def _is_due(self, index: int, segment: Segment, identity: bytes) -> bool:
         if segment.state != SegmentState.COMMITTED or identity in self._claims:
@@ -158,12 +173,17 @@ class Auditor:
     # ---- auditing one's own slice ---------------------------------------------------------------
 
     async def _audit(
-        self, state: State, job_id: bytes, job: Job, index: int, segment: Segment, identity: bytes
+        self,
+        state: State,
+        job_id: bytes,
+        job: Job,
+        index: int,
+        segment: Segment,
+        commit: SegmentCommit,
     ) -> None:
-        ticket = self.duties.ticket(segment.commit_height)
-        if ticket is None or segment.commit is None:
+        identity, ticket = commit_id(commit), self.duties.ticket(segment.commit_height)
+        if ticket is None:
             return
-        commit = segment.commit
         offsets = segment_slice(job, commit, ticket, len(self.chain.validators))
         finding = await self._examine(state, job_id, job, index, segment, commit, offsets)
         if finding is None:
@@ -193,11 +213,9 @@ class Auditor:
         """Return what is wrong with a segment as far as our slice shows, None if nothing."""
         first, _ = job.segment_range(index)
         at = first + (offsets[0] if offsets else 0)
-        try:
-            subject = await self._subject(state, job_id, job, index, segment, commit)
-            await self._check_end(subject)
-        except MlchainError as error:
-            return Finding(ClaimKind.UNSERVED, at, error.message)
+        subject = await self._subject(state, job_id, job, index, segment, commit)
+        if isinstance(subject, MlchainError):
+            return Finding(ClaimKind.UNSERVED, at, subject.message)
         if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
             return Finding(ClaimKind.FRAUD, first, "does not start from the initial state")
         finding = await self._replay_slice(subject, offsets)
@@ -228,6 +246,7 @@ class Auditor:
         self, subject: Subject, states: trio.MemoryReceiveChannel[tuple[int, bytes | MlchainError]]
     ) -> Finding | None:
         async for offset, data in states:
+            self._check_current(subject.commit)
             chunk = subject.first + offset
             if isinstance(data, MlchainError):
                 return Finding(ClaimKind.UNSERVED, chunk, data.message)
@@ -244,22 +263,46 @@ class Auditor:
         index: int,
         segment: Segment,
         commit: SegmentCommit,
-    ) -> Subject:
-        handle, plan = await self.artifacts.load(state, job, self.compute)
-        with trio.move_on_after(SERVE_PATIENCE_S):
-            leaves = await self.artifacts.fetch_leaves(job_id, job, segment)
-            return Subject(job_id, job, index, segment, commit, handle, plan, leaves)
-        raise VerificationFailed("the list of leaves is not served")
+    ) -> Subject | MlchainError:
+        """Return a segment with all that is needed to examine it, or why that is not served.
 
-    async def _check_end(self, subject: Subject) -> None:
-        """Fetch and keep the end state, so that the job survives its worker."""
-        commit = subject.commit
-        with trio.move_on_after(SERVE_PATIENCE_S):
-            data = await self.artifacts.fetch_content(commit.end_content, subject.segment.worker)
-            if state_digest(data, subject.plan) != commit.end:
+        The end state is fetched and kept, so that the job survives its worker.
+        """
+        handle, plan = await self.artifacts.load(state, job, self.compute)
+
+        async def fetch() -> Subject:
+            leaves = await self.artifacts.fetch_leaves(job_id, job, segment)
+            end = await self.artifacts.fetch_content(commit.end_content, segment.worker)
+            if state_digest(end, plan) != commit.end:
                 raise VerificationFailed("the end state has another digest than committed")
-            return
-        raise VerificationFailed("the end state is not served")
+            return Subject(job_id, job, index, segment, commit, handle, plan, leaves)
+
+        return await self._patiently(commit, fetch)
+
+    async def _patiently(
+        self, commit: SegmentCommit, fetch: Callable[[], Awaitable[T]]
+    ) -> T | MlchainError:
+        """Try for `SERVE_PATIENCE_S`; return what came, or the last reason why nothing did.
+
+        Raises:
+            Stale: the chain took the segment away meanwhile; nobody is to blame.
+        """
+        reason: MlchainError = VerificationFailed("not served in time")
+        with trio.move_on_after(SERVE_PATIENCE_S) as scope:
+            while not scope.cancel_called:
+                self._check_current(commit)
+                try:
+                    return await fetch()
+                except MlchainError as error:
+                    reason = error
+                    await trio.sleep(RETRY_S)
+        self._check_current(commit)
+        return reason
+
+    def _check_current(self, commit: SegmentCommit) -> None:
+        segment = SEGMENTS.get(self.chain.state(), commit.job, commit.segment)
+        if segment is None or segment.commit != commit:
+            raise Stale(f"segment {commit.segment} is no longer at work")
 
     async def _check_metrics(self, subject: Subject) -> Finding | None:
         """Evaluate the end of a job: its metrics are re-computed by every attester."""
@@ -279,18 +322,15 @@ class Auditor:
         In a dispute the accuser is asked in turn with the worker: an accused worker that falls
         silent must not get away with the smaller penalty.
         """
-        reason: MlchainError = VerificationFailed("not served in time")
         sources = cycle([subject.segment.worker, accuser] if accuser else [subject.segment.worker])
-        with trio.move_on_after(SERVE_PATIENCE_S):
-            for source in sources:
-                try:
-                    return await self.artifacts.fetch_state(
-                        subject.segment, offset, subject.digest_before(offset), subject.plan, source
-                    )
-                except MlchainError as error:
-                    reason = error
-                    await trio.sleep(RETRY_S)
-        return reason
+
+        async def fetch() -> bytes:
+            digest = subject.digest_before(offset)
+            return await self.artifacts.fetch_state(
+                subject.segment, offset, digest, subject.plan, next(sources)
+            )
+
+        return await self._patiently(subject.commit, fetch)
 
     async def _replay(self, subject: Subject, offset: int, data: bytes) -> Outcome:
         """Re-run one chunk; when it differs, once more before anybody is accused."""
@@ -312,13 +352,18 @@ class Auditor:
     # ---- ruling on a dispute --------------------------------------------------------------------
 
     async def _vote(
-        self, state: State, job_id: bytes, job: Job, index: int, segment: Segment, claim: Claim
+        self,
+        state: State,
+        job_id: bytes,
+        job: Job,
+        index: int,
+        segment: Segment,
+        commit: SegmentCommit,
+        claim: Claim,
     ) -> None:
-        commit = segment.commit
-        if commit is None or self.key in [ballot.validator for ballot in claim.ballots]:
-            return
         identity = commit_id(commit)
-        if self.duties.has_verdict(identity, claim.chunk):
+        has_voted = self.key in [ballot.validator for ballot in claim.ballots]
+        if has_voted or self.duties.has_verdict(identity, claim.chunk):
             return
         outcome = await self._judge(state, job_id, job, index, segment, commit, claim)
         log.info(
@@ -337,10 +382,8 @@ class Auditor:
         claim: Claim,
     ) -> Outcome:
         """Re-run the disputed chunk, from the state the worker (or else the accuser) serves."""
-        try:
-            subject = await self._subject(state, job_id, job, index, segment, commit)
-            await self._check_end(subject)
-        except MlchainError:
+        subject = await self._subject(state, job_id, job, index, segment, commit)
+        if isinstance(subject, MlchainError):
             return Outcome.UNSERVED
         offset = claim.chunk - subject.first
         if index == 0 and offset == 0:
