@@ -25,6 +25,7 @@ from mlchain.p2p.transport import (
     GossipValidator,
     LinkHandler,
     PeerAddress,
+    PeerRefused,
     PeerStatus,
     PublicKey,
     RequestHandler,
@@ -165,11 +166,14 @@ class Endpoint:
         """Return our handler's answer to `peer`.
 
         Raises:
-            MlchainError: what the handler raised, or Rejected if the peer may not ask (now).
+            MlchainError: what the handler raised, Rejected if the peer may not ask (now), or
+                PeerRefused if nobody here answers that.
             Exception: a bug in the handler, logged here already.
         """
         service = self.services.get(protocol)
-        if service is None or peer.address.role not in service.roles:
+        if service is None:
+            raise PeerRefused(f"{protocol} is not served", "NotServed")
+        if peer.address.role not in service.roles:
             raise Rejected(f"{protocol} is not served to a {peer.address.role}")
         if peer.serving >= MAX_REQUESTS_IN_FLIGHT:
             raise Rejected(f"more than {MAX_REQUESTS_IN_FLIGHT} requests at once")

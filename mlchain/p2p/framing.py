@@ -1,7 +1,7 @@
 """Bytes on the wire, without any wire: frames of a link, questions and answers.
 
     link      frame*            frame    length(4) channel(1) payload
-    question  length(4) payload
+    question  name length(1) length(4) name payload
     answer    status(1) length(4) body   status 0: the answer, 1: an ErrorReply
 
 Lengths are little-endian, count what follows the header, and are checked before anything is kept.
@@ -25,14 +25,16 @@ from mlchain.p2p.transport import (
     MAX_BATCH_BYTES,
     MAX_QUEUE_BYTES,
     MAX_QUEUE_FRAMES,
+    MAX_REQUEST_BYTES,
     ChannelRule,
     PeerRefused,
 )
 
 FRAME_HEADER = struct.Struct("<IB")
-SIZE_HEADER = struct.Struct("<I")
+QUESTION_HEADER = struct.Struct("<BI")
 REPLY_HEADER = struct.Struct("<BI")
 STATUS_OK, STATUS_ERROR = 0, 1
+MAX_NAME_BYTES = 64
 MAX_ERROR_BYTES = 2048
 
 _CARRIED = {
@@ -150,11 +152,37 @@ class FrameQueue:
         return len(self._frames)
 
 
+def encode_question(protocol: str, payload: bytes) -> bytes:
+    """Return a question.
+
+    Raises:
+        CodecError: the payload is too large.
+    """
+    name = protocol.encode()
+    assert 0 < len(name) <= MAX_NAME_BYTES, "protocols are named by us"
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise CodecError(f"question: {len(payload)} bytes, at most {MAX_REQUEST_BYTES} allowed")
+    return QUESTION_HEADER.pack(len(name), len(payload)) + name + payload
+
+
+def check_question_header(header: bytes) -> tuple[int, int]:
+    """Return (name size, payload size) of a question.
+
+    Raises:
+        CodecError: too large.
+    """
+    name_size, size = QUESTION_HEADER.unpack(header)
+    if name_size > MAX_NAME_BYTES or size > MAX_REQUEST_BYTES:
+        raise CodecError(f"question: {name_size} and {size} bytes")
+    return name_size, size
+
+
 def encode_error(error: Exception) -> bytes:
     """Return the body of an error answer. What is not a MlchainError is our bug: told as such."""
     code, message = "internal", "the peer failed to answer"
     if isinstance(error, MlchainError):
-        code, message = type(error).__name__, error.message
+        code = error.code if isinstance(error, PeerRefused) else type(error).__name__
+        message = error.message
     return codec.encode(ErrorReply(code[:64], message[:400]))
 
 

@@ -6,9 +6,8 @@ The library is used as `libp2p_host` repairs it. Frames travel on `libp2p_links`
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -20,14 +19,16 @@ from mlchain import crypto
 from mlchain.errors import CodecError, ConfigError, MlchainError, Timeout, Unreachable
 from mlchain.p2p.endpoint import Endpoint, label, monotonic_ms
 from mlchain.p2p.framing import (
+    QUESTION_HEADER,
     REPLY_HEADER,
-    SIZE_HEADER,
     STATUS_ERROR,
     STATUS_OK,
     FrameQueue,
+    check_question_header,
     check_reply_header,
     decode_error,
     encode_error,
+    encode_question,
 )
 from mlchain.p2p.libp2p_gossip import Gossip
 from mlchain.p2p.libp2p_host import (
@@ -45,8 +46,6 @@ from mlchain.p2p.libp2p_links import Links
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import (
     ANSWER_TIMEOUT_S,
-    EVERYBODY,
-    MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
     REQUEST_READ_TIMEOUT_S,
     GossipHandler,
@@ -54,12 +53,12 @@ from mlchain.p2p.transport import (
     PeerAddress,
     PeerRefused,
     PublicKey,
-    RequestHandler,
     Role,
 )
 
 log = logging.getLogger("mlchain.p2p")
 
+REQUEST = TProtocol("/mlchain/request/1.0.0")
 CLOSE_TIMEOUT_S = 3.0
 WRITE_BYTES = 1 << 18
 
@@ -108,8 +107,7 @@ class LibP2PTransport(Endpoint):
         address = to_multiaddr(self.host, self.port)
         host = build_host(self._keys, self.book, self.clock_ms)
         links, gossip = Links(host, self), Gossip(host, self)
-        for protocol in self.services:
-            host.set_stream_handler(_wire(protocol), functools.partial(self._serve, protocol))
+        host.set_stream_handler(REQUEST, self._serve)
         async with host.run([address]), gossip.run(), trio.open_nursery() as nursery:
             try:
                 if str(address) not in host.get_network().listeners:
@@ -124,15 +122,6 @@ class LibP2PTransport(Endpoint):
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
                     await close_host(host)
-
-    def serve(
-        self, protocol: str, handler: RequestHandler, roles: Collection[str] = EVERYBODY
-    ) -> None:
-        """Answer requests of `protocol` that come from peers of `roles`."""
-        super().serve(protocol, handler, roles)
-        if self._libp2p is not None:
-            serve = functools.partial(self._serve, protocol)
-            self._libp2p.set_stream_handler(_wire(protocol), serve)
 
     def subscribe(
         self, topic: str, handler: GossipHandler, is_valid: GossipValidator | None = None
@@ -177,23 +166,22 @@ class LibP2PTransport(Endpoint):
         entry = self.book.get(peer)
         if entry is None:
             raise Unreachable(f"{peer.hex()[:12]} is not a known peer")
-        if len(payload) > MAX_REQUEST_BYTES:
-            raise CodecError(f"question: {len(payload)} bytes, at most {MAX_REQUEST_BYTES} allowed")
+        question = encode_question(protocol, payload)
         try:
             with trio.fail_after(timeout_s):
                 async with entry.asking:
-                    return await self._ask(entry, protocol, payload, max_bytes)
+                    return await self._ask(entry, question, max_bytes)
         except trio.TooSlowError as error:
             raise Timeout(f"{label(entry)}: no answer in {timeout_s} s") from error
 
-    async def _ask(self, peer: Peer, protocol: str, payload: bytes, max_bytes: int) -> bytes:
+    async def _ask(self, peer: Peer, question: bytes, max_bytes: int) -> bytes:
         identity = peer_id(peer.key)
         if self._libp2p is None or not self._libp2p.get_network().get_connections(identity):
             raise Unreachable(f"{label(peer)} is not connected")
         stream: INetStream | None = None
         try:
-            stream = await self._libp2p.new_stream(identity, [_wire(protocol)])
-            await stream.write(SIZE_HEADER.pack(len(payload)) + payload)
+            stream = await self._libp2p.new_stream(identity, [REQUEST])
+            await stream.write(question)
             header = await _read_exactly(stream, REPLY_HEADER.size)
             status, size = check_reply_header(header, min(max_bytes, MAX_RESPONSE_BYTES))
             body = await _read_exactly(stream, size)
@@ -202,8 +190,7 @@ class LibP2PTransport(Endpoint):
         except (MlchainError, trio.TooSlowError):
             raise
         except Exception as error:
-            what = f"does not serve {protocol}" if stream is None else "broke the connection"
-            raise Unreachable(f"{label(peer)} {what}") from error
+            raise Unreachable(f"{label(peer)} broke the connection") from error
         finally:
             if stream is not None:
                 await reset(stream)
@@ -212,25 +199,25 @@ class LibP2PTransport(Endpoint):
             raise decode_error(body)
         return body
 
-    async def _serve(self, protocol: str, stream: INetStream) -> None:
+    async def _serve(self, stream: INetStream) -> None:
         """Answer the one question on `stream`."""
         peer = self.book.get(public_key(stream.muxed_conn.peer_id) or b"")
         try:
             if peer is not None:
                 with trio.fail_after(REQUEST_READ_TIMEOUT_S):
-                    (size,) = SIZE_HEADER.unpack(await _read_exactly(stream, SIZE_HEADER.size))
-                    if size > MAX_REQUEST_BYTES:
-                        raise CodecError(f"question of {size} bytes")
-                    payload = await _read_exactly(stream, size)
+                    header = await _read_exactly(stream, QUESTION_HEADER.size)
+                    name_size, size = check_question_header(header)
+                    question = await _read_exactly(stream, name_size + size)
+                protocol = question[:name_size].decode(errors="replace")
                 with trio.fail_after(ANSWER_TIMEOUT_S):
-                    await self._reply(peer, protocol, payload, stream)
+                    await self._reply(peer, protocol, question[name_size:], stream)
                 return
         except CodecError as error:
             assert peer is not None, "nothing was read from a stranger"
             if self.blame(peer, error) and self._libp2p is not None:
                 await self._libp2p.disconnect(stream.muxed_conn.peer_id)
         except Exception as error:
-            log.debug("request of %s for %s: %r", label(peer), protocol, error)
+            log.debug("request of %s: %r", label(peer), error)
         await reset(stream)
 
     async def _reply(self, peer: Peer, protocol: str, payload: bytes, stream: INetStream) -> None:
@@ -244,10 +231,6 @@ class LibP2PTransport(Endpoint):
         for at in range(WRITE_BYTES, len(body), WRITE_BYTES):
             await stream.write(body[at : at + WRITE_BYTES])
         await stream.close()
-
-
-def _wire(protocol: str) -> TProtocol:
-    return TProtocol(f"/mlchain/request/{protocol}/1.0.0")
 
 
 async def _read_exactly(stream: INetStream, size: int) -> bytes:

@@ -14,8 +14,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
+from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
+from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
@@ -45,6 +48,12 @@ MAX_QUEUED_BYTES = 16 << 20
 MAX_WANTED = 64
 MAX_WANTED_BYTES = 2 << 20
 """What one IWANT may make us send."""
+
+MAX_SUBSCRIPTIONS = 64
+"""Subscriptions in one RPC."""
+
+REPLAY_PAUSE_MS = 1000
+"""Recent messages are repeated for one subscriber at most this often."""
 
 SIGNING_PREFIX = b"libp2p-pubsub:"
 
@@ -115,6 +124,7 @@ class SturdyPubsub(Pubsub):
             max_inbound_rpc_size=MAX_RPC_BYTES,
         )
         self._endpoint = endpoint
+        self._replayed_ms: dict[tuple[ID, str], int] = {}
         self.counter = time.time_ns()
 
     async def stream_handler(self, stream: INetStream) -> None:
@@ -131,23 +141,25 @@ class SturdyPubsub(Pubsub):
                     break
                 rpc = _parse(raw)
                 now_ms = self._endpoint.clock_ms()
-                wait_ms = peer.receive_gossip(max(1, len(rpc.publish)), len(raw), now_ms)
+                wait_ms = peer.receive_gossip(_weight(rpc), len(raw), now_ms)
                 await self._take(identity, rpc)
                 if wait_ms:
                     await trio.sleep(wait_ms / 1000)
         except StreamError as error:
             log.debug("gossip stream of %s ended: %r", label(peer), error)
-            return  # the library's notifee tells when the connection is gone, too
-        except Exception as error:
+            return  # a lost connection is told to the library by other means
+        except (CodecError, DecodeError, ParseError, MessageTooLarge) as error:
             if self._endpoint.blame(peer, repr(error)):
                 await self.host.disconnect(identity)
+        except Exception as error:
+            log.warning("gossip stream of %s failed: %r", label(peer), error)
         await reset(stream)
         self._handle_dead_peer(identity)
 
     async def _take(self, identity: ID, rpc: rpc_pb2.RPC) -> None:
         for message in rpc.publish:
             await self.push_msg(identity, message)
-        if len(rpc.subscriptions) > self.max_subscriptions_per_rpc:
+        if len(rpc.subscriptions) > MAX_SUBSCRIPTIONS:
             raise CodecError(f"gossip: {len(rpc.subscriptions)} subscriptions at once")
         for subscription in rpc.subscriptions:
             if subscription.topicid in self._endpoint.topics:
@@ -178,6 +190,16 @@ class SturdyPubsub(Pubsub):
         """Return our subscriptions, without the signed address record nobody needs here."""
         subscriptions = [rpc_pb2.RPC.SubOpts(subscribe=True, topicid=t) for t in self.topic_ids]
         return rpc_pb2.RPC(subscriptions=subscriptions)
+
+    async def _replay_recent_messages(self, peer_id: ID, topic: str) -> None:
+        """Give a new subscriber what it may have missed, but not as often as it subscribes."""
+        if peer_id not in self.peers:
+            return  # called again once we can write
+        now_ms = self._endpoint.clock_ms()
+        last_ms = self._replayed_ms.get((peer_id, topic))
+        if last_ms is None or now_ms - last_ms >= REPLAY_PAUSE_MS:
+            self._replayed_ms[peer_id, topic] = now_ms
+            await super()._replay_recent_messages(peer_id, topic)
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
@@ -289,6 +311,11 @@ class LeanGossipSub(GossipSub):
             prune_msg.ClearField("peers")
             await super().handle_prune(prune_msg, sender_peer_id)
 
+    async def handle_idontwant(
+        self, idontwant_msg: rpc_pb2.ControlIDontWant, sender_peer_id: ID
+    ) -> None:
+        """Not part of 1.1: ignored."""
+
     async def heartbeat(self) -> None:
         """Keep the mesh in shape; an error in one round must not end the service."""
         while True:
@@ -297,6 +324,13 @@ class LeanGossipSub(GossipSub):
             except Exception:
                 log.exception("gossip heartbeat failed")
             await trio.sleep(HEARTBEAT_S)
+
+
+def _weight(rpc: rpc_pb2.RPC) -> int:
+    """Count what an RPC makes us look at, as messages."""
+    c = rpc.control
+    control = len(c.ihave) + len(c.iwant) + len(c.graft) + len(c.prune) + len(c.idontwant)
+    return max(1, len(rpc.publish) + len(rpc.subscriptions) + control)
 
 
 def _parse(raw: bytes) -> rpc_pb2.RPC:

@@ -47,7 +47,7 @@ class Links:
             self._scopes[peer.key] = scope
             if self._endpoint.public_key > peer.key and peer.address.port:
                 await trio.sleep(COURTESY_S)
-            while True:
+            while self._endpoint.book.get(peer.key) is peer:
                 was_up = await self._link(peer)
                 pause_ms = RECONNECT_MIN_MS if was_up else min(2 * pause_ms, RECONNECT_MAX_MS)
                 await trio.sleep(pause_ms / 1000)

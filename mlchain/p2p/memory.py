@@ -22,10 +22,10 @@ from mlchain.p2p.framing import (
     check_reply_header,
     decode_error,
     encode_error,
+    encode_question,
 )
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import (
-    MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
     PeerAddress,
     PublicKey,
@@ -138,6 +138,8 @@ class MemoryTransport(Endpoint):
 
     async def _run_link(self, peer: Peer) -> None:
         """Carry frames to `peer`, one incarnation of it after the other."""
+        if self.book.get(peer.key) is not peer:
+            return
         queue = self.queues[peer.key]
         linked: MemoryTransport | None = None
         decoder: FrameDecoder | None = None
@@ -172,8 +174,7 @@ class MemoryTransport(Endpoint):
         entry = self.book.get(peer)
         if entry is None:
             raise Unreachable(f"{peer.hex()[:12]} is not a known peer")
-        if len(payload) > MAX_REQUEST_BYTES:
-            raise CodecError(f"question: {len(payload)} bytes, at most {MAX_REQUEST_BYTES} allowed")
+        encode_question(protocol, payload)
         try:
             with trio.fail_after(timeout_s):
                 async with entry.asking:
@@ -186,8 +187,6 @@ class MemoryTransport(Endpoint):
         asker = there.book.get(self.public_key) if there is not None else None
         if there is None or asker is None:
             raise Unreachable(f"{label(peer)} is not connected")
-        if protocol not in there.services:
-            raise Unreachable(f"{label(peer)} does not serve {protocol}")
         await trio.lowlevel.checkpoint()
         try:
             status, body = STATUS_OK, await there.answer(asker, protocol, payload)

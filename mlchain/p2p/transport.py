@@ -193,9 +193,11 @@ class Transport(Protocol):
         """Ask `peer` and return its answer, at most `max_bytes` long.
 
         Raises:
-            Unreachable: no connection, it broke, or the peer does not serve this protocol to us.
-            PeerRefused: (an Unreachable) the peer failed to answer and said so.
-            NotFound, CodecError, InvalidTransaction, Rejected: as raised by the peer's handler.
+            Unreachable: no connection, or it broke.
+            PeerRefused: (an Unreachable) the peer failed to answer and said so; code "NotServed" if
+                it does not know the protocol.
+            NotFound, CodecError, InvalidTransaction, Rejected: as raised by the peer's handler;
+                Rejected also if the protocol is not for our role, or if we ask too much at once.
             CodecError: question or answer too large, or an answer that is malformed.
             Timeout: no complete answer within `timeout_s` seconds.
         """

@@ -1,4 +1,4 @@
-"""A process to be killed: `p2p_echo.py OWN_PORT PEER_PORT` is peer 2 and echoes frames of peer 1."""
+"""A process to be killed: `p2p_echo.py OWN_PORT PEER_PORT` is peer 2 and echoes peer 1."""
 
 import sys
 

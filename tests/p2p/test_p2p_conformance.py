@@ -247,8 +247,9 @@ def test_a_protocol_is_served_to_its_roles_only(kind):
                 assert await asker.request(key(1), "secret", b"", 100, 10) == b"secret"
             with pytest.raises(Rejected):
                 await observer.request(key(1), "secret", b"", 100, 10)
-            with pytest.raises(Unreachable):
+            with pytest.raises(PeerRefused) as caught:
                 await validator.request(key(1), "unheard of", b"", 100, 10)
+            assert caught.value.code == "NotServed"
 
     play(scenario)
 

@@ -21,7 +21,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue  # noqa: E402
 from libp2p.stream_muxer.yamux.yamux import Yamux  # noqa: E402
 from libp2p.utils import encode_varint_prefixed  # noqa: E402
 
-ASK = "/mlchain/request/ask/1.0.0"
+ASK = "/mlchain/request/1.0.0"
 MESHSUB = "/meshsub/1.1.0"
 
 
@@ -94,7 +94,7 @@ def test_an_observer_that_votes_is_counted_and_not_heard():
 def test_an_oversized_question_is_refused_on_its_header():
     async def act(a, attacker, account):
         stream = await open_stream(attacker, ASK)
-        await stream.write(framing.SIZE_HEADER.pack(transport.MAX_REQUEST_BYTES + 1))
+        await stream.write(framing.QUESTION_HEADER.pack(3, transport.MAX_REQUEST_BYTES + 1))
         assert await is_reset(stream)
         assert account.violations == 1
 
@@ -106,7 +106,7 @@ def test_a_question_that_never_comes_is_given_up(monkeypatch):
 
     async def act(a, attacker, account):
         stream = await open_stream(attacker, ASK)
-        await stream.write(framing.SIZE_HEADER.pack(10) + b"12345")
+        await stream.write(framing.encode_question("ask", b"1234567890")[:-1])
         assert await is_reset(stream)
 
     attack(act)
@@ -123,8 +123,8 @@ def test_questions_beyond_the_limit_are_rejected_not_queued():
         a.serve("slow", slow)
         streams = []
         for _ in range(transport.MAX_REQUESTS_IN_FLIGHT + 3):
-            stream = await open_stream(attacker, "/mlchain/request/slow/1.0.0")
-            await stream.write(framing.SIZE_HEADER.pack(0))
+            stream = await open_stream(attacker, ASK)
+            await stream.write(framing.encode_question("slow", b""))
             streams.append(stream)
         await until(lambda: account.serving == transport.MAX_REQUESTS_IN_FLIGHT)
         refused = await streams[-1].read(5)
