@@ -35,16 +35,16 @@ LOCAL_PARAMS = Params(
     propose_timeout_ms=2_000,
     vote_timeout_ms=1_000,
     timeout_step_ms=500,
-    block_interval_ms=200,
+    block_interval_ms=100,
     heartbeat_ms=10_000,
     max_block_gas=2_000_000_000,
-    attest_window=60,
+    attest_window=600,
     segment_timeout_ms=60_000,
-    dispute_window=60,
+    dispute_window=300,
     slash_worker=500_000_000,
     slash_validator=500_000_000,
     slash_unavailable=50_000_000,
-    ticket_heights=100_000,
+    ticket_heights=1 << 18,
 )
 """Quick blocks and generous windows: many processes share few cores here."""
 

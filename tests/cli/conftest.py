@@ -65,7 +65,18 @@ def node():
 
 
 @pytest.fixture
-def behaviour(monkeypatch):
+def short_chains(monkeypatch):
+    """Let validators register hash chains that are quick to make."""
+    from msgspec.structs import replace
+
+    from mlchain.cli import localgenesis
+
+    short = replace(localgenesis.LOCAL_PARAMS, ticket_heights=50)
+    monkeypatch.setattr(localgenesis, "LOCAL_PARAMS", short)
+
+
+@pytest.fixture
+def behaviour(monkeypatch, short_chains):
     """Let nodes be stand-ins; the dictionary names scripts for those that shall differ."""
     scripts: dict[str, str] = {}
 

@@ -13,7 +13,7 @@ from mlchain.node.config import load_config
 
 
 @pytest.fixture
-def net(home):
+def net(home, short_chains):
     return LocalNet.create(home / "net", 1, 1, 9000, {})
 
 

@@ -76,7 +76,7 @@ def test_waiting_names_the_nodes_that_do_not_answer_and_ends(net, behaviour):
     net.start()
     said: list[str] = []
     with pytest.raises(Timeout, match="1 of 3 nodes to answer: validator-2"):
-        net.wait_ready(2, said.append)
+        net.wait_ready(1, said.append)
     assert said[-1] == "waiting for 1 of 3 nodes to answer: validator-2"
 
 
@@ -84,7 +84,7 @@ def test_waiting_names_links_that_are_missing(net, behaviour):
     behaviour["worker-1"] = STAND_IN.replace("True}]", "False}]")
     net.start()
     with pytest.raises(Timeout, match="for worker-1 to reach p"):
-        net.wait_ready(2, silent)
+        net.wait_ready(1, silent)
 
 
 def test_a_node_that_ends_by_itself_is_shown_with_the_end_of_its_log(net, behaviour):
@@ -108,7 +108,7 @@ def test_tied_nodes_end_with_the_process_that_started_them(tmp_path, behaviour):
     assert all(net.log_file(node).exists() for node in net.nodes), "they did start"
 
 
-def test_the_nodes_own_command_line_names_everything(tmp_path):
+def test_the_nodes_own_command_line_names_everything(tmp_path, short_chains):
     net = LocalNet.create(tmp_path / "net", 1, 1, 9000, {"worker-1": "skip:0.02"})
     command = net.command(net.nodes[1], is_tied=True)
     assert command[:4] == [sys.executable, "-m", "mlchain", "node"]
