@@ -116,6 +116,7 @@ class JobSpec:
     test_rows: int = 15
     tier: str = "audited"
     fee: int = 1_000_000
+    seed: bytes = b""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -202,6 +203,7 @@ class GrowingChain:
             SubmitJob(
                 spec.name, plan.encode(), content, spec.train_rows, spec.test_rows, spec.steps,
                 spec.chunk, spec.segment, spec.tier, spec.fee,
+                spec.seed,
             )
         )  # fmt: skip
 

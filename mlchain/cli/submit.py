@@ -83,7 +83,7 @@ def submit(
     from mlchain.client.training import prepare
     from mlchain.ledger.unixfs import parse_cid
     from mlchain.vm.families.data import RegisterData
-    from mlchain.vm.families.jobs import SubmitJob
+    from mlchain.vm.families.jobs import SubmitJob, fixed_seed
 
     job = prepare(job_file)
     cid = client.put_data(job.dataset)
@@ -98,6 +98,7 @@ def submit(
     request = SubmitJob(
         job_file.name, job.plan, content, job.train_rows, job.test_rows,
         job.steps, job_file.chunk, job.segment, job_file.tier, job_file.fee,
+        fixed_seed(job_file.seed) if job_file.seed >= 0 else b"",
     )  # fmt: skip
     nonce = int(client.account(key.public.hex())["nonce"])
     client.send(register, key, nonce=nonce)

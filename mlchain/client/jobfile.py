@@ -21,6 +21,7 @@
     steps     = 4000            # or epochs = 90
     chunk     = 4               # steps between two committed states: what a validator re-runs
     segments  = 4               # parts paid and assigned one by one
+    seed      = 7               # optional: the same model on every chain; left out, the chain draws
 
 A mistake is answered with the file, the line, what stands there and what may stand there.
 """
@@ -53,7 +54,10 @@ class JobFileError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """A checked job file. Of `steps` and `epochs` exactly one is not 0; `fee` in micro-credits."""
+    """A checked job file. Of `steps` and `epochs` exactly one is not 0; `fee` in micro-credits.
+
+    `seed` is -1 when the chain is to draw the order of data.
+    """
 
     path: Path
     name: str
@@ -72,6 +76,7 @@ class JobFile:
     epochs: int
     chunk: int
     segments: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ FIELDS: dict[str, dict[str, _Field]] = {
         "epochs": _integer(1, 10_000, 0),
         "chunk": _integer(1, 100_000),
         "segments": _integer(1, 1000, 1),
+        "seed": _integer(0, 2**63 - 1, -1),
     },
 }
 """Every key a job file may hold, by table."""

@@ -67,7 +67,8 @@ class Artifacts:
         request = codec.decode(ChunkRequest, payload, 256)
         if request in self._exhibits:
             return self._exhibits[request]
-        return self._spool.read(request.job, request.segment, request.attempt, request.offset)
+        place = (request.job, request.segment, request.attempt)
+        return self._spool.read(place, request.offset)
 
     def exhibit(self, segment: Segment, offset: int, data: bytes) -> None:
         """Keep a state that an accusation rests on, to show it to whoever must judge."""

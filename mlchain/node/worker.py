@@ -6,7 +6,7 @@ segment away; a commit that got lost is sent again until the chain has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -19,7 +19,7 @@ from mlchain.node.artifacts import Artifacts, state_digest
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Handle, Trapped
 from mlchain.node.outbox import Outbox
-from mlchain.node.spool import Spool
+from mlchain.node.spool import Place, Spool
 from mlchain.vm.families.jobs import (
     ACTIVE,
     JOBS,
@@ -34,9 +34,6 @@ from mlchain.vm.families.jobs import (
 log = structlog.get_logger("worker")
 
 RETRY_S = 1.0
-
-Place = tuple[bytes, int, int]
-"""(job, segment, attempt)."""
 
 Skips = Callable[[int], bool]
 """Tells which chunks a cheating worker does not compute; an honest one skips none."""
@@ -84,21 +81,19 @@ class Worker:
             with trio.move_on_after(RETRY_S):
                 await self._wake.wait()
 
-    def _assigned(self, state: State) -> dict[Place, None]:
-        found: dict[Place, None] = {}
+    def _assigned(self, state: State) -> list[Place]:
+        return [p for p, segment in self._mine(state) if segment.state == SegmentState.ASSIGNED]
+
+    def _mine(self, state: State) -> Iterator[tuple[Place, Segment]]:
+        """Yield our segments that are not HARD yet, jobs in key order, segments in theirs."""
         for (job_id,), _ in ACTIVE.items(state):
             job = JOBS.get(state, job_id)
             if job is None or job.state != JobState.RUNNING:
                 continue
             for index in range(job.hard, job.assigned):
                 segment = SEGMENTS.get(state, job_id, index)
-                if (
-                    segment is not None
-                    and segment.worker == self.key
-                    and segment.state == SegmentState.ASSIGNED
-                ):
-                    found[job_id, index, segment.attempt] = None
-        return found
+                if segment is not None and segment.worker == self.key:
+                    yield (job_id, index, segment.attempt), segment
 
     async def _attempt(self, place: Place) -> None:
         with trio.CancelScope() as scope:
@@ -113,7 +108,7 @@ class Worker:
                 self.progress.pop(place, None)
 
     async def _train(self, place: Place) -> CommitSegment:
-        job_id, index, attempt = place
+        job_id, index, _ = place
         state = self.chain.state()
         job = JOBS.get(state, job_id)
         assert job is not None, "assigned jobs exist"
@@ -122,14 +117,14 @@ class Worker:
         start = state_digest(data, plan)
         first, count = job.segment_range(index)
         log.info("segment-started", job=job_id.hex()[:8], segment=index, chunks=count)
-        self.spool.start(job_id, index, attempt, data)
+        self.spool.start(place, data)
         digests: list[bytes] = []
         trap = 0
         while len(digests) < count and not trap:
             chunk = first + len(digests)
             stretch = next((i for i in range(count - len(digests)) if self.skips(chunk + i)), None)
             if stretch == 0:  # the cheat: the state stays what it was
-                self.spool.append(job_id, index, attempt, data)
+                self.spool.append(place, data)
                 digests.append(digests[-1] if digests else start)
                 continue
             length = count - len(digests) if stretch is None else stretch
@@ -139,7 +134,7 @@ class Worker:
                         trap = result.step + 1
                         break
                     data = result.state
-                    self.spool.append(job_id, index, attempt, data)
+                    self.spool.append(place, data)
                     digests.append(result.digest)
                     self.progress[place] = len(digests)
         commit = await self._commit(job, place, start, digests, data, trap, handle)
@@ -171,17 +166,6 @@ class Worker:
 
     def _forget(self) -> None:
         """Drop results and spooled states of segments that ended, fell or became HARD."""
-        state = self.chain.state()
-        keep = [place for place in self._done if self._is_needed(state, place)]
-        self._done = {place: self._done[place] for place in keep}
-        current = [self._current[0]] if self._current else []
-        self.spool.forget(frozenset([*keep, *current]))
-
-    def _is_needed(self, state: State, place: Place) -> bool:
-        segment: Segment | None = SEGMENTS.get(state, place[0], place[1])
-        return (
-            segment is not None
-            and segment.attempt == place[2]
-            and segment.worker == self.key
-            and segment.state != SegmentState.HARD
-        )
+        mine = [place for place, _ in self._mine(self.chain.state())]
+        self._done = {place: self._done[place] for place in mine if place in self._done}
+        self.spool.keep(mine)

@@ -164,10 +164,16 @@ def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
         job,
         state=JobState.RUNNING,
         height=block.height,
-        order_seed=crypto.digest("mlchain/order", beacon, job_id),
+        order_seed=_order_seed(job_id, job, beacon),
         workers=tuple(workers),
     )
     _assign(block, job_id, job)
+
+
+def _order_seed(job_id: bytes, job: Job, beacon: bytes) -> bytes:
+    if job.seed:
+        return crypto.digest("mlchain/order-fixed", job.seed)
+    return crypto.digest("mlchain/order", beacon, job_id)
 
 
 def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:

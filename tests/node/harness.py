@@ -60,7 +60,9 @@ class Cluster:
     async def send(self, payload: Payload) -> bytes:
         return await self.nodes["validator-0"].submit_transaction(self.nonce_sender(payload))
 
-    async def submit_digits(self, steps: int = 120, chunk: int = 4, segment: int = 10) -> bytes:
+    async def submit_digits(
+        self, steps: int = 120, chunk: int = 4, segment: int = 10, seed: bytes = b""
+    ) -> bytes:
         from sklearn.datasets import load_digits
 
         x, y = load_digits(return_X_y=True)
@@ -75,7 +77,7 @@ class Cluster:
         return await self.send(
             SubmitJob(
                 "digits", plan.encode(), content, 1437, 360, steps, chunk, segment, "audited",
-                1_000_000,
+                1_000_000, seed,
             )
         )  # fmt: skip
 

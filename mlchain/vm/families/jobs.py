@@ -43,6 +43,10 @@ MAX_ARENA_BYTES = 2 << 30
 GAS_PER_MICROCREDIT = 10**6
 """A job's fee must pay at least one micro-credit for this much gas."""
 MAX_CLEARED = 1024
+
+Seed = Annotated[bytes, Meta(max_length=32)]
+"""Empty, or 32 bytes."""
+
 """Claims against one commit that may be rejected; then the segment is given to another worker."""
 
 SUBMIT_GAS = 20_000
@@ -74,7 +78,7 @@ class Job(Record, frozen=True):
     """A job. `fee` is the whole fee, `escrow` what of it is still held.
 
     `chunk` is in steps, `segment` in chunks. `order_seed` is zero until two blocks after
-    acceptance. `hard` segments are final, `assigned` have been given out, `attempts` counts falls.
+    acceptance; `seed` is what the submitter fixed it with, or empty. `hard` segments are final, `assigned` have been given out, `attempts` counts falls.
     `workers` is the order of turns, `excluded` those that failed this job.
     """
 
@@ -95,6 +99,7 @@ class Job(Record, frozen=True):
     submitted_ms: Uint
     height: Uint
     """Height of the last change of `state`."""
+    seed: Seed
     order_seed: Hash
     workers: Annotated[tuple[PublicKey, ...], Meta(max_length=4 * MAX_VALIDATORS)]
     excluded: Annotated[tuple[PublicKey, ...], Meta(max_length=4 * MAX_VALIDATORS)]
@@ -191,6 +196,11 @@ def get_segment(state: State, job: bytes, index: int) -> Segment:
     return segment
 
 
+def fixed_seed(number: int) -> bytes:
+    """Return the 32 bytes that stand for a person's `seed = 7`."""
+    return crypto.digest("mlchain/seed", number.to_bytes(8, "little"))
+
+
 def plan_id(plan: bytes) -> bytes:
     """Return the id under which a plan is stored."""
     return crypto.digest("mlchain/plan", plan)
@@ -200,7 +210,9 @@ class SubmitJob(Payload, frozen=True):
     """Post a training job and its fee; the job's id is the transaction's.
 
     `plan` is an encoded `ml_runtime.Plan`; `dataset` a registered content id whose first
-    `train_rows` rows train and last `test_rows` rows evaluate; `segment` counts chunks.
+    `train_rows` rows train and last `test_rows` rows evaluate; `segment` counts chunks. `seed` is
+    empty, so that the order of data comes from the beacon and nobody can work ahead, or 32 bytes
+    that make the same job give the same model on every chain (docs/adr/0006).
     """
 
     KIND: ClassVar[int] = 20
@@ -214,12 +226,15 @@ class SubmitJob(Payload, frozen=True):
     segment: Annotated[int, Meta(ge=1, le=MAX_SEGMENT_CHUNKS)]
     tier: Name
     fee: Uint
+    seed: Seed
 
     def execute(self, ctx: Context) -> None:
         """Check the program and its exact gas before anything runs, then hold the fee."""
         ctx.charge(SUBMIT_GAS + 10 * len(self.plan))
         if self.tier not in TIERS:
             raise InvalidTransaction(f"unknown tier {self.tier!r}", "one of " + ", ".join(TIERS))
+        if len(self.seed) not in (0, 32):
+            raise InvalidTransaction(f"seed has {len(self.seed)} bytes, 0 or 32 are allowed")
         plan = decode_plan(self.plan)
         cost = check_plan(plan)
         gas = cost.gas_per_step * self.steps + cost.gas_predict_row * self.test_rows
@@ -248,7 +263,7 @@ class SubmitJob(Payload, frozen=True):
             ctx.sender, self.name, plan_id(self.plan), self.dataset,
             self.train_rows, self.test_rows, self.steps, self.chunk, self.segment,
             self.tier, self.fee, self.fee, gas, JobState.SUBMITTED, ctx.block.time_ms,
-            ctx.block.height, bytes(32), (), (), 0, 0, 0,
+            ctx.block.height, self.seed, bytes(32), (), (), 0, 0, 0,
         )  # fmt: skip
         if job.segments > MAX_SEGMENTS:
             raise InvalidTransaction(f"{job.segments} segments, at most {MAX_SEGMENTS} allowed")

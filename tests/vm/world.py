@@ -1,0 +1,368 @@
+"""A chain whose every block a test composes by hand, good or bad; nothing trains, nothing travels.
+
+    world = World()                        # 4 validators, 2 workers, alice with money
+    job = world.running()                  # submitted, held by all, order and worker fixed
+    world.commit(job)                      # the worker's commit is on chain
+    world.attest(job); world.block()       # everybody's attestation rides in the precommits
+    world.block(finalise=(world.ref(job),))
+
+Every block is executed twice, by its proposer and by a second node, and must conserve the supply:
+each test of this folder checks both without saying so. States of training are made-up digests.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from factories import make_key
+from msgspec.structs import replace
+
+from mlchain import codec
+from mlchain.consensus.work.attestation import Attestation, Extension, Outcome, Verdict
+from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.consensus.work.tickets import BEACON, TICKETS, TicketChain, make_chain
+from mlchain.crypto import SecretKey, digest
+from mlchain.ledger.block import Block, Body, Receipt, SegmentRef, header_id
+from mlchain.ledger.commit import Commit, Vote, VoteKind, make_commit, sign_bytes
+from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
+from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.ledger.state import State
+from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.ml_runtime import Metrics, Plan, make_plan
+from mlchain.vm.context import Payload
+from mlchain.vm.execute import Outcome as Executed
+from mlchain.vm.execute import build_block, check_block
+from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.data import RegisterData
+from mlchain.vm.families.jobs import (
+    JOBS,
+    SEGMENTS,
+    CommitSegment,
+    Job,
+    JobState,
+    MakeClaim,
+    Segment,
+    SubmitJob,
+    segment_slice,
+)
+from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS, Fault, get_validator_set
+from mlchain.vm.initial import compute_supply, write_genesis
+
+CHAIN = "test-world"
+BOND = 1_000_000
+SUPPLY = 10**9
+BLOCK_MS = 1_000
+GAS = 20_000_000
+
+PARAMS = Params(
+    propose_timeout_ms=1000, vote_timeout_ms=500, timeout_step_ms=250, block_interval_ms=50,
+    heartbeat_ms=10_000, max_block_gas=10**8, attest_window=20, segment_timeout_ms=60_000,
+    dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
+    slash_unavailable=BOND // 100, ticket_heights=600,
+)  # fmt: skip
+
+CONTENT = b"\x01\x55\x12\x20" + digest("test-content")
+"""A content id; no bytes behind it are ever looked at."""
+ROWS, FEATURES = 60, 4
+
+
+@cache
+def plan(batch: int = 8) -> Plan:
+    return make_plan("softmax", features=FEATURES, classes=3, optimiser="sgd", batch=batch)
+
+
+JOB = SubmitJob(
+    name="job", plan=plan().encode(), dataset=CONTENT, train_rows=45, test_rows=15,
+    steps=2000, chunk=2, segment=200, tier="audited", fee=1_000_003, seed=b"",
+)  # fmt: skip
+"""1,000 chunks in 5 segments, of which four validators draw 41 chunks each."""
+
+
+@cache
+def chain_of(name: str, purpose: str, chain_id: str, length: int) -> TicketChain:
+    return make_chain(make_key(name), purpose, chain_id, length)
+
+
+def make_member(
+    name: str, role: str, chain_id: str = CHAIN, params: Params = PARAMS, bond: int = BOND
+) -> Member:
+    tips = [bytes(32), bytes(32)]
+    if role == "validator":
+        tips = [chain_of(name, p, chain_id, params.ticket_heights).tip for p in (TICKETS, BEACON)]
+    key, peer = make_key(name).public, make_key(name + "/peer").public
+    return Member(name, role, key, peer, "127.0.0.1", 0, bond, *tips)
+
+
+def make_genesis(
+    validators: int = 4, workers: int = 2, chain_id: str = CHAIN, params: Params = PARAMS
+) -> Genesis:
+    names = [("validator", i) for i in range(validators)] + [("worker", i) for i in range(workers)]
+    members = tuple(make_member(f"{role}-{i}", role, chain_id, params) for role, i in names)
+    allocations = (Allocation(make_key("alice").public, SUPPLY),)
+    return Genesis(chain_id, 1, bytes(32), params, members, allocations)
+
+
+class World:
+    """One ledger, everybody's keys, and what the next precommits will carry."""
+
+    def __init__(self, validators: int = 4, workers: int = 2, genesis: Genesis | None = None):
+        self.genesis = genesis or make_genesis(validators, workers)
+        self.store = Store.create_or_open(
+            MemoryKeyValue(), self.genesis, lambda state: write_genesis(state, self.genesis)
+        )
+        self.names = {make_key(m.name).public: m.name for m in self.genesis.members}
+        self.names[make_key("alice").public] = "alice"
+        self.last_commit: Commit | None = None
+        self.saying: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self.absent: tuple[str, ...] = ()
+        """Validators whose precommits miss the next certificates."""
+        self.supply = compute_supply(self.state())
+
+    # ---- reading
+
+    def state(self) -> State:
+        return self.store.state()
+
+    @property
+    def height(self) -> int:
+        return self.store.height
+
+    @property
+    def validators(self) -> list[str]:
+        """Names of those who vote on the next block, in key order."""
+        return [self.names[key] for key in get_validator_set(self.state()).keys]
+
+    def job(self, job: bytes) -> Job:
+        record = JOBS.get(self.state(), job)
+        assert record is not None
+        return record
+
+    def find_segment(self, job: bytes, index: int = 0) -> Segment | None:
+        return SEGMENTS.get(self.state(), job, index)
+
+    def segment(self, job: bytes, index: int = 0) -> Segment:
+        record = self.find_segment(job, index)
+        assert record is not None
+        return record
+
+    def worker_of(self, job: bytes, index: int = 0) -> str:
+        return self.names[self.segment(job, index).worker]
+
+    def balance(self, name: str) -> int:
+        return get_account(self.state(), make_key(name).public).balance
+
+    def bond(self, name: str) -> int:
+        key = make_key(name).public
+        record = VALIDATORS.get(self.state(), key) or WORKERS.get(self.state(), key)
+        assert record is not None
+        return record.bond
+
+    def faults(self) -> list[Fault]:
+        return [fault for _, fault in FAULTS.items(self.state())]
+
+    def key(self, name: str) -> SecretKey:
+        return make_key(name)
+
+    # ---- transactions and blocks
+
+    def transaction(self, sender: str, payload: Payload, ahead: int = 0, **changes: Any) -> bytes:
+        """Encoded; `ahead` transactions of the sender come before it in the same block."""
+        key = make_key(sender)
+        body = TransactionBody(
+            self.genesis.chain_id, key.public, get_account(self.state(), key.public).nonce + ahead,
+            GAS, 0, payload.KIND, codec.encode(payload),
+        )  # fmt: skip
+        return codec.encode(sign_transaction(replace(body, **changes), key))
+
+    def compose(
+        self,
+        *transactions: bytes,
+        finalise: tuple[SegmentRef, ...] = (),
+        evidence: tuple[bytes, ...] = (),
+        proposer: str = "",
+        after_ms: int = BLOCK_MS,
+    ) -> tuple[Block, Executed, State]:
+        """Build the next block without adding it.
+
+        Raises:
+            InvalidBlock: an honest proposer could not make it.
+        """
+        state = self.state()
+        block, executed = build_block(
+            self.store.head, self.store.head_id, state, self.genesis,
+            Body(self.last_commit, evidence, finalise, transactions),
+            make_key(proposer or self.validators[0]).public, self.store.head.time_ms + after_ms,
+        )  # fmt: skip
+        return block, executed, state
+
+    def check(self, block: Block) -> Executed:
+        return check_block(self.store.head, self.store.head_id, self.state(), self.genesis, block)
+
+    def block(self, *transactions: bytes, **how: Any) -> tuple[Receipt, ...]:
+        """Add a block; returns the receipts of its transactions."""
+        block, executed, state = self.compose(*transactions, **how)
+        assert self.check(block) == executed, "a second node finds the same"
+        assert compute_supply(state) == self.supply, "nothing is created and nothing is lost"
+        identity, height = header_id(block.header), block.header.height
+        voters = [name for name in self.validators if name not in self.absent]
+        commit = make_commit([self.precommit(name, height, identity) for name in voters])
+        self.store.append(block, commit, state, executed.receipts)
+        self.last_commit, self.saying = commit, {}
+        return executed.receipts
+
+    def blocks(self, count: int, **how: Any) -> None:
+        for _ in range(count):
+            self.block(**how)
+
+    def do(self, sender: str, payload: Payload, **changes: Any) -> Receipt:
+        """Add a block with one transaction."""
+        return self.block(self.transaction(sender, payload, **changes))[0]
+
+    def precommit(self, name: str, height: int, block_id: bytes) -> Vote:
+        extension = codec.encode(self.extension(name, height))
+        chain_id, key = self.genesis.chain_id, make_key(name)
+        message = sign_bytes(chain_id, VoteKind.PRECOMMIT, height, 0, block_id, -1, extension)
+        kind, signature = VoteKind.PRECOMMIT, key.sign(message)
+        return Vote(kind, height, 0, block_id, key.public, extension, signature)
+
+    def extension(self, name: str, height: int) -> Extension:
+        said = self.saying.get(name, {})
+        beacon = self.chain(name, BEACON).at(height)
+        assert beacon is not None, "the test outlives the hash chains"
+        parts = [said.get(part, ()) for part in ("available", "attestations", "verdicts")]
+        return Extension(beacon, *parts)
+
+    def say(self, name: str, part: str, *items: Any) -> None:
+        """Let the next precommit of a validator carry something."""
+        said = self.saying.setdefault(name, {})
+        said[part] = (*said.get(part, ()), *items)
+
+    def chain(self, name: str, purpose: str) -> TicketChain:
+        return chain_of(name, purpose, self.genesis.chain_id, self.genesis.params.ticket_heights)
+
+    def ticket(self, name: str, height: int) -> bytes:
+        element = self.chain(name, TICKETS).at(height)
+        assert element is not None
+        return element
+
+    # ---- jobs
+
+    def submit(self, **changes: Any) -> bytes:
+        """Register the data, hand in `JOB` with changes; returns its id."""
+        data = self.transaction("alice", RegisterData(CONTENT, 9_999, ROWS, FEATURES))
+        job = self.transaction("alice", replace(JOB, **changes), ahead=1)
+        receipts = self.block(data, job)
+        assert [r.code for r in receipts] == ["ok", "ok"], receipts
+        return transaction_id(job)
+
+    def hold(self, *names: str) -> None:
+        """Two blocks: the first one's certificate says who holds the data, the second reads it."""
+        for name in names or self.validators:
+            self.say(name, "available", CONTENT)
+        self.blocks(2)
+
+    def running(self, **changes: Any) -> bytes:
+        job = self.submit(**changes)
+        self.hold()
+        self.blocks(2)
+        assert self.job(job).state == JobState.RUNNING
+        return job
+
+    def make_commit(self, job: bytes, index: int = 0, **changes: Any) -> SegmentCommit:
+        """The commit that fits the segment, of made-up states; `changes` come last."""
+        record, segment = self.job(job), self.segment(job, index)
+        first, count = record.segment_range(index)
+        count = changes.get("count", count)
+        states = tuple(
+            digest("test-state", job, codec.encode((first + i, segment.attempt)))
+            for i in range(count)
+        )
+        start = digest("test-start", job)
+        if index:
+            before = self.segment(job, index - 1).commit
+            start = before.end if before else start
+        is_last = index == record.segments - 1 and not changes.get("trap")
+        metrics = Metrics("accuracy", 5, record.test_rows, 0) if record.test_rows else None
+        root = segment_root(
+            self.genesis.chain_id, job, index, segment.attempt, segment.worker, first, states
+        )
+        commit = SegmentCommit(
+            job, index, segment.attempt, start, states[-1] if states else start, CONTENT, root,
+            CONTENT, count, 0, metrics if is_last else None,
+        )  # fmt: skip
+        return replace(commit, **changes)
+
+    def commit(self, job: bytes, index: int = 0, **changes: Any) -> SegmentCommit:
+        """Put the assigned worker's commit on chain."""
+        commit = self.make_commit(job, index, **changes)
+        receipt = self.do(self.worker_of(job, index), CommitSegment(commit))
+        assert receipt.code == "ok", receipt.message
+        return commit
+
+    def ref(self, job: bytes, index: int = 0) -> SegmentRef:
+        return SegmentRef(job, index)
+
+    def attestation(self, name: str, job: bytes, index: int = 0, **changes: Any) -> Attestation:
+        segment = self.segment(job, index)
+        assert segment.commit is not None
+        ticket = self.ticket(name, segment.commit_height)
+        mine = Attestation(job, index, commit_id(segment.commit), ticket, bytes(32))
+        return replace(mine, **changes)
+
+    def attest(self, job: bytes, index: int = 0, names: tuple[str, ...] = ()) -> None:
+        """Put the attestations of all, or of some, on chain: two blocks, as in `hold`."""
+        for name in names or tuple(self.validators):
+            self.say(name, "attestations", self.attestation(name, job, index))
+        self.blocks(2)
+
+    def slice_of(self, name: str, job: bytes, index: int = 0) -> tuple[int, ...]:
+        """The chunks that a validator draws, counted from the start of the job."""
+        record, segment = self.job(job), self.segment(job, index)
+        assert segment.commit is not None
+        ticket = self.ticket(name, segment.commit_height)
+        first, _ = record.segment_range(index)
+        offsets = segment_slice(record, segment.commit, ticket, len(self.validators))
+        return tuple(first + offset for offset in offsets)
+
+    def harden(self, job: bytes, index: int = 0) -> None:
+        """Take a committed segment to HARD the honest way."""
+        self.attest(job, index)
+        depth = (len(self.validators) - 1) // 3 + 2
+        since = self.segment(job, index).undisputed_since
+        self.blocks(max(0, since + depth - self.height - 1))
+        self.block(finalise=(self.ref(job, index),))
+
+    def settle(self, job: bytes) -> None:
+        """Take a running job to its end."""
+        while self.job(job).state == JobState.RUNNING:
+            index = self.job(job).hard
+            self.commit(job, index)
+            self.harden(job, index)
+
+    def claim(
+        self, name: str, job: bytes, chunk: int, kind: ClaimKind = ClaimKind.FRAUD, index: int = 0
+    ) -> MakeClaim:
+        segment = self.segment(job, index)
+        assert segment.commit is not None
+        ticket = self.ticket(name, segment.commit_height)
+        return MakeClaim(job, index, commit_id(segment.commit), chunk, int(kind), ticket)
+
+    def accuse(
+        self, name: str, job: bytes, chunk: int, kind: ClaimKind = ClaimKind.FRAUD, index: int = 0
+    ) -> None:
+        receipt = self.do(name, self.claim(name, job, chunk, kind, index))
+        assert receipt.code == "ok", receipt.message
+
+    def judge(
+        self, job: bytes, outcome: Outcome, names: tuple[str, ...] = (), index: int = 0
+    ) -> None:
+        """Put verdicts on the open claim on chain: two blocks, as in `hold`."""
+        segment = self.segment(job, index)
+        assert segment.commit is not None and segment.claim is not None
+        identity, chunk = commit_id(segment.commit), segment.claim.chunk
+        for name in names or tuple(self.validators):
+            self.say(name, "verdicts", Verdict(job, index, identity, chunk, int(outcome)))
+        self.blocks(2)
