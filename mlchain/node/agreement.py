@@ -197,7 +197,7 @@ class Agreement:
         committed = self._chain.commit(block_id, block, commit)
         now = self._clock.monotonic_ms()
         self._last_block_ms = now
-        self._wal.forget(height)
+        self._wal.forget()
         self._driver.start(height + 1, committed.validators, now, commit)
         for listener in self.after_commit:
             listener(committed)

@@ -78,8 +78,9 @@ class Job(Record, frozen=True):
     """A job. `fee` is the whole fee, `escrow` what of it is still held.
 
     `chunk` is in steps, `segment` in chunks. `order_seed` is zero until two blocks after
-    acceptance; `seed` is what the submitter fixed it with, or empty. `hard` segments are final, `assigned` have been given out, `attempts` counts falls.
-    `workers` is the order of turns, `excluded` those that failed this job.
+    acceptance; `seed` is what the submitter fixed it with, or empty. `hard` segments are final,
+    `assigned` have been given out, `attempts` counts falls. `workers` is the order of turns,
+    `excluded` those that failed this job.
     """
 
     submitter: PublicKey

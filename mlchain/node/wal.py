@@ -1,0 +1,119 @@
+"""The write-ahead log and the signer's last signature, on disk.
+
+The log is one file of records, `length(4) crc32(4) payload`, little-endian. It holds one height:
+when a block is stored, the log has done its duty and is emptied. A record that was being written
+when the power failed is cut off; damage before the end is never guessed at.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from mlchain.consensus.journal import MAX_ENTRY_BYTES
+from mlchain.consensus.safety import MAX_LAST_SIGN_BYTES
+from mlchain.errors import StoreCorrupted
+
+_HEAD = struct.Struct("<II")
+_HINT = (
+    "if the disk lost writes, move the log away and start again: the file last-sign keeps this "
+    "validator from contradicting itself, and peers send what it missed"
+)
+
+
+class WriteAheadLog:
+    """Records of the height being decided. One process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "log"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        _sync_folder(folder)
+
+    def records(self) -> list[bytes]:
+        """Return all records; a torn one at the end is cut off.
+
+        Raises:
+            StoreCorrupted: a record before the end is damaged.
+        """
+        data = self._path.read_bytes()
+        records: list[bytes] = []
+        at = 0
+        while at + _HEAD.size <= len(data):
+            length, check = _HEAD.unpack_from(data, at)
+            end = at + _HEAD.size + length
+            if length > MAX_ENTRY_BYTES:
+                raise StoreCorrupted(f"{self._path}, byte {at}: a record of {length} bytes", _HINT)
+            payload = data[at + _HEAD.size : end]
+            if end > len(data):
+                break
+            if zlib.crc32(payload) != check:
+                if end == len(data):
+                    break
+                raise StoreCorrupted(f"{self._path}, byte {at}: the checksum is wrong", _HINT)
+            records.append(payload)
+            at = end
+        if at < len(data):
+            os.ftruncate(self._file, at)
+        return records
+
+    def append(self, record: bytes, sync: bool) -> None:
+        """Add a record; with `sync`, all of the log is on disk on return."""
+        os.write(self._file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
+        if sync:
+            os.fdatasync(self._file)
+
+    def forget(self) -> None:
+        """Empty the log: its height is decided and stored.
+
+        Not synced: records that come back after a power failure name a height that is over.
+        """
+        os.ftruncate(self._file, 0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+
+class LastSignFile:
+    """The last signature, replaced as a whole and on disk before `save` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> bytes | None:
+        """Return what was saved last, None if nothing was.
+
+        Raises:
+            StoreCorrupted: too large to be one.
+        """
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(MAX_LAST_SIGN_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > MAX_LAST_SIGN_BYTES:
+            raise StoreCorrupted(f"{self._path}: not a signature record", _HINT)
+        return data
+
+    def save(self, data: bytes) -> None:
+        """Replace the file by `data`."""
+        fresh = self._path.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, data)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(fresh, self._path)
+        _sync_folder(self._path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
