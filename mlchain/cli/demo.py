@@ -24,6 +24,7 @@ CHEATS = {
 }
 """Which nodes misbehave, and how, by what `--cheat` names."""
 READY_S = 120.0
+AUDIT_SLICES = 100
 PATIENCE_S = 180.0
 
 
@@ -79,7 +80,8 @@ def command(out: Output, cheat: str | None, job_path: Path | None, keep: bool) -
 
 
 def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> None:
-    from mlchain.cli.audit import audit_receipt, receipt_lines
+    from mlchain.cli.audit import audit_file, report_document, report_lines
+    from mlchain.cli.job import save
     from mlchain.cli.signing import load_signer
     from mlchain.cli.submit import submit
     from mlchain.cli.text import fault_lines, good, short
@@ -95,15 +97,20 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
         name, key = load_signer(str(status["chain_id"]), key_file, net.folder, None)
         identity = submit(client, job_file, key, name, out, PATIENCE_S)
         job = watch_job(client, identity, out, PATIENCE_S)
-        receipt = client.receipt(identity)
+        receipt = net.folder / "job.receipt"
+        save(receipt, client.receipt(identity))
         faults = _faults(client, job, cheats)
-    audit = audit_receipt(receipt, net.genesis)
+    out.note("")
+    out.note("audit of the receipt, offline:")
+    audit = audit_file(out, receipt, net.genesis, AUDIT_SLICES)
+    if audit.failed is not None:
+        raise VerificationFailed(f"audit: {audit.failed.name}: {audit.failed.text}")
     if cheats and not faults:
         raise VerificationFailed(f"{', '.join(cheats)} misbehaved and was not found")
-    lines = [*result_lines(job), "", *receipt_lines(audit)]
+    lines = [*result_lines(job), "", *report_lines(audit)]
     if cheats:
         lines += ["", *fault_lines(faults, job)]
-    out.result("demo", {**job, "audit": audit, "found": faults}, lines)
+    out.result("demo", {**job, "audit": report_document(audit), "found": faults}, lines)
 
 
 def _faults(client: Client, job: dict[str, Any], cheats: dict[str, str]) -> list[dict[str, Any]]:

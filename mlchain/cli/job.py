@@ -121,7 +121,7 @@ def result(
     lines = [
         *result_lines(job),
         f"  saved       {model_path}",
-        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path}"),
+        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path} --genesis FILE"),
     ]
     out.result("result", {**job, **files}, lines)
 

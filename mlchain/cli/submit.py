@@ -125,7 +125,7 @@ def finish(
     save(receipt_path, client.receipt(identity))
     lines = [
         *result_lines(job),
-        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path}"),
+        f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path} --genesis FILE"),
         f"  watch       {client.url}/job/{identity[:8]}",
     ]
     out.result("job", {**job, "receipt_file": str(receipt_path)}, lines)

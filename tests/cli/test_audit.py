@@ -1,0 +1,103 @@
+"""mlchain audit: how an audit is asked for and told. What it checks is client.receipt's matter."""
+
+import json
+
+import pytest
+
+from mlchain.cli.localnet import LocalNet
+from mlchain.client import receipt as receipts
+from mlchain.client.receipt import Check, Report
+from mlchain.errors import NotFound
+
+
+@pytest.fixture
+def genesis(home, short_chains):
+    return str(LocalNet.create(home / "net", 1, 1, 9000, {}).genesis)
+
+
+@pytest.fixture
+def audit(run, genesis, home, monkeypatch):
+    """Run the command over a receipt whose audit gives `report`; remember how it was asked."""
+    (home / "job.receipt").write_bytes(b"")
+    asked = {}
+    report = Report(b"j" * 32, "ab", [Check("genesis", True, "fits")], 80, 26, 40)
+
+    def verify(receipt, genesis, *, on_check, on_chunk, **options):
+        asked.update(options, chain=genesis.chain_id)
+        for check in report.checks:
+            on_check(check)
+        on_chunk(1, 40)
+        return report
+
+    monkeypatch.setattr(receipts, "read_receipt", lambda path: None)
+    monkeypatch.setattr(receipts, "verify_receipt", verify)
+
+    def invoke(*arguments):
+        return run("audit", "job.receipt", "--genesis", genesis, *arguments)
+
+    invoke.asked, invoke.report = asked, report
+    return invoke
+
+
+def test_a_passed_audit_says_what_it_re_ran_and_could_have_missed(audit):
+    result = audit()
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == (
+        "✓ audited   1 of 1 checks hold; re-ran 40 of 80 slices here: every byte equal"
+    )
+    assert lines[1].strip() == (
+        "had 1 in 10 slices been forged, this audit would have missed it with p = 0.0359"
+    )
+    assert "✓ genesis      fits" in result.stderr
+    assert audit.asked["slices"] == 100
+
+
+def test_a_failed_check_exits_with_7_and_names_itself(audit):
+    audit.report.checks.append(Check("re-run", False, "chunk 7 was committed as ab"))
+    result = audit()
+    assert result.exit_code == 7
+    assert "✗ re-run       chunk 7 was committed as ab" in result.stderr
+    assert "✗ re-run: chunk 7 was committed as ab" in result.stderr
+    assert result.stdout == ""
+    document = json.loads(audit("--json").stdout)
+    assert document["error"]["code"] == "verification_failed"
+
+
+def test_everything_may_be_re_run_and_the_choice_repeated(audit):
+    audit.report.drawn = audit.report.rerun = 80
+    result = audit("--slices", "all", "--seed", "abc", "--json")
+    assert (audit.asked["slices"], audit.asked["seed"]) == (None, "abc")
+    data = json.loads(result.stdout)["data"]
+    assert (data["rerun"], data["miss_1_in_100"], data["job"]) == (80, "0", "6a" * 32)
+    assert "missed" not in audit("--slices", "all").stdout
+
+
+@pytest.mark.parametrize("slices", ["-1", "some", "1.5", "²"])
+def test_a_number_of_slices_is_a_number(audit, slices):
+    assert audit("--slices", slices).exit_code == 2
+
+
+def test_files_beside_the_receipt_are_found_by_what_they_hold(audit, home):
+    from mlchain.ledger.content import cid_of
+
+    (home / "files").mkdir()
+    (home / "files" / "any-name").write_bytes(b"rows")
+    assert audit("--data", "files").exit_code == 0
+    assert audit.asked["find_file"](cid_of(b"rows")) == b"rows"
+    assert audit.asked["find_file"](cid_of(b"other")) is None
+
+
+def test_a_missing_file_is_not_a_failed_audit(audit, monkeypatch):
+    def verify(*_, **__):
+        raise NotFound("the dataset is not in the receipt", "--data FOLDER")
+
+    monkeypatch.setattr(receipts, "verify_receipt", verify)
+    assert audit().exit_code == 3
+
+
+def test_what_is_no_receipt_is_refused(run, genesis, home):
+    (home / "job.receipt").write_bytes(b"not a receipt")
+    result = run("audit", "job.receipt", "--genesis", genesis)
+    assert (result.exit_code, "is not a receipt" in result.stderr) == (7, True)
+    assert run("audit", "none.receipt", "--genesis", genesis).exit_code == 2
