@@ -49,6 +49,9 @@ class Constant(Op):
     def forward(self, c: Call) -> None:
         c.outs[0].fill(c.attrs[0])
 
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return []
+
 
 @register
 class Widen(Op):
