@@ -90,6 +90,7 @@ class JobViews:
         faults = [self.fault(fault) for _, fault in FAULTS.items(state) if fault.job == job_id]
         return {
             **self.row(state, job_id, job, worker),
+            "seed": job.seed or None,
             "order_seed": job.order_seed,
             "segments": segments,
             "total_segments": job.segments,

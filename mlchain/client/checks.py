@@ -1,0 +1,327 @@
+"""The checks of a receipt, each resting on those before it, and the receipt under examination.
+
+Every check is a function of the audit that returns what it found, in words, and raises
+`VerificationFailed` (or what a decoder raises) if the receipt does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from mlchain import codec
+from mlchain.client.rerun import Rerun
+from mlchain.consensus.work.commitment import SegmentCommit, segment_root
+from mlchain.consensus.work.tickets import hash_down
+from mlchain.errors import NotFound, VerificationFailed
+from mlchain.ledger.block import Header, header_id
+from mlchain.ledger.commit import Commit, verify_commit
+from mlchain.ledger.content import cid_of, cid_text
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.merkle import verify_proof
+from mlchain.ledger.validators import ValidatorSet
+from mlchain.ml_runtime import Dataset, Task, Trainer, check_plan, decode_plan
+from mlchain.vm.families.jobs import (
+    JOBS,
+    PLANS,
+    SEGMENTS,
+    Job,
+    JobState,
+    PlanRecord,
+    Segment,
+    SegmentState,
+    plan_id,
+    segment_slice,
+)
+from mlchain.vm.families.models import MODELS, Model
+from mlchain.vm.receipt import Proven, Receipt, wanted_files
+
+FindFile = Callable[[bytes], bytes | None]
+"""Gives the bytes of a content id that a receipt does not carry, None if unknown."""
+
+
+class Audit:
+    """One receipt under examination: what the checks share. Read only what a check has proven."""
+
+    def __init__(self, receipt: Receipt, genesis: Genesis, find_file: FindFile) -> None:
+        self.receipt = receipt
+        self.genesis = genesis
+        self.names = {member.key: member.name for member in genesis.members}
+        self.sets = [(0, genesis.validators())]
+        self._find_file = find_file
+        self._files = {file.content: file.data for file in receipt.files}
+
+    @cached_property
+    def job(self) -> Job:
+        """The job's record."""
+        return codec.decode(Job, self.receipt.job.value)
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """The records of the HARD segments."""
+        return [codec.decode(Segment, proven.value) for proven in self.receipt.segments]
+
+    @cached_property
+    def commits(self) -> list[SegmentCommit]:
+        """The commits of the segments."""
+        found = [segment.commit for segment in self.segments if segment.commit]
+        _require(len(found) == len(self.segments), "a HARD segment without a commit")
+        return found
+
+    @cached_property
+    def leaves(self) -> list[tuple[bytes, ...]]:
+        """The end digests of every segment's chunks."""
+        found = []
+        for commit in self.commits:
+            data = self.need(commit.leaves_content, "a leaf list")
+            found.append(tuple(data[i : i + 32] for i in range(0, len(data), 32)))
+        return found
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The job, ready to run."""
+        plan = codec.decode(PlanRecord, self.receipt.plan.value).plan
+        job = self.job
+        task = Task(plan, job.steps, job.chunk, job.train_rows, job.test_rows)
+        dataset = Dataset.decode(self.need(job.dataset, "the dataset"))
+        return Trainer(task, dataset, job.order_seed)
+
+    @cached_property
+    def rerun(self) -> Rerun:
+        """The chunks of the job, to run again."""
+        leaves = [digest for digests in self.leaves for digest in digests]
+        return Rerun(
+            self.trainer, self.commits, leaves, lambda i: self.get(self.commits[i].end_content)
+        )
+
+    def set_after(self, height: int) -> ValidatorSet:
+        """Return who votes on the block after `height`."""
+        return next(members for since, members in reversed(self.sets) if since <= height)
+
+    def get(self, content: bytes) -> bytes | None:
+        """Return a file from the receipt or from beside it; compared with its id either way."""
+        data = self._files.get(content)
+        if data is None and (data := self._find_file(content)) is not None:
+            _require(cid_of(data) == content, f"other bytes than {cid_text(content)} names")
+        return data
+
+    def need(self, content: bytes, what: str) -> bytes:
+        """Return a file that an audit cannot do without.
+
+        Raises:
+            NotFound: it is nowhere.
+        """
+        data = self.get(content)
+        if data is None:
+            raise NotFound(
+                f"{what} {cid_text(content)} is not in the receipt",
+                "fetch it from any node (/v1/data/…) into a folder, and give --data FOLDER",
+            )
+        return data
+
+
+# ---- the checks, in their order -----------------------------------------------------------------
+
+
+def check_genesis_hash(audit: Audit) -> str:
+    """The receipt is of the chain that the auditor's genesis file starts."""
+    ours, theirs = audit.genesis.hash.hex(), audit.receipt.genesis.hex()
+    _require(ours == theirs, f"the receipt is of chain {theirs[:16]}, the file of {ours[:16]}")
+    return f"{ours}  {audit.genesis.chain_id}, {len(audit.genesis.validators())} validators"
+
+
+def check_validators(audit: Audit) -> str:
+    """Every change of the validators was certified by those before it."""
+    for change in audit.receipt.changes:
+        header, (since, present) = change.header, audit.sets[-1]
+        _require(header.height > since, "changes of the validators are not in order")
+        _require_certified(audit, change.header, change.commit, present)
+        keys = [validator.key for validator in change.validators]
+        _require(keys == sorted(set(keys)), "a validator set is not in key order")
+        following = ValidatorSet(change.validators)
+        _require(following.hash == header.next_validators_hash, "not the set that was decided")
+        audit.sets.append((header.height, following))
+    if len(audit.sets) == 1:
+        return "unchanged since genesis"
+    blocks = ", ".join(f"#{height}" for height, _ in audit.sets[1:])
+    return f"changed in {blocks}, each time certified by those before"
+
+
+def check_certificate(audit: Audit) -> str:
+    """A quorum of the validators signed the block that everything else is proven under."""
+    header, commit = audit.receipt.header, audit.receipt.commit
+    since, members = audit.sets[-1]
+    _require(header.height > since, "the validators change after the block")
+    _require_certified(audit, header, commit, members)
+    return (
+        f"block #{header.height} {header_id(header).hex()[:16]}, signed by "
+        f"{len(commit.signatures)} of {len(members)}"
+    )
+
+
+def check_state(audit: Audit) -> str:
+    """Job, program, model and segments stand in the state of that block."""
+    receipt = audit.receipt
+    _require_proven(audit, JOBS.key(receipt.job_id), receipt.job)
+    _require_proven(audit, PLANS.key(audit.job.plan), receipt.plan)
+    if receipt.model:
+        _require_proven(audit, MODELS.key(receipt.job_id), receipt.model)
+    for index, proven in enumerate(receipt.segments):
+        _require_proven(audit, SEGMENTS.key(receipt.job_id, index), proven)
+    count = 2 + len(receipt.segments) + bool(receipt.model)
+    return f"{count} records proven under root {receipt.header.state_root.hex()[:16]}"
+
+
+def check_job(audit: Audit) -> str:
+    """The job ended, its segments follow one another, and the model is what the last one left."""
+    receipt, job, commits = audit.receipt, audit.job, audit.commits
+    trapped = job.state == JobState.TRAPPED
+    _require(trapped or job.state == JobState.SETTLED, "the job has not ended with a result")
+    _require(len(commits) == job.hard > 0, "a segment is missing, or one too many")
+    _require(trapped == bool(commits[-1].trap), "the last segment does not say how the job ended")
+    _require(trapped or job.hard == job.segments, "the job has more segments")
+    before = commits[0].start
+    for index, (segment, commit) in enumerate(zip(audit.segments, commits, strict=True)):
+        place = commit.job, commit.segment, commit.attempt
+        _require(place == (receipt.job_id, index, segment.attempt), "a commit of another segment")
+        _require(segment.state == SegmentState.HARD, f"segment {index} is not HARD")
+        _require(commit.start == before, f"segment {index} does not start where the last ended")
+        whole = commit.count == job.segment_range(index)[1]
+        is_end = trapped and index == len(commits) - 1
+        _require(whole != is_end and (is_end or not commit.trap), f"segment {index} is cut short")
+        before = commit.end
+    _require(bool(receipt.model) != trapped, "a settled job has a model, a trapped one has none")
+    if receipt.model:
+        model, last = codec.decode(Model, receipt.model.value), commits[-1]
+        found = model.plan, model.dataset, model.content, model.state, model.metrics
+        expected = job.plan, job.dataset, last.end_content, last.end, last.metrics
+        _require(found == expected, "the model is not what the last segment left")
+    return f"{receipt.job_id.hex()[:8]} {job.name}, {_describe_end(job, commits[-1])}"
+
+
+def check_program(audit: Audit) -> str:
+    """The program is the one the job names, and passes the runtime's own checks."""
+    data = codec.decode(PlanRecord, audit.receipt.plan.value).plan
+    _require(plan_id(data) == audit.job.plan, "not the program that the job names")
+    plan = decode_plan(data)
+    check_plan(plan)
+    return f"{plan.model}, {plan.features} features, {len(plan.step.nodes)} ops a step"
+
+
+def check_data(audit: Audit) -> str:
+    """Every file is what its content id names, and the runtime can read the dataset."""
+    files = audit.receipt.files
+    names = [file.content for file in files]
+    _require(names == sorted(set(names)), "files are not in order")
+    allowed = wanted_files(audit.job, audit.commits)
+    _require(all(name in allowed for name in names), "a file that the job does not speak of")
+    for file in files:
+        _require(cid_of(file.data) == file.content, f"{cid_text(file.content)} has other bytes")
+    rows = audit.trainer.dataset.rows
+    return f"{len(files)} of {len(files)} files match their ids; {rows} rows in the dataset"
+
+
+def check_leaves(audit: Audit) -> str:
+    """Each segment's list of chunk digests makes the root its worker committed to."""
+    job, chain_id = audit.job, audit.genesis.chain_id
+    for index, commit in enumerate(audit.commits):
+        segment, digests = audit.segments[index], audit.leaves[index]
+        first, _ = job.segment_range(index)
+        root = segment_root(
+            chain_id, commit.job, index, commit.attempt, segment.worker, first, digests
+        )
+        is_whole = len(digests) == commit.count and all(len(digest) == 32 for digest in digests)
+        _require(is_whole and root == commit.leaf_root, f"segment {index}: another leaf root")
+        end = digests[-1] if digests else commit.start
+        _require(end == commit.end, f"segment {index}: its last chunk is not its end")
+    return f"{sum(commit.count for commit in audit.commits)} chunks under their committed roots"
+
+
+def check_attestations(audit: Audit) -> str:
+    """A quorum attested each segment, with tickets whose chains the genesis file fixed."""
+    tips = {m.key: m.ticket_tip for m in audit.genesis.members if m.role == "validator"}
+    shown: dict[bytes, dict[int, bytes]] = {key: {} for key in tips}
+    rerun = 0
+    for index, (segment, commit) in enumerate(zip(audit.segments, audit.commits, strict=True)):
+        keys = [attested.validator for attested in segment.attestations]
+        voters = audit.set_after(segment.hard_height - 1)
+        weight = sum(voters.weight(key) for key in keys)
+        fair = len(set(keys)) == len(keys) and segment.worker not in keys
+        _require(fair and weight >= voters.quorum, f"segment {index}: no quorum attested it")
+        union: dict[int, None] = {}
+        for attested in segment.attestations:
+            _require(attested.validator in tips, f"segment {index}: attested by a stranger")
+            shown[attested.validator][segment.commit_height] = attested.ticket
+            members = len(audit.set_after(segment.commit_height))
+            union |= dict.fromkeys(segment_slice(audit.job, commit, attested.ticket, members))
+        rerun += len(union)
+    for key, tickets in shown.items():
+        _require_chain(tips[key], tickets, audit.names[key])
+    by = sum(1 for tickets in shown.values() if tickets)
+    total = sum(commit.count + bool(commit.trap) for commit in audit.commits)
+    return f"{by} validators re-ran {rerun} of {total} chunks, as their tickets told them"
+
+
+def check_states(audit: Audit) -> str:
+    """The states between segments are the committed ones, and the first is the initial one."""
+    count = audit.rerun.check_boundaries()
+    return f"{count} of {len(audit.commits) + 1} states at segment ends at hand, digests equal"
+
+
+def check_metrics(audit: Audit) -> str:
+    """Evaluating the final state gives the score that was committed."""
+    metrics = audit.commits[-1].metrics
+    if metrics is None:
+        return "none: the job names no test rows, or it trapped"
+    found = audit.trainer.evaluate(audit.rerun.final_state())
+    _require(found == metrics, f"the receipt says {metrics}, evaluating gives {found}")
+    return str(metrics)
+
+
+CHECKS: tuple[tuple[str, Callable[[Audit], str]], ...] = (
+    ("genesis", check_genesis_hash),
+    ("validators", check_validators),
+    ("certificate", check_certificate),
+    ("state", check_state),
+    ("job", check_job),
+    ("program", check_program),
+    ("data", check_data),
+    ("leaves", check_leaves),
+    ("attestations", check_attestations),
+    ("states", check_states),
+    ("metrics", check_metrics),
+)
+"""Name and check, in the order in which they rest on each other. Re-running chunks comes last."""
+
+
+def _require(holds: bool, why_not: str) -> None:
+    if not holds:
+        raise VerificationFailed(why_not)
+
+
+def _require_certified(audit: Audit, header: Header, commit: Commit, voters: ValidatorSet) -> None:
+    """The header is of our chain, and a quorum of `voters` decided it."""
+    _require(header.chain_id == audit.genesis.chain_id, f"block of chain {header.chain_id!r}")
+    _require(header.validators_hash == voters.hash, f"block {header.height}: other validators")
+    verify_commit(commit, header.chain_id, voters, header.height, header_id(header))
+
+
+def _require_proven(audit: Audit, key: bytes, proven: Proven) -> None:
+    verify_proof(audit.receipt.header.state_root, key, proven.value, proven.proof)
+
+
+def _require_chain(tip: bytes, tickets: dict[int, bytes], name: str) -> None:
+    """Tickets by height are elements of the hash chain that ends in `tip`: one walk down."""
+    above: tuple[int, bytes] | None = None
+    for height, ticket in sorted(tickets.items(), reverse=True):
+        if above and hash_down(above[1], above[0] - height) != ticket:
+            raise VerificationFailed(f"tickets of {name} do not belong to one chain")
+        above = height, ticket
+    if above and hash_down(above[1], above[0]) != tip:
+        raise VerificationFailed(f"a ticket of {name} is not of the chain in the genesis file")
+
+
+def _describe_end(job: Job, last: SegmentCommit) -> str:
+    if last.trap:
+        return f"trapped at step {last.trap - 1} of {job.steps}"
+    return f"settled, {job.steps} steps in {job.chunks} chunks, {job.segments} segments"

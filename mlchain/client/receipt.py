@@ -1,0 +1,140 @@
+"""Checking a receipt offline: one named check after the other, the first that fails ends it.
+
+Trusted are the auditor's own genesis file and this program; the receipt, and whoever gave it, are
+not. The order of `CHECKS` is the chain of reasons: each check rests on those before it, and only
+what is proven is decoded or run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlchain import codec, crypto
+from mlchain.client.checks import CHECKS, Audit, FindFile
+from mlchain.client.rerun import Progress
+from mlchain.errors import CodecError, ConfigError, MlchainError, NotFound, VerificationFailed
+from mlchain.ledger.content import cid_of
+from mlchain.ledger.genesis import Genesis
+from mlchain.vm.receipt import MAX_RECEIPT_BYTES, Receipt, miss_text
+from mlchain.vm.registry import check_registry
+
+DEFAULT_SLICES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: `text` says what was found, or what is wrong."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+@dataclass
+class Report:
+    """What an audit found. `drawn` chunks of `chunks` were chosen blindly, `rerun` were run."""
+
+    job_id: bytes
+    seed: str
+    checks: list[Check] = field(default_factory=list)
+    chunks: int = 0
+    drawn: int = 0
+    rerun: int = 0
+
+    @property
+    def failed(self) -> Check | None:
+        """The check that failed, None if all passed."""
+        return next((check for check in self.checks if not check.passed), None)
+
+    def miss(self, one_in: int) -> str:
+        """Return the chance that a forger of 1 chunk in `one_in` would not have been seen.
+
+        Only the chunks that were drawn count: those run on the way to them can be foreseen.
+        """
+        return miss_text(self.chunks, self.drawn, one_in)
+
+
+def read_receipt(path: Path) -> Receipt:
+    """Return the receipt in a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+        VerificationFailed: it is not a receipt.
+    """
+    try:
+        if path.stat().st_size > MAX_RECEIPT_BYTES:
+            raise VerificationFailed(f"{path}: larger than a receipt can be")
+        return codec.decode(Receipt, path.read_bytes(), MAX_RECEIPT_BYTES)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name a receipt file") from error
+    except CodecError as error:
+        raise VerificationFailed(f"{path} is not a receipt: {error.message}") from error
+
+
+def find_in_folder(folder: Path) -> FindFile:
+    """Return a finder of the files in a folder, by what they hold; their names do not matter."""
+    known: dict[bytes, Path] = {}
+
+    def find(content: bytes) -> bytes | None:
+        for path in sorted(folder.iterdir()) if not known else ():
+            if path.is_file():
+                with path.open("rb") as file:
+                    known[cid_of(file)] = path
+        return known[content].read_bytes() if content in known else None
+
+    return find
+
+
+def verify_receipt(
+    receipt: Receipt,
+    genesis: Genesis,
+    *,
+    slices: int | None = DEFAULT_SLICES,
+    seed: str = "",
+    find_file: FindFile = lambda content: None,
+    on_check: Callable[[Check], None] = lambda check: None,
+    on_chunk: Progress = lambda done, total: None,
+) -> Report:
+    """Check everything a receipt claims, then re-run `slices` chunks of our choice (None: all).
+
+    The choice follows from `seed`, which comes from the operating system unless given: nobody
+    could know it when the job ran.
+
+    Raises:
+        NotFound: the receipt was made without a file that is needed, and `find_file` lacks it.
+        GenesisError: this installation computes by other tables than the chain.
+    """
+    audit = Audit(receipt, genesis, find_file)
+    report = Report(receipt.job_id, seed or secrets.token_hex(16))
+    steps = (*CHECKS, ("re-run", lambda audit: _rerun(audit, report, slices, on_chunk)))
+    for name, check in steps:
+        try:
+            text = check(audit)
+        except (NotFound, ConfigError):
+            raise
+        except MlchainError as error:
+            report.checks.append(Check(name, False, error.message))
+        else:
+            report.checks.append(Check(name, True, text))
+        on_check(report.checks[-1])
+        if report.failed:
+            break
+        if name == "genesis":
+            check_registry(genesis)
+    return report
+
+
+def _rerun(audit: Audit, report: Report, slices: int | None, on_chunk: Progress) -> str:
+    """Run chunks again and fill the report's numbers."""
+    report.chunks = audit.rerun.chunks
+    seed = crypto.digest("mlchain/audit-seed", report.seed.encode())
+    drawn = audit.rerun.draw(seed, audit.receipt.job_id, slices)
+    report.drawn = len(drawn)
+    try:
+        audit.rerun.run(drawn, on_chunk)
+    finally:
+        report.rerun = len(audit.rerun.compared)
+    return f"{report.rerun} of {report.chunks} chunks equal, {report.drawn} of them drawn by us"
