@@ -86,9 +86,7 @@ def _attributes(r: random.Random, op: Op) -> dict[str, int | float]:
     return values
 
 
-def _candidates(
-    r: random.Random, name: str, arity: int, pool: list[int]
-) -> list[tuple[int, ...]]:
+def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> list[tuple[int, ...]]:
     """Registers to try an op on; most will be refused."""
     if name == "adam":
         return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]

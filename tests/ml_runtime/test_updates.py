@@ -91,7 +91,9 @@ def test_moments_too_small_for_binary32_become_zero_the_same_everywhere(optimise
     if optimiser == "sgd":
         (new,) = run("sgd", [tiny.astype(np.float32), tiny], rate=0.1, decay=0.0)
     elif optimiser == "momentum":
-        _, new = run("momentum", [tiny.astype(np.float32)] * 2 + [tiny], rate=0.1, mu=0.9, decay=0.0)
+        _, new = run(
+            "momentum", [tiny.astype(np.float32)] * 2 + [tiny], rate=0.1, mu=0.9, decay=0.0
+        )
     else:
         powers = np.array([0.9, 0.999], np.float32)
         attributes = {"rate": 0.1, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "decay": 0.0}
