@@ -30,15 +30,13 @@ from mlchain.p2p.framing import (
     encode_error,
     encode_question,
 )
+from mlchain.p2p.libp2p_gate import key_pair, peer_id, public_key
 from mlchain.p2p.libp2p_gossip import Gossip
 from mlchain.p2p.libp2p_host import (
     GuardedHost,
     build_host,
     claim_port,
     close_host,
-    key_pair,
-    peer_id,
-    public_key,
     reset,
     to_multiaddr,
 )

@@ -32,7 +32,8 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from mlchain import crypto
 from mlchain.errors import CodecError
 from mlchain.p2p.endpoint import Endpoint, check_gossip, label
-from mlchain.p2p.libp2p_host import public_key, reset
+from mlchain.p2p.libp2p_gate import public_key
+from mlchain.p2p.libp2p_host import reset
 from mlchain.p2p.transport import MAX_GOSSIP_BYTES
 
 log = logging.getLogger("mlchain.p2p")

@@ -12,16 +12,13 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 
 os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")  # else one window update for every read
 
 import multiaddr  # type: ignore[import-untyped]
 import trio
 from libp2p.abc import IMuxedConn, INetStream, ISecureConn
-from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.crypto.keys import KeyPair
-from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.host.ping import ID as PING
@@ -36,11 +33,7 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.multiselect import Multiselect
-from libp2p.rcmgr import Direction, ResourceLimits, ResourceManager
-from libp2p.rcmgr.connection_limits import ConnectionLimits
-from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
@@ -49,14 +42,16 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 
 from mlchain.errors import ConfigError
+from mlchain.p2p.libp2p_gate import (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_PEER,
+    GatedNoise,
+    GatedResources,
+    public_key,
+)
 from mlchain.p2p.peers import PeerBook
-from mlchain.p2p.transport import PublicKey
 
 log = logging.getLogger("mlchain.p2p")
-
-MAX_CONNECTIONS = 1024
-MAX_CONNECTIONS_PER_PEER = 6
-"""Both sides dial, so two are normal, and twice that after a peer died silently and came back."""
 
 MAX_HANDSHAKES = 256
 MAX_HANDSHAKES_PER_IP = 32
@@ -70,33 +65,6 @@ MAX_UNREAD_BYTES = 64 << 20
 PING_INTERVAL_S = 3.0
 PING_TIMEOUT_S = 5.0
 """A connection that does not answer is closed, so that a dead peer is noticed and dialled again."""
-
-_ID_PREFIX = b"\x00\x24\x08\x01\x12\x20"
-"""An Ed25519 peer id is this (identity hash of 36 bytes: key type, key length) and the key."""
-
-
-def peer_id(key: PublicKey) -> ID:
-    """Return the libp2p name of a peer."""
-    return ID(_ID_PREFIX + key)
-
-
-def public_key(identity: ID) -> PublicKey | None:
-    """Return the key behind a libp2p name; None if it is not an Ed25519 one."""
-    raw = identity.to_bytes()
-    is_ed25519 = len(raw) == 38 and raw.startswith(_ID_PREFIX)
-    return raw[len(_ID_PREFIX) :] if is_ed25519 else None
-
-
-@lru_cache(maxsize=1024)
-def _public_key_of_text(text: str) -> PublicKey | None:
-    return public_key(ID.from_string(text))
-
-
-def key_pair(seed: bytes) -> KeyPair:
-    """Return the network keys made from 32 secret bytes."""
-    pair = create_new_key_pair(seed)
-    assert isinstance(pair.public_key, Ed25519PublicKey)
-    return pair
 
 
 def to_multiaddr(host: str, port: int) -> multiaddr.Multiaddr:
@@ -131,72 +99,6 @@ def claim_port(host: str, port: int) -> int:
             ) from error
         chosen: int = probe.getsockname()[1]
         return chosen
-
-
-class GatedNoise(NoiseTransport):
-    """Noise that ends at the handshake for whoever is not admitted: no muxer, no stream."""
-
-    def __init__(self, pair: KeyPair, admits: Callable[[ID], bool]) -> None:
-        super().__init__(pair, noise_privkey=create_x25519_key_pair().private_key)
-        self._admits = admits
-
-    async def secure_inbound(self, conn):  # type: ignore[no-untyped-def]
-        """Return the secured connection of an admitted peer; see the library."""
-        return await self._gate(await super().secure_inbound(conn))
-
-    async def secure_outbound(self, conn, peer_id):  # type: ignore[no-untyped-def]
-        """Return the secured connection to an admitted peer; see the library."""
-        return await self._gate(await super().secure_outbound(conn, peer_id))
-
-    async def _gate(self, session: ISecureConn) -> ISecureConn:
-        remote = session.get_remote_peer()
-        if not self._admits(remote):
-            await session.close()
-            raise HandshakeFailure(f"{remote} is not a known peer")
-        return session
-
-
-class GatedResources(ResourceManager):
-    """The second gate (after the muxer), and the limits on connections and streams.
-
-    The library treats an exception here as consent, so nothing may be raised.
-    """
-
-    def __init__(self, book: PeerBook, admits: Callable[[ID], bool], clock_ms: Callable[[], int]):
-        super().__init__(
-            limits=ResourceLimits(max_connections=MAX_CONNECTIONS),
-            enable_metrics=False,
-            enable_rate_limiting=False,
-            enable_circuit_breaker=False,  # it closes the node to everybody for a minute
-            enable_graceful_degradation=False,
-            connection_limits=ConnectionLimits(
-                max_established_inbound=MAX_CONNECTIONS,
-                max_established_outbound=MAX_CONNECTIONS,
-                max_established_per_peer=MAX_CONNECTIONS_PER_PEER,
-                max_established_total=MAX_CONNECTIONS,
-            ),
-        )
-        self._book, self._admits, self._clock_ms = book, admits, clock_ms
-
-    def open_connection(self, peer_id=None, endpoint_ip=None, direction="inbound"):  # type: ignore[no-untyped-def]
-        """Refuse strangers; `peer_id` is None before the handshake, which decides."""
-        if peer_id is not None and not self._admits(peer_id):
-            return None
-        return super().open_connection(peer_id, endpoint_ip=endpoint_ip, direction=direction)
-
-    def acquire_stream(self, peer_id: str, direction: Direction) -> bool:
-        """Refuse streams beyond the peer's limits; those we open are our own affair."""
-        if direction is not Direction.INBOUND:
-            return True
-        peer = self._book.get(_public_key_of_text(peer_id) or b"")
-        return peer is not None and peer.open_stream(self._clock_ms())
-
-    def release_stream(self, peer_id: str, direction: Direction) -> None:
-        """Give back what `acquire_stream` took."""
-        if direction is Direction.INBOUND:
-            peer = self._book.get(_public_key_of_text(peer_id) or b"")
-            if peer is not None and peer.streams > 0:
-                peer.streams -= 1
 
 
 class MuxOverrun(trio.TooSlowError):

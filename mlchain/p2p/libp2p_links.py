@@ -19,7 +19,8 @@ from libp2p.peer.peerinfo import PeerInfo
 from mlchain.errors import CodecError
 from mlchain.p2p.endpoint import Endpoint, label
 from mlchain.p2p.framing import FrameDecoder
-from mlchain.p2p.libp2p_host import peer_id, public_key, reset, to_multiaddr
+from mlchain.p2p.libp2p_gate import peer_id, public_key
+from mlchain.p2p.libp2p_host import reset, to_multiaddr
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from mlchain import crypto
 from mlchain.errors import CodecError, Timeout, Unreachable
 from mlchain.p2p.endpoint import Endpoint, check_gossip, label, monotonic_ms
 from mlchain.p2p.framing import (
@@ -31,6 +32,8 @@ from mlchain.p2p.transport import (
     PublicKey,
     Role,
 )
+
+MAX_SEEN = 1 << 16
 
 
 class Hub:
@@ -91,7 +94,7 @@ class MemoryTransport(Endpoint):
         self.hub = hub
         self._nursery: trio.Nursery | None = None
         self._links: dict[PublicKey, trio.CancelScope] = {}
-        self._seen: dict[tuple[str, bytes], None] = {}
+        self._seen: dict[bytes, None] = {}
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -204,9 +207,18 @@ class MemoryTransport(Endpoint):
         """Gossip `data` to all others subscribed to `topic`."""
         check_gossip(data)
         await trio.lowlevel.checkpoint()
-        if (topic, data) not in self._seen:
-            self._seen[topic, data] = None
+        if self._is_new(topic, data):
             self._pass_on(self.public_key, topic, data)
+
+    def _is_new(self, topic: str, data: bytes) -> bool:
+        """Tell whether this is heard for the first time; remembers the last MAX_SEEN."""
+        name = crypto.digest("mlchain/gossip", topic.encode(), data)
+        if name in self._seen:
+            return False
+        self._seen[name] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return True
 
     def _pass_on(self, author: PublicKey, topic: str, data: bytes) -> None:
         for peer in self.book.all():
@@ -216,10 +228,9 @@ class MemoryTransport(Endpoint):
 
     async def _hear(self, author: PublicKey, topic: str, data: bytes) -> None:
         """Take a gossip message, deliver it and pass it on, once."""
-        if (topic, data) in self._seen or author == self.public_key:
-            return
         if self.book.get(author) is None or not self.accepts_gossip(topic, data):
             return
-        self._seen[topic, data] = None
+        if not self._is_new(topic, data):
+            return
         self.deliver_gossip(author, topic, data)
         self._pass_on(author, topic, data)

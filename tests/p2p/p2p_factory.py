@@ -80,6 +80,20 @@ def is_linked(one: Transport, other: bytes) -> bool:
     return any(p.connected for p in one.peers() if p.peer == other)
 
 
+def collect(transport: Transport) -> list:
+    """The (peer, channel, frame) that `transport` hands out from now on."""
+    got = []
+    transport.on_frame = lambda peer, channel, frame: got.append((peer, channel, frame))
+    return got
+
+
+def collect_gossip(transport: Transport, topic: str, is_valid: Callable | None = None) -> list:
+    """The (author, data) under `topic` that `transport` hands out from now on."""
+    got = []
+    transport.subscribe(topic, lambda author, data: got.append((author, data)), is_valid)
+    return got
+
+
 @asynccontextmanager
 async def running(*transports: Transport) -> AsyncIterator[None]:
     """Run `transports` until all that know each other are linked; stop them together."""
@@ -126,7 +140,8 @@ async def dial(host, number: int, port: int) -> None:
     """Let a stock host connect to peer `number`."""
     from libp2p.peer.peerinfo import PeerInfo
 
-    from mlchain.p2p.libp2p_host import peer_id, to_multiaddr
+    from mlchain.p2p.libp2p_gate import peer_id
+    from mlchain.p2p.libp2p_host import to_multiaddr
 
     host.get_network().unblock_peer(peer_id(key(number)))
     await host.connect(PeerInfo(peer_id(key(number)), [to_multiaddr("127.0.0.1", port)]))

@@ -8,14 +8,13 @@ import os
 
 import pytest
 import trio
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils import encode_varint_prefixed
 from p2p_factory import child, dial, free_port, key, play, seed, stock_host, until
 
-host_module = pytest.importorskip("mlchain.p2p.libp2p_host")
+from mlchain.p2p import libp2p_gate as gate_module
 
-from libp2p.pubsub.pb import rpc_pb2  # noqa: E402
-from libp2p.utils import encode_varint_prefixed  # noqa: E402
-
-VICTIM = host_module.peer_id(key(1))
+VICTIM = gate_module.peer_id(key(1))
 MESHSUB = "/meshsub/1.1.0"
 TOPIC, FRAIL = "t", "/frail/1"
 
@@ -29,11 +28,11 @@ def message(number, data=b"x", **changes):
     fields = {
         "data": data,
         "topicIDs": [TOPIC],
-        "from_id": host_module.peer_id(key(number)).to_bytes(),
+        "from_id": gate_module.peer_id(key(number)).to_bytes(),
         "seqno": bytes(8),
     }
     signed = rpc_pb2.Message(**fields)
-    pair = host_module.key_pair(seed(number))
+    pair = gate_module.key_pair(seed(number))
     signature = pair.private_key.sign(b"libp2p-pubsub:" + signed.SerializeToString())
     return rpc_pb2.Message(**{**fields, "signature": signature, **changes})
 
@@ -89,7 +88,7 @@ async def attack_stream(host, name, number):
     protocol, payload = ON_STREAMS[name]
     stream = await host.new_stream(VICTIM, [protocol])
     await stream.write(payload(number))
-    await trio.sleep(0.1)
+    await trio.sleep(0.02)
     await stream.reset()
 
 

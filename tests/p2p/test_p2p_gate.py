@@ -20,10 +20,10 @@ from p2p_factory import (
 )
 
 from mlchain.errors import ConfigError
+from mlchain.p2p import libp2p_gate as gate_module
+from mlchain.p2p import libp2p_host as host_module
+from mlchain.p2p import libp2p_links as links_module
 from mlchain.p2p.transport import Channel, PeerAddress
-
-host_module = pytest.importorskip("mlchain.p2p.libp2p_host")
-links_module = pytest.importorskip("mlchain.p2p.libp2p_links")
 
 STRANGER = 9
 
@@ -43,7 +43,7 @@ def plaintext_as(number):
     from libp2p.peer.peerstore import PeerStore
     from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 
-    his = host_module.key_pair(seed(number)).public_key
+    his = gate_module.key_pair(seed(number)).public_key
     pretence = SimpleNamespace(get_public_key=lambda: his)  # plain text asks for no signature
     store = PeerStore()
     return {PLAINTEXT_PROTOCOL_ID: InsecureTransport(KeyPair(pretence, his), peerstore=store)}
@@ -55,7 +55,7 @@ async def knock(number, port, **options):
         try:
             with trio.fail_after(5):
                 await dial(attacker, 1, port)
-                target = host_module.peer_id(key(1))
+                target = gate_module.peer_id(key(1))
                 stream = await attacker.get_network().new_stream(target)
                 await stream.write(b"\x13/multistream/1.0.0\n")
                 await stream.read(1)
@@ -81,7 +81,7 @@ def test_a_stranger_is_refused_before_any_stream_is_handled():
 def test_without_the_gate_the_stranger_is_let_in(monkeypatch):
     monkeypatch.setattr("mlchain.p2p.peers.PeerBook.admits", lambda self, key, now_ms: True)
     monkeypatch.setattr(
-        host_module.GatedResources, "acquire_stream", lambda self, peer_id, direction: True
+        gate_module.GatedResources, "acquire_stream", lambda self, peer_id, direction: True
     )
 
     async def scenario():
@@ -97,7 +97,7 @@ def test_the_second_gate_alone_keeps_a_stranger_from_streams(monkeypatch):
     async def open_gate(self, session):
         return session
 
-    monkeypatch.setattr(host_module.GatedNoise, "_gate", open_gate)
+    monkeypatch.setattr(gate_module.GatedNoise, "_gate", open_gate)
 
     async def scenario():
         a = libp2p(1, addresses(2))
@@ -127,7 +127,7 @@ def test_a_host_as_the_library_makes_it_takes_the_impersonator_for_the_peer():
             (address,) = victim.get_transport_addrs()
             await liar.connect(PeerInfo(ID.from_base58(str(victim.get_id())), [address]))
             believed = [
-                host_module.public_key(c.muxed_conn.peer_id)
+                gate_module.public_key(c.muxed_conn.peer_id)
                 for c in victim.get_network().get_connections()
             ]
             assert believed == [key(2)]
@@ -149,7 +149,9 @@ def test_a_removed_peer_is_a_stranger_at_once():
     play(scenario)
 
 
-def test_a_banned_peer_is_shut_out_and_let_in_again():
+def test_a_banned_peer_is_shut_out_and_let_in_again(monkeypatch):
+    monkeypatch.setattr("mlchain.p2p.peers.MAX_VIOLATIONS", 3)
+
     async def scenario():
         book = addresses(2)
         clock = SimpleNamespace(now_ms=0)
@@ -173,7 +175,7 @@ def test_a_banned_peer_is_shut_out_and_let_in_again():
 
 
 async def _nonsense(transport):
-    stream = await transport._libp2p.new_stream(host_module.peer_id(key(1)), [links_module.LINK])
+    stream = await transport._libp2p.new_stream(gate_module.peer_id(key(1)), [links_module.LINK])
     await stream.write(b"\xff" * 5)
 
 
