@@ -7,6 +7,7 @@ and an optimiser; a node only ever checks and runs it, so it needs no code for t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from mlchain.ml_runtime.machine import plan_arena
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.network import Network
 from mlchain.ml_runtime.op import bits_to_real, real_to_bits
-from mlchain.ml_runtime.optim import OPTIMISERS, StateInput
+from mlchain.ml_runtime.optim import OPTIMISERS, Optimiser, StateInput
 from mlchain.ml_runtime.program import MAX_TENSORS, Program, Word, check
 from mlchain.ml_runtime.tensor import Shape, Type, finite, labels, stored
 from mlchain.ml_runtime.tensor import grid as grid_type
@@ -174,29 +175,40 @@ def make_plan(
     update = _lookup("optimiser", OPTIMISERS, optimiser)
     if target not in module.TARGETS:
         raise ConfigError(f"{model}: does not learn a {target}", f"learns {module.TARGETS}")
-    for_model, for_update = _share_options(options, module.build, update)
-
-    b = Builder()
-    kind = grid_type(grid.PRODUCT_BITS, batch, features)
-    x = b.input(kind)
-    y = b.input(labels(columns, batch) if classes else finite(batch, columns))
-    network = Network(b)
-    scores = module.build(network, x, outputs=columns, **for_model)
-    loss = _loss(b, scores, y, target)
-    grads = gradients(b, loss, [p.register for p in network.parameters])
+    shares = _share_options(options, module.build, update)
     try:
-        done = update(b, network.parameters, grads, **for_update)
-    except ValueError as error:
-        raise ConfigError(f"{optimiser}: {error}") from error
-
-    p = Builder()
-    predictor = Network(p)
-    predict = p.program([module.build(predictor, p.input(kind), outputs=columns, **for_model)])
-    specs = tuple(_spec(b, s) for s in (*network.parameters, *done.slots))
-    step = b.program([*done.results, loss])
-    plan = Plan(model, target, features, columns, batch, specs, step, predict)
+        plan = _write_plan(model, target, features, columns, batch, module.build, update, *shares)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"plan: an option is not a number it can be: {error}") from error
+    plan = decode_plan(plan.encode())  # the bounds of every field are the decoder's
     check_plan(plan)
     return plan
+
+
+def _write_plan(
+    model: str,
+    target: str,
+    features: int,
+    columns: int,
+    batch: int,
+    build: Callable[..., int],
+    update: Optimiser,
+    for_build: dict[str, Any],
+    for_update: dict[str, Any],
+) -> Plan:
+    b, p = Builder(), Builder()
+    kind = grid_type(grid.PRODUCT_BITS, batch, features)
+    x = b.input(kind)
+    y = b.input(labels(columns, batch) if target == "class" else finite(batch, columns))
+    network = Network(b)
+    scores = build(network, x, outputs=columns, **for_build)
+    loss = _loss(b, scores, y, target)
+    grads = gradients(b, loss, [p.register for p in network.parameters])
+    done = update(b, network.parameters, grads, **for_update)
+    specs = tuple(_spec(b, s) for s in (*network.parameters, *done.slots))
+    step = b.program([*done.results, loss])
+    predict = p.program([build(Network(p), p.input(kind), outputs=columns, **for_build)])
+    return Plan(model, target, features, columns, batch, specs, step, predict)
 
 
 def _loss(b: Builder, scores: int, y: int, target: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_tensors_that_live_at_one_time_never_share_memory(seed):
         if not step.op.in_place:
             live += [r for r in step.inputs if r in offsets]
         spans = sorted({(offsets[r], offsets[r] + checked.types[r].bytes, r) for r in live})
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in pairwise(spans))
         assert all(end <= size for _, end, _ in spans)
 
 

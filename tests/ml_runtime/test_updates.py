@@ -88,8 +88,9 @@ def test_weights_decay_and_biases_do_not(optimiser):
 def test_moments_too_small_for_binary32_become_zero_the_same_everywhere(optimiser):
     """Below 2^-113 state is flushed by our own rule, so a processor's flushing has nothing left."""
     tiny = np.full((2, 2), 1e-37)
+    state = tiny.astype(np.float32)
     if optimiser == "sgd":
-        (new,) = run("sgd", [tiny.astype(np.float32), tiny], rate=0.1, decay=0.0)
+        (new,) = run("sgd", [state, tiny], rate=0.1, decay=0.0)
     elif optimiser == "momentum":
         _, new = run(
             "momentum", [tiny.astype(np.float32)] * 2 + [tiny], rate=0.1, mu=0.9, decay=0.0
@@ -97,6 +98,5 @@ def test_moments_too_small_for_binary32_become_zero_the_same_everywhere(optimise
     else:
         powers = np.array([0.9, 0.999], np.float32)
         attributes = {"rate": 0.1, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "decay": 0.0}
-        state = [tiny.astype(np.float32)] * 3
-        _, new, _ = run("adam", [*state, tiny, powers], **attributes)
+        _, new, _ = run("adam", [state, state, state, tiny, powers], **attributes)
     assert new.tolist() == [[0, 0], [0, 0]]

@@ -17,10 +17,13 @@ def build(
     """Return the register of the scores or predictions.
 
     Raises:
-        ConfigError: no such activation.
+        ConfigError: no such activation, or a layer without units.
     """
     if activation not in ACTIVATIONS:
         raise ConfigError(f"activation: no {activation!r}", "one of " + ", ".join(ACTIVATIONS))
-    for i, width in enumerate(hidden, 1):
-        x = n.builder.emit(activation, n.dense(x, int(width), f"hidden{i}"))
+    widths = [int(width) for width in hidden]
+    if any(width < 1 for width in widths):
+        raise ConfigError(f"hidden: a layer of {min(widths)} units")
+    for i, width in enumerate(widths, 1):
+        x = n.builder.emit(activation, n.dense(x, width, f"hidden{i}"))
     return n.dense(x, outputs, "out")

@@ -1,0 +1,116 @@
+"""One suite for every numeric backend: what it computes equals the oracle, bit for bit.
+
+A new backend is admitted by adding it to BACKENDS; the vectors of tests/vectors/ml_runtime and
+`self_test` are the other half of its examination.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml_factory import SEED, make_dataset, make_program, make_task, observe
+
+from mlchain.errors import ConfigError, RejectedProgram, Trap
+from mlchain.ml_runtime import NumpyBackend, Oracle, ShardedBackend, Trainer, run
+from mlchain.ml_runtime.builder import Builder
+from mlchain.ml_runtime.machine import execute
+from mlchain.ml_runtime.program import Node, Program
+from mlchain.ml_runtime.tensor import finite, grid, labels
+
+BACKENDS = {
+    "numpy": NumpyBackend,
+    "one shard": lambda: ShardedBackend(1),
+    "two shards": lambda: ShardedBackend(2),
+    "five shards": lambda: ShardedBackend(5),
+}
+every_backend = pytest.mark.parametrize("name", BACKENDS)
+
+JOBS = {
+    "linear": ("linear", {"optimiser": "sgd", "rate": "0.05"}),
+    "softmax": ("softmax", {"optimiser": "momentum"}),
+    "mlp": ("mlp", {"hidden": (5, 4)}),
+    "mlp tanh": ("mlp", {"hidden": (5,), "activation": "tanh"}),
+    "mlp sigmoid": ("mlp", {"hidden": (5,), "activation": "sigmoid", "weight_decay": "0.01"}),
+}
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_random_programs_give_the_oracle_s_digest_after_every_op(seed):
+    program, inputs = make_program(seed)
+    assert observe(program, inputs, NumpyBackend()) == observe(program, inputs, Oracle())
+
+
+@every_backend
+@pytest.mark.parametrize("job", JOBS)
+def test_training_gives_the_oracle_s_states(name, job):
+    model, options = JOBS[job]
+    data = make_dataset(classes=0, outputs=2) if model == "linear" else make_dataset()
+    task = make_task(data, model, steps=6, chunk=2, batch=11, **options)
+    chains: list[list[bytes]] = [[], []]
+    for chain, backend in zip(chains, (Oracle(), BACKENDS[name]()), strict=True):
+        run(task, data, SEED, lambda _, s, chain=chain: chain.append(s.digest()), backend)
+    assert chains[0] == chains[1]
+
+
+@every_backend
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**500])
+def test_what_is_off_the_exact_range_traps(name, value):
+    b = Builder()
+    x, y = b.input(finite(6, 3)), b.input(finite(6, 3))
+    program = b.program([b.mean(b.emit("add", x, y))])
+    bad = np.ones((6, 3))
+    bad[4, 1] = value
+    with pytest.raises(Trap):
+        execute(program, [bad, np.ones((6, 3))], BACKENDS[name]())
+
+
+@every_backend
+def test_a_refused_program_does_not_run(name):
+    with pytest.raises(RejectedProgram):
+        execute(Program((), (Node("exec", (), ()),), (0,)), [], BACKENDS[name]())
+
+
+@every_backend
+def test_inputs_are_not_changed_and_runs_repeat(name):
+    data = make_dataset()
+    trainer = Trainer(make_task(data, steps=4), data, SEED, BACKENDS[name]())
+    state = trainer.initial_state()
+    before = state.encode()
+    first = trainer.run_chunk(0, state).digest()
+    assert trainer.run_chunk(0, state).digest() == first
+    assert state.encode() == before
+
+
+def test_shards_that_round_by_their_own_largest_element_change_the_result(monkeypatch):
+    """Control: without agreeing on one exponent the split shows."""
+    data = make_dataset()
+    task = make_task(data, steps=3, chunk=3, batch=11, hidden=(5,))
+    whole = run(task, data, SEED).digest()
+
+    def alone(self, step, kind, parts):
+        outs = []
+        for part in parts:
+            local = kind.__class__(kind.kind, kind.bound, part.shape)
+            outs += self._forward(step, [local], [part])
+        return outs
+
+    monkeypatch.setattr(ShardedBackend, "_quantise", alone)
+    assert run(task, data, SEED, backend=ShardedBackend(2)).digest() != whole
+
+
+def test_more_shards_than_rows_are_refused():
+    data = make_dataset()
+    with pytest.raises(ConfigError, match="9 for a batch of 8"):
+        Trainer(make_task(data), data, SEED, ShardedBackend(9))
+
+
+def test_a_program_that_mixes_rows_cannot_be_sharded():
+    b = Builder()
+    x, y = b.input(grid(16, 4, 4)), b.input(labels(4, 4))
+    program = b.program([b.matmul(x, x)])
+    assert y not in b.nodes
+    with pytest.raises(RejectedProgram, match="cannot be split"):
+        execute(program, [np.ones((4, 4)), np.zeros(4, np.int64)], ShardedBackend(2))

@@ -1,0 +1,78 @@
+"""One chain of states whatever BLAS kernel, number of threads, SIMD level or split of the batch.
+
+Each setting is a process of its own, as BLAS chooses its kernel when it is loaded. The control is
+the same kind of net in plain float32, in the same processes: its chains differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).parent / "determinism_worker.py"
+ROOT = WORKER.parent.parent.parent
+KERNELS = ("", "SkylakeX", "Haswell", "Sandybridge", "Nehalem", "Prescott")
+THREADS = ("1", "2")
+NO_AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
+PROCESSES = 2
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the kernels named are those of x86"
+)
+
+
+def train(steps: int, shards: str, setting: dict[str, str]) -> dict[str, Any]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS", "OMP", "NPY"))}
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", str(WORKER), str(steps), shards],
+        env={**clean, **setting, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert out.returncode == 0, (setting, out.stderr[-2000:])
+    return json.loads(out.stdout)
+
+
+def train_all(steps: int, shards: str, settings: list[dict[str, str]]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        return list(pool.map(lambda setting: train(steps, shards, setting), settings))
+
+
+def matrix(**more: str) -> list[dict[str, str]]:
+    named = [{"OPENBLAS_CORETYPE": kernel} if kernel else {} for kernel in KERNELS]
+    return [{**k, "OPENBLAS_NUM_THREADS": t, **more} for k in named for t in THREADS]
+
+
+def distinct(reports: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Number of distinct exact chains, float32 chains, and kernels that really ran."""
+    exact = {tuple(chain) for report in reports for chain in report["exact"].values()}
+    plain = {tuple(report["float32"]) for report in reports}
+    return len(exact), len(plain), len({report["kernel"] for report in reports})
+
+
+def test_training_gives_one_chain_over_kernels_threads_and_splits():
+    reports = train_all(8, "1,2,5", matrix())
+    exact, plain, kernels = distinct(reports)
+    assert len(reports) == len(KERNELS) * len(THREADS)
+    assert kernels != 1 or not reports[0]["kernel"], "the settings did not reach BLAS"
+    assert exact == 1
+    assert plain > 1, "the control: plain float32 has to differ, or nothing was shown"
+
+
+@pytest.mark.slow
+def test_training_gives_one_chain_over_a_larger_matrix():
+    settings = matrix() + matrix(NPY_DISABLE_CPU_FEATURES=NO_AVX512)
+    settings += [{"OPENBLAS_NUM_THREADS": t} for t in ("3", "8")]
+    reports = train_all(150, "1,2,3,5,8,40", settings)
+    exact, plain, _ = distinct(reports)
+    assert exact == 1
+    assert plain > 1
