@@ -320,6 +320,23 @@ def test_a_node_that_is_no_file_of_this_layout_is_refused(store, sizes, cids, op
             call(cid)
 
 
+def test_a_leaf_under_the_name_of_a_node_is_refused(store):
+    # The same bytes can be named as a leaf and as a node; one file must not get two ids.
+    rest_as_node = plant(store, REST)
+    cid = plant(store, node([262_144, 4], [store.put(LEAF), rest_as_node]))
+    with pytest.raises(VerificationFailed):
+        store.get(cid)
+
+
+def test_a_node_that_claims_its_own_length_is_not_taken_for_its_content(store):
+    block = node([], [], total=6)
+    assert len(block) == 6
+    cid = plant(store, block)
+    assert not store.has(cid)
+    with pytest.raises(VerificationFailed):
+        store.get(cid)
+
+
 def test_a_tower_of_empty_links_does_not_keep_the_reader_busy(store):
     # 174 links to a node of 174 links to ...: 30 levels in 300 KB would be 174^30 visits.
     cid = store.put(b"")

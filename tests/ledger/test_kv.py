@@ -194,3 +194,39 @@ def test_a_flipped_bit_in_a_table_is_found_by_its_checksum(tmp_path):
     control = plyvel.DB(str(path))
     assert control.get(b"key000") == b"ionest value 000"
     control.close()
+
+
+def test_a_flipped_bit_in_the_middle_of_the_log_is_not_skipped_over(tmp_path):
+    path = tmp_path / "db"
+    kv = LevelKeyValue(path)
+    for n in range(3):
+        kv.write({b"n": b"%d" % n, b"block %d" % n: bytes(100)})
+    kv.close()
+    (log,) = path.glob("*.log")
+    data = bytearray(log.read_bytes())
+    data[data.index(b"block 1")] ^= 1
+    log.write_bytes(data)
+    shutil.copytree(path, tmp_path / "control")
+    with pytest.raises(StoreCorrupted):
+        LevelKeyValue(path)
+    # Control: LevelDB's default is to drop what it cannot read and to go on.
+    control = plyvel.DB(str(tmp_path / "control"))
+    assert control.get(b"n") == b"0" and control.get(b"block 2") is None
+    control.close()
+
+
+def test_a_write_is_one_transaction_and_synced(tmp_path):
+    # That killing a process loses nothing would hold without a sync, too; only a power cut tells.
+    kv = LevelKeyValue(tmp_path / "db")
+    asked = []
+
+    class Spy:
+        def __getattr__(self, name):
+            if name != "write_batch":
+                return getattr(source, name)
+            return lambda **options: (asked.append(options), source.write_batch(**options))[1]
+
+    source, kv._source = kv._source, Spy()
+    kv.write({b"a": b"1"}, [b"b"])
+    assert asked == [{"transaction": True, "sync": True}] and kv.get(b"a") == b"1"
+    kv.close()

@@ -175,6 +175,30 @@ def test_an_absence_proof_may_not_name_the_key_itself():
     verify_proof(tree.root, b"b", None, forged)
 
 
+def test_one_fact_has_one_proof():
+    here, there = find_pair(0)
+    tree = SparseTree().update({here: b"1", there: b"2"})
+    proof = tree.prove(here)
+    # A leaf beside a proof of presence, or an empty sibling spelled out, would be a second proof.
+    leaf = OtherLeaf(merkle._hash_path(there), merkle._hash_value(b"2"))
+    assert not holds(tree.root, here, b"1", replace(proof, other=leaf))
+    low, high = find_pair(1)
+    deep = SparseTree().update({low: b"1", high: b"2"})
+    proof = deep.prove(low)
+    assert proof.siblings[0] == b"" and holds(deep.root, low, b"1", proof)
+    spelled = replace(proof, siblings=(EMPTY, proof.siblings[1]))
+    assert not holds(deep.root, low, b"1", spelled)
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 64])
+def test_a_sibling_of_another_length_proves_nothing_even_under_a_root_made_for_it(size):
+    sibling = b"s" * size
+    leaf = merkle._hash_leaf(merkle._hash_path(b"a") + merkle._hash_value(b"1"))
+    right = merkle._bit(merkle._hash_path(b"a"), 0)
+    made = merkle._hash_inner(sibling + leaf if right else leaf + sibling)
+    assert not holds(made, b"a", b"1", StateProof((sibling,), None))
+
+
 def test_a_value_that_looks_like_a_node_is_not_taken_for_one(monkeypatch):
     # The value is the pre-image of an inner node. Were leaves and nodes hashed alike, Mallory
     # could present the inner node as the leaf of a key whose path is the left hash.

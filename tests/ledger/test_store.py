@@ -219,6 +219,28 @@ def test_a_lost_block_record_is_found_when_read_and_by_check_history(kv, letter)
             call()
 
 
+def test_the_header_of_another_height_at_the_head_is_found(kv):
+    store = new_store(kv)
+    for _ in range(2):
+        store.append(*next_block(store, {}))  # equal states, so that the root does not tell
+    kv.write({store_module._at(b"h", 2): kv.get(store_module._at(b"h", 1))})
+    with pytest.raises(StoreCorrupted):
+        reopen(kv)
+
+
+@pytest.mark.parametrize("letter", [b"h", b"b", b"c", b"r"])
+def test_a_record_of_another_block_is_found_by_check_history(kv, letter):
+    store = new_store(kv)
+    for _ in range(3):
+        store.append(*next_block(store, {}))
+    store.check_history()
+    store.append(*next_block(store, {}, (b"t",)))
+    swap = {b"h": 1, b"b": 1, b"c": 1, b"r": 4}[letter]
+    kv.write({store_module._at(letter, 2): kv.get(store_module._at(letter, swap))})
+    with pytest.raises(StoreCorrupted, match="block 2"):
+        reopen(kv).check_history()
+
+
 def test_a_lost_index_entry_is_found_by_check_history(kv):
     store = new_store(kv)
     grow(store, 3)
