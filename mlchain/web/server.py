@@ -32,7 +32,7 @@ async def serve_http(
     Raises:
         ConfigError: the address cannot be had.
     """
-    listener = _listen(host, port)
+    listener = await _listen(host, port)
     bound = listener.getsockname()[1]
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -45,14 +45,16 @@ async def serve_http(
     await serve(app, config, shutdown_trigger=shutdown.wait)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+async def _listen(host: str, port: int) -> socket.socket:
     """Return a bound socket.
 
     Raises:
         ConfigError: no such address, or in use.
     """
+    if not 0 <= port <= 65_535:  # getaddrinfo would take it modulo 2^16
+        raise ConfigError(f"http: no such port: {port}", "0 to 65535")
     try:
-        rows = socket.getaddrinfo(
+        rows = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )
         family, kind, protocol, _, address = rows[0]
@@ -64,9 +66,9 @@ def _listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"http: cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}",
+            f"http: cannot listen on {host}:{port}: {error.strerror}",
             "another process has the port, or the address is not of this machine; --http HOST:PORT",
         ) from error
     return listener

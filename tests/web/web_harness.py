@@ -73,7 +73,7 @@ class Web:
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         answer = b""
         async with stream:
-            with trio.move_on_after(1):
+            with trio.move_on_after(0.3):
                 await stream.send_all(data)
                 async for piece in stream:
                     answer += piece
