@@ -13,14 +13,15 @@ import numpy as np
 from msgspec import Meta
 
 from mlchain.codec import Record
-from mlchain.errors import ConfigError
+from mlchain.errors import ConfigError, RejectedProgram
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.data import FRACTION, Exponent, is_in_range, quantise_rows
-from mlchain.ml_runtime.machine import Backend, NumpyBackend, require_finite
-from mlchain.ml_runtime.plan import MAX_FEATURES, MAX_STATE_BYTES, Plan
+from mlchain.ml_runtime.machine import Backend, NumpyBackend, plan_arena, require_finite
+from mlchain.ml_runtime.plan import MAX_ARENA_BYTES, MAX_FEATURES, MAX_STATE_BYTES, Plan
 from mlchain.ml_runtime.program import Node, Program, check
 from mlchain.ml_runtime.state import State
-from mlchain.ml_runtime.tensor import Array, allocate
+from mlchain.ml_runtime.tensor import Array, allocate, finite
+from mlchain.ml_runtime.tensor import grid as grid_type
 
 HEADROOM_BITS = 1
 """Static scales leave this factor of two above what calibration saw."""
@@ -39,9 +40,11 @@ class Model(Record, frozen=True):
         """Return the scores of rows of raw features, rows x outputs.
 
         Raises:
+            RejectedProgram: the program is refused, or the parameters are not those it reads.
             ConfigError: another number of features, or a number outside the domain.
             Trap: a score is not finite.
         """
+        self._require_sound()
         rows = np.asarray(x, np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(self.exponents) or not is_in_range(rows):
             raise ConfigError(
@@ -54,6 +57,25 @@ class Model(Record, frozen=True):
             for raw, kind in zip(self.parameters, kinds, strict=True)
         ]
         return predict(self.predict, tensors, quantise_rows(rows, self.exponents), backend)
+
+    def _require_sound(self) -> None:
+        """Reject a file whose parts do not fit together, before its numbers are looked at."""
+        checked = check(self.predict)
+        x, *parameters = self.predict.inputs or (None,)
+        result = checked.types[self.predict.outputs[0]]
+        if (
+            x is None
+            or len(x.shape) != 2
+            or x.shape[1] != len(self.exponents)
+            or (
+                x != grid_type(grid.PRODUCT_BITS, *x.shape)
+                or result != finite(x.shape[0], self.outputs)
+                or any(p.kind != "S" for p in parameters)
+                or [p.bytes for p in parameters] != [len(raw) for raw in self.parameters]
+                or plan_arena(checked)[1] > MAX_ARENA_BYTES
+            )
+        ):
+            raise RejectedProgram("model: program, parameters and scales do not fit together")
 
 
 def predict(

@@ -8,6 +8,7 @@ since fresh pages cost more than the arithmetic.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -57,33 +58,40 @@ def plan_arena(checked: Checked) -> tuple[dict[int, int], int]:
     last = {r: i for i, step in enumerate(checked.steps) for r in step.inputs}
     results = frozenset(checked.program.outputs)
     offsets: dict[int, int] = {}
-    live: list[tuple[int, int, int]] = []  # (offset, end, register), ascending
+    live: list[tuple[int, int]] = []  # (offset, end), ascending, disjoint
     top = 0
     for i, step in enumerate(checked.steps):
-        dying = [r for r in step.inputs if last[r] == i and r in offsets]
+        dying = [r for r in dict.fromkeys(step.inputs) if last[r] == i and r in offsets]
         for r in step.outputs:
             if r in results:
                 continue
-            size = -(-checked.types[r].bytes // ALIGNMENT) * ALIGNMENT
-            heir = next(
-                (d for d in dying if checked.types[d].bytes == checked.types[r].bytes), None
-            )
-            if step.op.in_place and heir is not None:
-                live = [(o, e, r if q == heir else q) for o, e, q in live]
-                offsets[r] = offsets[heir]
-                dying.remove(heir)
-                continue
-            offset = 0
-            for begin, end, _ in live:
-                if begin - offset >= size:
-                    break
-                offset = end
-            offsets[r] = offset
-            live = sorted([*live, (offset, offset + size, r)])
-            top = max(top, offset + size)
-        gone = frozenset(r for r in (*step.inputs, *step.outputs) if last.get(r, i) == i)
-        live = [entry for entry in live if entry[2] not in gone]
+            size = _aligned(checked.types[r].bytes)
+            heirs = [d for d in dying if checked.types[d].bytes == checked.types[r].bytes]
+            if step.op.in_place and heirs:
+                offsets[r] = offsets[heirs[0]]
+                dying.remove(heirs[0])
+            else:
+                offsets[r] = _first_gap(live, size)
+                insort(live, (offsets[r], offsets[r] + size))
+                top = max(top, offsets[r] + size)
+            if r not in last:  # read by nobody
+                dying.append(r)
+        for r in dying:
+            live.remove((offsets[r], offsets[r] + _aligned(checked.types[r].bytes)))
     return offsets, top
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _first_gap(live: list[tuple[int, int]], size: int) -> int:
+    offset = 0
+    for begin, end in live:
+        if begin - offset >= size:
+            break
+        offset = end
+    return offset
 
 
 class NumpyBackend:

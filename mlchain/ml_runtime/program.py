@@ -18,7 +18,8 @@ from mlchain.errors import RejectedProgram
 from mlchain.ml_runtime.op import OPS, Op, Value, decode_attributes
 from mlchain.ml_runtime.tensor import MAX_ELEMENTS, Type
 
-MAX_NODES = 20_000
+MAX_NODES = 4096
+"""Most ops of a program; a small transformer trains in 256. Bounds the time of the check."""
 MAX_TENSORS = 4096
 MAX_GAS = 10**13
 """Most gas of one program, about three hours."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from ml_factory import SEED, make_dataset, make_task
 
 from mlchain import codec
-from mlchain.errors import ConfigError
+from mlchain.errors import ConfigError, RejectedProgram, Trap
 from mlchain.ml_runtime import Model, NumpyBackend, Oracle, Trainer
 from mlchain.ml_runtime.data import FRACTION
 from mlchain.ml_runtime.inference import predict
 from mlchain.ml_runtime.machine import execute
+from mlchain.ml_runtime.program import Node, Program
 
 DATA = make_dataset(rows=120)
 TRAINER = Trainer(make_task(DATA, steps=30, chunk=30, hidden=(8, 8)), DATA, SEED)
@@ -73,6 +75,33 @@ def test_the_oracle_predicts_the_same():
 def test_rows_that_are_none_are_refused(rows):
     with pytest.raises(ConfigError):
         MODEL.scores(rows)
+
+
+def altered(**fields: object) -> Model:
+    return msgspec.structs.replace(MODEL, **fields)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        altered(parameters=()),
+        altered(parameters=(MODEL.parameters[0][:-4], *MODEL.parameters[1:])),
+        altered(exponents=MODEL.exponents[:-1]),
+        altered(outputs=4),
+        altered(predict=Program((), (Node("constant", (), (0,)),), (0,))),
+        altered(predict=Program(MODEL.predict.inputs, MODEL.predict.nodes, (1,))),
+        altered(predict=Program(MODEL.predict.inputs, (Node("exec", (0,), ()),), (0,))),
+    ],
+)
+def test_a_hostile_model_file_is_refused(model):
+    with pytest.raises(RejectedProgram):
+        model.scores(ROWS)
+
+
+def test_a_model_file_with_parameters_that_are_no_numbers_traps():
+    nothing = np.full(len(MODEL.parameters[0]) // 4, np.nan, "<f4").tobytes()
+    with pytest.raises(Trap):
+        altered(parameters=(nothing, *MODEL.parameters[1:])).scores(ROWS)
 
 
 def test_no_rows_give_no_scores():

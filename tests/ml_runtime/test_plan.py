@@ -9,7 +9,7 @@ from mlchain.errors import ConfigError, RejectedProgram
 from mlchain.ml_runtime import Plan, StateSpec, check_plan, decode_plan, make_plan
 from mlchain.ml_runtime.op import real_to_bits
 from mlchain.ml_runtime.plan import MAX_PLAN_BYTES
-from mlchain.ml_runtime.program import Node, Program, check
+from mlchain.ml_runtime.program import MAX_NODES, Node, Program, check
 from mlchain.ml_runtime.tensor import finite, labels
 
 PLAN = make_plan("softmax", features=6, classes=3, optimiser="sgd", batch=4)
@@ -71,6 +71,12 @@ def test_state_without_end_is_refused_by_its_size():
 def test_memory_without_end_is_refused():
     with pytest.raises(RejectedProgram, match=r"step: needs \d+ bytes of memory"):
         make_plan("mlp", features=64, classes=10, hidden=(4096,) * 3, batch=1 << 15)
+
+
+def test_more_ops_than_the_bound_are_refused_when_decoded():
+    nodes = (Node("relu", (0,), ()),) * (MAX_NODES + 1)
+    with pytest.raises(RejectedProgram, match="length"):
+        decode_plan(step(nodes=nodes).encode())
 
 
 def test_cost_is_known_before_anything_runs():
