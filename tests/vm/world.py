@@ -19,13 +19,14 @@ from factories import make_key
 from msgspec.structs import replace
 
 from mlchain import codec
+from mlchain.consensus.evidence import vote_evidence
 from mlchain.consensus.work.attestation import Attestation, Extension, Outcome, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import BEACON, TICKETS, TicketChain, make_chain
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.block import Block, Body, Receipt, SegmentRef, header_id
-from mlchain.ledger.commit import Commit, Vote, VoteKind, make_commit, sign_bytes
+from mlchain.ledger.commit import NIL, Commit, Vote, VoteKind, make_commit, sign_bytes
 from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.state import State
@@ -168,7 +169,9 @@ class World:
 
     # ---- transactions and blocks
 
-    def transaction(self, sender: str, payload: Payload, ahead: int = 0, **changes: Any) -> bytes:
+    def transaction(
+        self, sender: str, payload: Payload, /, *, ahead: int = 0, **changes: Any
+    ) -> bytes:
         """Encoded; `ahead` transactions of the sender come before it in the same block."""
         key = make_key(sender)
         body = TransactionBody(
@@ -217,7 +220,7 @@ class World:
         for _ in range(count):
             self.block(**how)
 
-    def do(self, sender: str, payload: Payload, **changes: Any) -> Receipt:
+    def do(self, sender: str, payload: Payload, /, **changes: Any) -> Receipt:
         """Add a block with one transaction."""
         return self.block(self.transaction(sender, payload, **changes))[0]
 
@@ -247,6 +250,17 @@ class World:
         element = self.chain(name, TICKETS).at(height)
         assert element is not None
         return element
+
+    def double_vote(self, name: str, height: int = 0, chain_id: str = "") -> bytes:
+        """Evidence of two prevotes in one round, by default at the height of the next block."""
+        height, key, votes = height or self.height + 1, make_key(name), []
+        for block_id in (NIL, digest("test-block")):
+            message = sign_bytes(
+                chain_id or self.genesis.chain_id, VoteKind.PREVOTE, height, 0, block_id
+            )
+            signature = key.sign(message)
+            votes.append(Vote(VoteKind.PREVOTE, height, 0, block_id, key.public, b"", signature))
+        return vote_evidence(*votes)
 
     # ---- jobs
 
