@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VALIDATORS, WORKERS = 4, 2
 CHEATS = {
     "worker": {"worker-1": "skip:0.05"},
-    "validator": {"validator-2": "equivocate"},
+    "validator": {"validator-2": "lie"},
 }
 """Which nodes misbehave, and how, by what `--cheat` names."""
 READY_S = 120.0

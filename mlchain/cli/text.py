@@ -118,16 +118,17 @@ def fault_lines(faults: Iterable[Mapping[str, Any]], job: Mapping[str, Any]) -> 
     lines = []
     workers = {segment["index"]: segment["worker"] for segment in job.get("segments", [])}
     for fault in faults:
-        segment, chunk = fault.get("segment"), fault.get("chunk")
+        segment, chunk, finder = fault["segment"], fault["chunk"], fault["finder"]
         where = "" if segment is None else f" in segment {segment + 1}, slice {chunk}"
         lines.append(
             bad(
                 f"{fault['offender']}  {fault['kind']}{where}: "
                 f"slashed {credits(fault['slashed'])} at block #{fault['height']}"
-                + (f", found by {fault['finder']}" if fault.get("finder") else "")
+                + (f", found by {finder}" if finder and finder != fault["offender"] else "")
             )
         )
         now = workers.get(segment)
-        if segment is not None and now and now != fault["offender"]:
+        took_over = fault["role"] == "worker" and now and now != fault["offender"]
+        if segment is not None and took_over:
             lines.append(f"  segment {segment + 1} was given to {now}")
     return lines

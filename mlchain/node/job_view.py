@@ -12,6 +12,7 @@ from mlchain import crypto
 from mlchain.ledger.content import cid_text
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
+from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Metrics
 from mlchain.vm.families.jobs import (
     SEGMENTS,
@@ -99,7 +100,7 @@ class JobViews:
                 "rerun": rerun,
                 "chunks": job.chunks,
                 "by": sorted(by),
-                "of": len(get_validator_set(state)),
+                "of": len(_voters(state, segments)),
                 "miss_1_in_10": miss_text(job.chunks, rerun, 10),
                 "miss_1_in_100": miss_text(job.chunks, rerun, 100),
             },
@@ -175,6 +176,15 @@ def metrics_view(metrics: Metrics) -> Json:
         "total": metrics.total,
         "value": decimal_text(metrics.value, 6),
     }
+
+
+def _voters(state: State, segments: list[Json]) -> ValidatorSet:
+    """Return all who could attest these segments: validators leave, and none come back.
+
+    Those of today would leave out one that checked and was removed since.
+    """
+    heights = [row["commit_height"] for row in segments if row["commit_height"]]
+    return get_validators_after(state, min(heights)) if heights else get_validator_set(state)
 
 
 def _done_chunks(job_id: bytes, index: int, segment: Segment, worker: ProgressSource | None) -> int:

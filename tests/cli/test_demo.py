@@ -72,7 +72,7 @@ def test_a_demo_that_fails_stops_everything_and_keeps_the_logs(run, job, home, e
     ("arguments", "cheats"),
     [
         (("--cheat",), {"worker-1": "skip:0.05"}),
-        (("--cheat=validator",), {"validator-2": "equivocate"}),
+        (("--cheat=validator",), {"validator-2": "lie"}),
     ],
 )
 def test_cheat_names_who_misbehaves(run, job, arguments, cheats):

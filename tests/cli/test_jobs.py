@@ -13,7 +13,7 @@ from mlchain.ledger import unixfs
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ml_runtime import Dataset, check_plan, decode_plan
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import SubmitJob
+from mlchain.vm.families.jobs import SubmitJob, fixed_seed
 
 FILE = """\
 [job]
@@ -80,7 +80,18 @@ def test_a_job_file_becomes_two_signed_requests_over_one_dataset(run, chain, fil
     assert (submit.train_rows, submit.test_rows) == (16, 4)
     assert (submit.steps, submit.chunk) == (40, 2)
     assert submit.segment == 7, "20 chunks in 3 segments: 7, 7, 6"
+    assert submit.seed == b"", "the chain draws the order"
     check_plan(decode_plan(submit.plan))
+
+
+def test_a_fixed_seed_is_sent_with_the_job_and_seed_0_is_one(run, chain, file):
+    for number in (0, 7):
+        file.write_text(f"{FILE}seed = {number}\n")
+        chain.routes["POST /v1/txs"] = [{"id": "ab" * 32}, {"id": JOB_ID}]
+        assert run("submit-job", str(file), "--url", chain.url).exit_code == 0
+        data = [body for route, body in chain.requests if route == "POST /v1/txs"][-1]
+        submit = codec.decode(SubmitJob, decode_transaction(data).body.payload)
+        assert submit.seed == fixed_seed(number)
 
 
 def test_following_ends_with_what_was_verified_and_a_receipt(run, chain, file, home):
@@ -204,6 +215,39 @@ def test_show_names_who_was_found_cheating_and_who_took_over(run, chain):
         in text
     )
     assert "segment 1 was given to worker-1" in text
+
+
+def test_a_validators_fault_gives_no_segment_to_anybody(run, chain):
+    fault = {
+        "offender": "validator-2",
+        "role": "validator",
+        "kind": "false-accusation",
+        "segment": 0,
+        "chunk": 0,
+        "slashed": 1,
+        "finder": None,
+        "height": 40,
+    }
+    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[fault])
+    text = run("job", "show", "7f", "--url", chain.url).stdout
+    assert "validator-2  false-accusation in segment 1, slice 0" in text
+    assert "was given to" not in text, "the worker did nothing wrong and kept it"
+
+
+def test_who_proposed_the_evidence_against_itself_is_not_called_its_finder(run, chain):
+    fault = {
+        "offender": "validator-2",
+        "role": "validator",
+        "kind": "equivocation",
+        "segment": None,
+        "chunk": None,
+        "slashed": 1,
+        "finder": "validator-2",
+        "height": 42,
+    }
+    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[fault])
+    text = run("job", "show", "7f", "--url", chain.url).stdout
+    assert "validator-2  equivocation: slashed 1 at block #42\n" in text
 
 
 def test_list_shows_a_line_for_each_job(run, chain):

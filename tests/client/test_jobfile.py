@@ -35,6 +35,8 @@ def test_a_job_file_becomes_checked_values_and_documented_defaults():
     assert job.rate == Decimal("0.01"), "decimals stay exact"
     assert (job.tier, job.optimiser, job.segments) == ("audited", "adam", 1)
     assert job.test_fraction == Decimal("0.2")
+    assert job.seed == -1, "the chain draws"
+    assert parse_job_file(GOOD + "seed = 0\n", PATH).seed == 0
 
 
 @pytest.mark.parametrize("name", ["digits", "iris"])
@@ -58,6 +60,7 @@ MISTAKES = [
     ("[model]", "[modle]", 8, "tables: job, data, model, training"),
     ("chunk = 5", "chunk = 5\nepochs = 3", 17, "steps or epochs, not both"),
     ("chunk = 5", "chunk = 5\nmomentum = 0.5", 17, 'only the optimiser "momentum" has one'),
+    ("chunk = 5", "chunk = 5\nseed = -1", 17, "seed must be a whole number, 0 to"),
     ('name = "heart"', 'name = ""', 2, "a text of 1 to 64 characters"),
     ('name = "heart"', 'name = "a\\nb"', 2, "a text of 1 to 64 characters"),
 ]
