@@ -81,12 +81,12 @@ CASES: dict[str, Callable[[Backend], bytes]] = {
 
 PINNED = {
     "words": "82d7fc396af181b8dc4772bf729bb1ad4792bef32757254f38ec828c433a20de",
-    "product": "c6f017eaa68652c50ded5bff020ec4074dd2bbd611ee11d68626996898c798b2",
-    "functions": "4d7bb2897965d803be01c53cf1becd2a0dd521d1eba0c1d75034a9abc19986b2",
-    "linear, sgd": "08fcb8bf527a20d2761225d3cd33d9da2496778e93e0b394e6310357734852a8",
-    "softmax, momentum": "04ef6cf4891fb019b80865558afe25ce306b7d1bd0b892d640f7eba3cf75f54b",
-    "mlp, adam": "5e3d2eb126a6ff5c7eabbd75b86d291c973c8a70e353cc53118b6702fab863df",
-    "mlp tanh, adam": "b73383a5fee96ec9a71cc049300c4612b99e8edc4918f88ef393695bdc66e90e",
+    "product": "cdc9ebf1c998391a944b15ee1d535d6bedbe331677cb2c4c2b96b84c78352047",
+    "functions": "9d79fd1572d282caac699c25b2fa2f8a69ec42c1f57512263a629116062a299d",
+    "linear, sgd": "583642695694107e93ed6699d108115f6593630a1563c712e5881f375344e506",
+    "softmax, momentum": "4c58e8c53bd4a4e13130094b814ec219f6103f34bca5b54440a283eacc48d1b3",
+    "mlp, adam": "4caacad0ad58392a8cb9de62c14d05be2979a439026dde2675700e16952ca326",
+    "mlp tanh, adam": "dad80c81577ae72e1baac1b0c0bdc256f3e9934946cc635271f04c0973546687",
 }
 
 

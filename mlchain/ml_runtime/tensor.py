@@ -13,6 +13,7 @@ Source: MLRT-1 rules 1, 3, 7 and 10.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ MAX_ELEMENTS = 1 << 27
 Dimension = Annotated[int, Meta(ge=1, le=MAX_DIMENSION)]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=MAX_RANK)]
 
-_STORAGE = {"F": "<f8", "G": "<f8", "S": "<f4", "I": "<i8"}
+_STORAGE = {kind: np.dtype(t) for kind, t in zip("FGSI", ("<f8", "<f8", "<f4", "<i8"), strict=True)}
 
 
 class Type(Record, frozen=True):
@@ -77,8 +78,8 @@ def labels(count: int, *shape: int) -> Type:
     return Type("I", count, shape)
 
 
-def storage(kind: Type) -> str:
-    """Return the numpy name of the elements of a type in memory and on the wire."""
+def storage(kind: Type) -> np.dtype[Any]:
+    """Return the form of the elements of a type, in memory and on the wire: little-endian."""
     return _STORAGE[kind.kind]
 
 
@@ -94,7 +95,7 @@ def header(kind: Type) -> bytes:
 
 
 def digest(kind: Type, array: Array) -> bytes:
-    """Return the digest of a tensor: over its header and the BLAKE3 of its elements.
+    """Return the BLAKE3 of a tensor: its type as the domain, then its elements.
 
     The sign of zero and the payload of NaN are no part of a value: both are normalised first.
     """
@@ -106,8 +107,12 @@ def digest(kind: Type, array: Array) -> bytes:
 def digest_as_stored(kind: Type, array: Array) -> bytes:
     """Return the same for a tensor that holds no NaN and no -0, as committed state does."""
     raw = np.ascontiguousarray(array, storage(kind))
-    elements = crypto.digest_bulk("mlchain/elements", raw.reshape(-1).view(np.uint8).data)
-    return crypto.digest("mlchain/tensor", header(kind), elements)
+    return crypto.digest_bulk(_domain(kind), raw.reshape(-1).view(np.uint8).data)
+
+
+@lru_cache(maxsize=4096)
+def _domain(kind: Type) -> str:
+    return f"mlchain/tensor/{kind}"
 
 
 def merkle_root(leaves: list[bytes]) -> bytes:
