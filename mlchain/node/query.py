@@ -287,11 +287,9 @@ class Query:
             NotFound: no such job, or more than one.
         """
         text = text.lower()
-        try:
-            prefix = bytes.fromhex(text[: len(text) & ~1]) if text.isalnum() else b""
-        except ValueError:
-            prefix = b""
-        rows = JOBS.items(self._chain.state(), prefix) if text else iter(())
+        is_hex = text != "" and all(digit in "0123456789abcdef" for digit in text)
+        prefix = bytes.fromhex(text[: len(text) & ~1]) if is_hex else b""
+        rows = JOBS.items(self._chain.state(), prefix) if is_hex else iter(())
         found = [(key[0], job) for key, job in rows if key[0].hex().startswith(text)]
         if not found:
             raise NotFound(f"no job {text[:80]!r}", "a job's id is hex digits: mlchain job list")
