@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mlchain import codec
 from mlchain.consensus.actions import Verdict
 from mlchain.consensus.evidence import verify_evidence
 from mlchain.consensus.work.commitment import commit_id
+from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
 from mlchain.ledger.block import (
     MAX_BLOCK_BYTES,
@@ -29,11 +31,13 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import Transaction, decode_transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.node.mempool import Mempool
+from mlchain.vm.context import BlockContext, Context
 from mlchain.vm.execute import Outcome, build_block, check_block, check_transaction, select_body
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
-from mlchain.vm.families.jobs import SEGMENTS, Segment
+from mlchain.vm.families.jobs import SEGMENTS, MakeClaim, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
+from mlchain.vm.gas import intrinsic_gas
 
 MAX_DRIFT_MS = 10_000
 """How far ahead of our clock a block's time may be."""
@@ -142,7 +146,7 @@ class Chain:
         for ref in candidate.block.body.finalise:
             segment = SEGMENTS.get(state, ref.job, ref.index)
             if segment is None or not self._is_wanted(ref, segment):
-                return Verdict.UNWANTED, f"finalises segment {ref.index}, not attested by us"
+                return Verdict.UNWANTED, f"finalises segment {ref.index}, accused or not attested"
         return Verdict.VALID, ""
 
     def commit(self, block_id: bytes, data: bytes, commit: Commit) -> Committed:
@@ -200,14 +204,47 @@ class Chain:
     # ---- what it asks -------------------------------------------------------------------------
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
-        """Apply the veto: attested by us, on chain or on its way there, or our own work."""
-        if segment.commit is None:
+        """Apply the veto: attested by us, or our own work, and nobody's accusation waits.
+
+        Attestations of 2f+1 do not outweigh the one validator whose slice held the forged chunk;
+        its claim goes first, even if every proposer leaves it out.
+        """
+        if segment.commit is None or self._is_accused(commit_id(segment.commit)):
             return False
         if self._key == segment.worker or any(
             a.validator == self._key for a in segment.attestations
         ):
             return True
         return self._has_attested(ref, commit_id(segment.commit))
+
+    def _is_accused(self, commit: bytes) -> bool:
+        """Tell whether a claim of fraud waits that the next block could take and would accept.
+
+        Only such: one that cannot be included, or fails, or costs nothing when it is false, would
+        let any one validator hold up everything for ever.
+        """
+        validators = self.validators.keys
+        fronts = (self.mempool.front(key) for key in validators)
+        return any(front and self._is_open_claim(front, commit) for front in fronts)
+
+    def _is_open_claim(self, transaction: Transaction, commit: bytes) -> bool:
+        body, state, head = transaction.body, self.store.state(), self.store.head
+        if body.kind != MakeClaim.KIND or body.gas_limit > self.genesis.params.max_block_gas:
+            return False
+        block = BlockContext(
+            state, self.genesis.chain_id, self.genesis.params, head.height + 1, head.time_ms,
+            body.sender, self.validators,
+        )  # fmt: skip
+        try:
+            claim = check_transaction(state, self.genesis, transaction)
+            assert isinstance(claim, MakeClaim), "the tag says so"
+            if claim.commit != commit or claim.kind != ClaimKind.FRAUD:
+                return False
+            gas = body.gas_limit - intrinsic_gas(len(codec.encode(transaction)))
+            claim.execute(Context(block, body.sender, bytes(32), gas))
+        except MlchainError:
+            return False
+        return True
 
     def _is_known(self, identity: bytes) -> bool:
         return identity in self.mempool.verified

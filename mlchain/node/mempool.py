@@ -172,6 +172,11 @@ class Mempool:
         self._put(lane, entry)
         return True
 
+    def front(self, sender: bytes) -> Transaction | None:
+        """Return the sender's transaction that a block could take next."""
+        lane = self._lanes.get(sender)
+        return lane.entries[lane.base].transaction if lane and lane.ready else None
+
     def take(self, max_bytes: int, max_gas: int, max_count: int) -> list[bytes]:
         """Return transactions for a block, duties and best prices first; they stay until `commit`.
 
