@@ -218,6 +218,9 @@ class Auditor:
             return Finding(ClaimKind.UNSERVED, at, subject.message)
         if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
             return Finding(ClaimKind.FRAUD, first, "does not start from the initial state")
+        if subject.leaves and subject.leaves[-1] != commit.end:  # whoever draws the last chunk
+            last = first + commit.count - 1  # would see it; all others see it for nothing
+            return Finding(ClaimKind.FRAUD, last, "does not end with its last chunk's state")
         finding = await self._replay_slice(subject, offsets)
         return finding or await self._check_metrics(subject)
 
