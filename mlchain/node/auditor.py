@@ -231,7 +231,12 @@ class Auditor:
         async def fetch_all() -> None:
             async with send:
                 for offset in offsets:
-                    await send.send((offset, await self._fetch_patiently(subject, offset)))
+                    data: bytes | MlchainError
+                    try:
+                        data = await self._fetch_patiently(subject, offset)
+                    except Stale as stale:  # not through the nursery either
+                        data = stale
+                    await send.send((offset, data))
 
         found: Finding | MlchainError | None = None
         async with trio.open_nursery() as nursery:
@@ -251,6 +256,8 @@ class Auditor:
         async for offset, data in states:
             self._check_current(subject.commit)
             chunk = subject.first + offset
+            if isinstance(data, Stale):
+                raise data
             if isinstance(data, MlchainError):
                 return Finding(ClaimKind.UNSERVED, chunk, data.message)
             if await self._replay(subject, offset, data) == Outcome.DIFFERS:
