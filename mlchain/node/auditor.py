@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
@@ -20,12 +20,13 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError, VerificationFailed
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.state import State
-from mlchain.ml_runtime import Dataset, Plan
+from mlchain.ml_runtime import Dataset
 from mlchain.node.artifacts import Artifacts, state_digest
 from mlchain.node.chain import Chain
-from mlchain.node.compute import Compute, Handle, Trapped
+from mlchain.node.compute import Compute, Trapped
 from mlchain.node.duties import Duties
 from mlchain.node.outbox import Outbox
+from mlchain.node.subject import Finding, Stale, Subject, Target
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
     ACTIVE,
@@ -51,41 +52,6 @@ PREFETCH = 4
 """States fetched ahead of the one being replayed."""
 
 
-class Stale(MlchainError):
-    """The segment under examination fell; what was found about it no longer matters."""
-
-
-class Finding(NamedTuple):
-    """A chunk that could not be confirmed."""
-
-    kind: ClaimKind
-    chunk: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One committed segment under examination."""
-
-    job_id: bytes
-    job: Job
-    index: int
-    segment: Segment
-    commit: SegmentCommit
-    handle: Handle
-    plan: Plan
-    leaves: tuple[bytes, ...]
-
-    @property
-    def first(self) -> int:
-        """Number of the segment's first chunk, counted from the start of the job."""
-        return self.job.segment_range(self.index)[0]
-
-    def digest_before(self, offset: int) -> bytes:
-        """Return the digest of the state before the chunk at `offset`."""
-        return self.leaves[offset - 1] if offset else self.commit.start
-
-
 @dataclass
 class Auditor:
     """One validator's re-execution."""
@@ -99,59 +65,85 @@ class Auditor:
     rerun: int = 0
     """Chunks re-executed since start, for people."""
     _claims: dict[bytes, MakeClaim] = field(default_factory=dict)
-    _wake: trio.Event = field(default_factory=trio.Event)
+    """What we hold against commits at work, by commit."""
+    _overruled: dict[bytes, None] = field(default_factory=dict)
+    """Commits of which a quorum computed otherwise than we: we neither attest nor accuse."""
+    _wakes: dict[str, trio.Event] = field(default_factory=dict)
 
     def on_block(self) -> None:
         """A block is final: there may be something to do."""
         self.duties.settle(self.chain.state())
-        self._wake.set()
+        for wake in self._wakes.values():
+            wake.set()
 
     async def run(self) -> None:
-        """Hold data, rule on disputes, audit segments; for ever."""
-        while True:
-            self._wake = trio.Event()
-            try:
-                await self._round(self.chain.state())
-            except Stale as stale:
-                log.info("audit-dropped", reason=stale.message)
-            except MlchainError as error:
-                log.warning("audit-interrupted", reason=error.message)
-            with trio.move_on_after(RETRY_S):
-                await self._wake.wait()
+        """Hold data, rule on disputes, audit segments; for ever.
 
-    async def _round(self, state: State) -> None:
-        if self.key not in self.chain.validators:
-            return  # removed: nothing this node says counts any more
+        Data has a task of its own: a job whose data is large, or nowhere, delays no other job.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._repeat, "data", self._hold_all)
+            nursery.start_soon(self._repeat, "audits", self._audit_all)
+
+    async def _repeat(self, name: str, act: Callable[[State], Awaitable[None]]) -> None:
+        while True:
+            wake = self._wakes[name] = trio.Event()
+            if self.key in self.chain.validators:  # else nothing we say counts any more
+                await act(self.chain.state())
+            with trio.move_on_after(RETRY_S):
+                await wake.wait()
+
+    async def _try(self, act: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Do one thing; that it fails must not keep us from the next."""
+        try:
+            await act(*args)
+        except Stale as stale:
+            log.info("audit-dropped", reason=stale.message)
+        except MlchainError as error:
+            log.warning("audit-interrupted", reason=error.message)
+
+    async def _hold_all(self, state: State) -> None:
+        for (job_id,), _ in ACTIVE.items(state):
+            job = JOBS.get(state, job_id)
+            if job is not None and job.state == JobState.SUBMITTED:
+                await self._try(self._hold_data, state, job)
+
+    async def _audit_all(self, state: State) -> None:
         keys = [key for (key,), _ in ACTIVE.items(state)]
         jobs = [(key, job) for key in keys if (job := JOBS.get(state, key)) is not None]
-        for _, job in jobs:
-            if job.state == JobState.SUBMITTED:
-                await self._hold_data(state, job)
         committed = [
-            (job_id, job, index, segment, segment.commit)
+            Target(job_id, job, index, segment, segment.commit)
             for job_id, job in jobs
             for index in range(job.hard, job.assigned)
             if (segment := SEGMENTS.get(state, job_id, index)) is not None
             and segment.commit is not None
             and segment.worker != self.key
         ]
-        for job_id, job, index, segment, commit in committed:
-            if segment.claim is not None:
-                await self._vote(state, job_id, job, index, segment, commit, segment.claim)
-        for job_id, job, index, segment, commit in committed:
-            if self._is_due(index, segment, commit_id(commit)):
-                await self._audit(state, job_id, job, index, segment, commit)
+        at_work = {commit_id(target.commit): None for target in committed}
+        self._claims = {key: claim for key, claim in self._claims.items() if key in at_work}
+        self._overruled = {key: None for key in self._overruled if key in at_work}
+        for target in committed:
+            if target.segment.claim is not None:
+                await self._try(self._vote, state, target, target.segment.claim)
+        for target in committed:
+            if self._is_due(target.number, target.segment, target.commit):
+                await self._try(self._audit, state, target)
 
-    def _is_due(self, index: int, segment: Segment, identity: bytes) -> bool:
-        if segment.state != SegmentState.COMMITTED or identity in self._claims:
-            if identity in self._claims:
-                self.outbox.send(self._claims[identity])
+    def _is_due(self, index: int, segment: Segment, commit: SegmentCommit) -> bool:
+        """Tell whether to audit a segment now; an accusation of it goes out again if it must."""
+        identity = commit_id(commit)
+        if segment.state != SegmentState.COMMITTED or identity in self._overruled:
             return False
-        ref = SegmentRef(segment.commit.job, index) if segment.commit else None
+        claim = self._claims.get(identity)
+        if claim is not None and claim.chunk not in segment.cleared:
+            self.outbox.send(claim)
+            return False
+        if claim is not None:
+            log.warning("claim-rejected", job=commit.job.hex()[:8], segment=index)
+            del self._claims[identity]
         done = [a.validator for a in segment.attestations]
-        return (
-            ref is not None and self.key not in done and not self.duties.has_attested(ref, identity)
-        )
+        is_sent = self.duties.has_attested(SegmentRef(commit.job, index), identity)
+        return self.key not in done and not is_sent
 
     async def _hold_data(self, state: State, job: Job) -> None:
         """Fetch a dataset somebody wants to use; announce it once it is whole and readable."""
@@ -172,20 +164,13 @@ class Auditor:
 
     # ---- auditing one's own slice ---------------------------------------------------------------
 
-    async def _audit(
-        self,
-        state: State,
-        job_id: bytes,
-        job: Job,
-        index: int,
-        segment: Segment,
-        commit: SegmentCommit,
-    ) -> None:
+    async def _audit(self, state: State, target: Target) -> None:
+        job_id, job, index, segment, commit = target
         identity, ticket = commit_id(commit), self.duties.ticket(segment.commit_height)
         if ticket is None:
             return
         offsets = segment_slice(job, commit, ticket, len(self.chain.validators))
-        finding = await self._examine(state, job_id, job, index, segment, commit, offsets)
+        finding = await self._examine(state, target, offsets)
         if finding is None:
             chunks = tuple(job.segment_range(index)[0] + offset for offset in offsets)
             root = result_root(chunks, tuple(bytes(32) for _ in chunks))
@@ -196,24 +181,23 @@ class Auditor:
             "claim", job=job_id.hex()[:8], segment=index, chunk=finding.chunk,
             kind=finding.kind.name, reason=finding.reason,
         )  # fmt: skip
+        if finding.chunk in segment.cleared:  # settled: asking the chain again cannot help
+            if finding.kind == ClaimKind.FRAUD:
+                log.error("overruled", hint="this machine computes otherwise than a quorum")
+                self._overruled[identity] = None
+            return
         claim = MakeClaim(job_id, index, identity, finding.chunk, int(finding.kind), ticket)
         self._claims[identity] = claim
         self.outbox.send(claim)
 
     async def _examine(
-        self,
-        state: State,
-        job_id: bytes,
-        job: Job,
-        index: int,
-        segment: Segment,
-        commit: SegmentCommit,
-        offsets: tuple[int, ...],
+        self, state: State, target: Target, offsets: tuple[int, ...]
     ) -> Finding | None:
         """Return what is wrong with a segment as far as our slice shows, None if nothing."""
+        _, job, index, _, commit = target
         first, _ = job.segment_range(index)
         at = first + (offsets[0] if offsets else 0)
-        subject = await self._subject(state, job_id, job, index, segment, commit)
+        subject = await self._subject(state, target)
         if isinstance(subject, MlchainError):
             return Finding(ClaimKind.UNSERVED, at, subject.message)
         if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
@@ -258,6 +242,8 @@ class Auditor:
             chunk = subject.first + offset
             if isinstance(data, Stale):
                 raise data
+            if isinstance(data, MlchainError) and chunk in subject.segment.cleared:
+                continue  # not served to us, but a quorum has re-run it since, and it was right
             if isinstance(data, MlchainError):
                 return Finding(ClaimKind.UNSERVED, chunk, data.message)
             if await self._replay(subject, offset, data) == Outcome.DIFFERS:
@@ -265,19 +251,12 @@ class Auditor:
                 return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
         return None
 
-    async def _subject(
-        self,
-        state: State,
-        job_id: bytes,
-        job: Job,
-        index: int,
-        segment: Segment,
-        commit: SegmentCommit,
-    ) -> Subject | MlchainError:
+    async def _subject(self, state: State, target: Target) -> Subject | MlchainError:
         """Return a segment with all that is needed to examine it, or why that is not served.
 
         The end state is fetched and kept, so that the job survives its worker.
         """
+        job_id, job, _, segment, commit = target
         handle, plan = await self.artifacts.load(state, job, self.compute)
 
         async def fetch() -> Subject:
@@ -285,7 +264,7 @@ class Auditor:
             end = await self.artifacts.fetch_content(commit.end_content, segment.worker)
             if state_digest(end, plan) != commit.end:
                 raise VerificationFailed("the end state has another digest than committed")
-            return Subject(job_id, job, index, segment, commit, handle, plan, leaves)
+            return Subject(*target, handle, plan, leaves)
 
         return await self._patiently(commit, fetch)
 
@@ -361,42 +340,26 @@ class Auditor:
 
     # ---- ruling on a dispute --------------------------------------------------------------------
 
-    async def _vote(
-        self,
-        state: State,
-        job_id: bytes,
-        job: Job,
-        index: int,
-        segment: Segment,
-        commit: SegmentCommit,
-        claim: Claim,
-    ) -> None:
+    async def _vote(self, state: State, target: Target, claim: Claim) -> None:
+        job_id, _, index, _, commit = target
         identity = commit_id(commit)
         has_voted = self.key in [ballot.validator for ballot in claim.ballots]
         if has_voted or self.duties.has_verdict(identity, claim.chunk):
             return
-        outcome = await self._judge(state, job_id, job, index, segment, commit, claim)
+        outcome = await self._judge(state, target, claim)
         log.info(
             "verdict", job=job_id.hex()[:8], segment=index, chunk=claim.chunk, found=outcome.name
         )
         self.duties.add_verdict(Verdict(job_id, index, identity, claim.chunk, int(outcome)))
 
-    async def _judge(
-        self,
-        state: State,
-        job_id: bytes,
-        job: Job,
-        index: int,
-        segment: Segment,
-        commit: SegmentCommit,
-        claim: Claim,
-    ) -> Outcome:
+    async def _judge(self, state: State, target: Target, claim: Claim) -> Outcome:
         """Re-run the disputed chunk, from the state the worker (or else the accuser) serves."""
-        subject = await self._subject(state, job_id, job, index, segment, commit)
+        commit = target.commit
+        subject = await self._subject(state, target)
         if isinstance(subject, MlchainError):
             return Outcome.UNSERVED
         offset = claim.chunk - subject.first
-        if index == 0 and offset == 0:
+        if target.number == 0 and offset == 0:
             data, digest = await self.compute.initial_state(subject.handle)
             if digest != commit.start:
                 return Outcome.DIFFERS
