@@ -116,7 +116,7 @@ def audit_file(
 
 def report_lines(report: Report) -> Iterator[str]:
     """Yield what a passed audit means, and how much it could have missed."""
-    from mlchain.cli.text import good
+    from mlchain.cli.text import dim, good
 
     yield good(
         f"audited   {len(report.checks)} of {len(report.checks)} checks hold; "
@@ -128,6 +128,7 @@ def report_lines(report: Report) -> Iterator[str]:
                 f"            had {words} slices been forged, "
                 f"this audit would have missed it with p = {report.miss(one_in)}"
             )
+        yield dim(f"            the choice was fixed by --seed {report.seed}")
 
 
 def report_document(report: Report) -> dict[str, Any]:

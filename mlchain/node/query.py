@@ -23,7 +23,7 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, CommitSegment, Job, JobState, MakeClaim, SubmitJob
 from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS
 from mlchain.vm.families.models import MODELS
-from mlchain.vm.receipt import Receipt, make_receipt
+from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
 Json = dict[str, Any]
 
@@ -310,16 +310,14 @@ class Query:
             raise NotFound(f"job {job_id.hex()[:8]} has no model: it is {state}")
         return model.content
 
-    def receipt(self, text: str) -> Receipt:
-        """Return the proof of a job that ended, against the last final block, without files.
-
-        `vm.receipt.attach_files` adds those; it reads much, so do it in a thread.
+    def receipt(self, job_id: bytes, has_files: bool = True) -> Receipt:
+        """Return the proof of a job that ended. It reads much: a thread may do it.
 
         Raises:
             NotFound: no such job, or it has not ended with a result.
         """
-        job_id, _ = self.find_job(text)
-        return make_receipt(self._chain.store, job_id)
+        found = make_receipt(self._chain.store, job_id)
+        return attach_files(found, self._content) if has_files else found
 
     def _name(self, key: bytes) -> str:
         return self._names.get(key) or crypto.address(key)

@@ -87,19 +87,22 @@ class Receipt(Record, frozen=True):
 def make_receipt(store: Store, job_id: bytes) -> Receipt:
     """Return the receipt of a job against the last block of `store`, without files.
 
+    Everything is read from one moment, so a thread may do it while the chain goes on.
+
     Raises:
         NotFound: no such job, or it has not ended with a result.
     """
-    state, header = store.state(), store.head
+    header, state = _read_head(store)
     job = JOBS.get(state, job_id)
     if job is None or job.state not in (JobState.SETTLED, JobState.TRAPPED):
         name = JobState(job.state).name.lower() if job else "not known"
         raise NotFound(f"job {job_id.hex()[:8]} has no receipt: it is {name}")
-    model = _prove(store, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
+    model = _prove(state, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
     return Receipt(
-        1, store.genesis.hash, header, store.commit(header.height), _changes(store, state),
-        job_id, _prove(store, JOBS.key(job_id)), _prove(store, PLANS.key(job.plan)), model,
-        tuple(_prove(store, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
+        1, store.genesis.hash, header, store.commit(header.height),
+        _changes(store, state, header.height),
+        job_id, _prove(state, JOBS.key(job_id)), _prove(state, PLANS.key(job.plan)), model,
+        tuple(_prove(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
     )  # fmt: skip
 
 
@@ -150,23 +153,31 @@ def get_validators_after(state: State, height: int) -> ValidatorSet:
     )
 
 
-def _changes(store: Store, state: State) -> tuple[SetChange, ...]:
+def _read_head(store: Store) -> tuple[Header, State]:
+    """Return the last header and the state under its root, though a block may come in between."""
+    while True:
+        header, state = store.head, store.state()
+        if state.root() == header.state_root:
+            return header, state
+
+
+def _changes(store: Store, state: State, height: int) -> tuple[SetChange, ...]:
     heights = {r.jailed_height for _, r in VALIDATORS.items(state) if r.jailed_height}
     return tuple(
         SetChange(
-            store.header(height),
-            store.commit(height),
-            get_validators_after(state, height).validators,
+            store.header(changed),
+            store.commit(changed),
+            get_validators_after(state, changed).validators,
         )
-        for height in sorted(heights)
-        if height < store.height  # what the head itself changes concerns the blocks after it
+        for changed in sorted(heights)
+        if changed < height  # what the head itself changes concerns the blocks after it
     )
 
 
-def _prove(store: Store, key: bytes) -> Proven:
-    value, proof = store.prove(key)
+def _prove(state: State, key: bytes) -> Proven:
+    value = state.get(key)
     assert value is not None, "the record was just read"
-    return Proven(value, proof)
+    return Proven(value, state.base_tree.prove(key))
 
 
 # ---- numbers for people -------------------------------------------------------------------------

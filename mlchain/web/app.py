@@ -23,10 +23,9 @@ from mlchain.ledger.content import ContentStore, cid_text, parse_cid
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 from mlchain.node.query import MAX_ROWS, Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
-from mlchain.vm.receipt import attach_files
 from mlchain.web import problems
 from mlchain.web.bodies import BodyFile, pieces, read_body
-from mlchain.web.gate import Buckets, Gate, Limits, client_of, is_loopback
+from mlchain.web.gate import Buckets, Gate, Limits, client_of, is_trusted
 from mlchain.web.server import serve_http
 from mlchain.web.stream import MAX_STREAMS, BlockSource, BlockStream
 
@@ -165,11 +164,12 @@ def _add_jobs(app: FastAPI, node: NodeApi) -> None:
 
     @app.get("/v1/jobs/{job}/receipt", summary="The job's proof; without its files if files=false")
     async def receipt(job: str, files: bool = True) -> Response:
-        async with turn:
-            found = node.query.receipt(job)
-            if files:
-                found = await trio.to_thread.run_sync(attach_files, found, node.content)
-            return Response(codec.encode(found), media_type=BYTES)
+        job_id, _ = node.query.find_job(job)
+
+        def make() -> bytes:
+            return codec.encode(node.query.receipt(job_id, files))
+
+        return Response(await trio.to_thread.run_sync(make, limiter=turn), media_type=BYTES)
 
 
 def _add_data(app: FastAPI, node: NodeApi, limits: Limits) -> None:
@@ -180,7 +180,7 @@ def _add_data(app: FastAPI, node: NodeApi, limits: Limits) -> None:
     async def put_data(request: Request) -> Response:
         client = client_of(request.scope)
 
-        is_bounded = not (limits.trusts_loopback and is_loopback(client))
+        is_bounded = not is_trusted(request.scope, limits)
         size = 0
 
         def count(more: int) -> None:
@@ -191,8 +191,8 @@ def _add_data(app: FastAPI, node: NodeApi, limits: Limits) -> None:
                     413, f"you may store {limits.stored_bytes} bytes, and more as time goes by"
                 )
 
-        async with turn, aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
-            cid = await trio.to_thread.run_sync(node.content.put, BodyFile(body))
+        async with aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
+            cid = await trio.to_thread.run_sync(node.content.put, BodyFile(body), limiter=turn)
         return _json({"cid": cid_text(cid), "size": size})
 
     @app.get("/v1/data/{cid}", summary="Bytes by content id")

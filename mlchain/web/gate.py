@@ -1,13 +1,15 @@
 """The gate before the API: how often a client may ask, and how much it may store.
 
 Clients on this machine are the operator's own and pass; others have one bucket of requests and
-one of stored bytes for each address.
+one of stored bytes for each address. A request from this machine that was meant for a named host
+is not the operator's own: a proxy sent it on, or a web page whose name was pointed at us.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -18,6 +20,10 @@ from mlchain.web.problems import problem
 
 MAX_CLIENTS = 4_096
 """Addresses remembered; the one that was silent longest is forgotten first."""
+
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d*)?")
+"""A Host header: a name or an address, then perhaps a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         client = client_of(scope)
-        if not (self._limits.trusts_loopback and is_loopback(client)):
+        if not is_trusted(scope, self._limits):
             wait_s = self._requests.take(client, 1, trio.current_time())
             if wait_s:
                 headers = {"retry-after": str(math.ceil(wait_s))}
@@ -72,6 +78,16 @@ class Gate:
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, _with_headers(send))
+
+
+def is_trusted(scope: Scope, limits: Limits) -> bool:
+    """Tell whether a request is the operator's own: from this machine, and to it by number."""
+    if not (limits.trusts_loopback and is_loopback(client_of(scope))):
+        return False
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+    found = _HOST.fullmatch(host)
+    name = found[1].strip("[]") if found else ""
+    return name == "localhost" or is_loopback(name)
 
 
 def client_of(scope: Scope) -> str:

@@ -3,11 +3,15 @@
 import json
 
 import pytest
+from factories import make_chain, nudge
 
+from mlchain import codec
 from mlchain.cli.localnet import LocalNet
 from mlchain.client import receipt as receipts
 from mlchain.client.receipt import Check, Report
 from mlchain.errors import NotFound
+from mlchain.ledger.genesis import dump_genesis
+from mlchain.vm.receipt import attach_files, make_receipt
 
 
 @pytest.fixture
@@ -49,6 +53,7 @@ def test_a_passed_audit_says_what_it_re_ran_and_could_have_missed(audit):
     assert lines[1].strip() == (
         "had 1 in 10 slices been forged, this audit would have missed it with p = 0.0359"
     )
+    assert lines[-1].strip() == "the choice was fixed by --seed ab"
     assert "✓ genesis      fits" in result.stderr
     assert audit.asked["slices"] == 100
 
@@ -101,3 +106,46 @@ def test_what_is_no_receipt_is_refused(run, genesis, home):
     result = run("audit", "job.receipt", "--genesis", genesis)
     assert (result.exit_code, "is not a receipt" in result.stderr) == (7, True)
     assert run("audit", "none.receipt", "--genesis", genesis).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A settled job, and the same with one chunk forged by everybody together."""
+    return [
+        (chain := make_chain(1, 1), chain.run_job(forge=forge))
+        for forge in (None, lambda chunk, state: nudge(state) if chunk == 5 else state)
+    ]
+
+
+def write_files(home, chain, job_id):
+    """Write what an auditor has: a receipt, and a genesis file of their own."""
+    receipt = attach_files(make_receipt(chain.store, job_id), chain.content)
+    (home / "job.receipt").write_bytes(codec.encode(receipt))
+    (home / "genesis.json").write_text(dump_genesis(chain.genesis))
+    return "audit", "job.receipt", "--genesis", "genesis.json"
+
+
+def test_a_real_receipt_is_audited_offline(run, home, real):
+    result = run(*write_files(home, *real[0]), "--slices", "3", "--seed", "mine")
+    assert result.exit_code == 0, result.stderr
+    names = [line.split()[1] for line in result.stderr.splitlines()]
+    assert names[0] == "genesis" and names[-1] == "re-run" and len(names) == 12
+    assert "✓ metrics      accuracy 1.0000 (15 of 15)" in result.stderr
+    assert "12 of 12 checks hold" in result.stdout and "--seed mine" in result.stdout
+
+
+def test_a_forged_chunk_exits_with_7_and_is_named_unless_nothing_is_re_run(run, home, real):
+    command = write_files(home, *real[1])
+    result = run(*command, "--slices", "all")
+    assert result.exit_code == 7
+    assert "✗ re-run       chunk 5 was committed as" in result.stderr
+    assert run(*command, "--slices", "0").exit_code == 0  # the control
+
+
+def test_a_receipt_of_another_chain_exits_with_7(run, home, real):
+    command = write_files(home, *real[0])
+    (home / "genesis.json").write_text(dump_genesis(make_chain(1, 1, "test-2").genesis))
+    result = run(*command, "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.exit_code, error["code"]) == (7, "verification_failed")
+    assert error["message"].startswith("genesis: ")

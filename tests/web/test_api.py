@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -13,11 +15,12 @@ from web_harness import Web, is_problem, open_web
 
 from mlchain import codec
 from mlchain.errors import ConfigError
-from mlchain.ledger.content import cid_of, cid_text
+from mlchain.ledger.content import ContentStore, cid_of, cid_text
+from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 from mlchain.vm.receipt import MAX_RECEIPT_BYTES, Receipt
 from mlchain.web.app import Limits, make_app
-from mlchain.web.gate import MAX_CLIENTS, Buckets, is_loopback
+from mlchain.web.gate import MAX_CLIENTS, Buckets, is_loopback, is_trusted
 from mlchain.web.server import serve_http
 
 BYTES = {"content-type": "application/octet-stream"}
@@ -232,6 +235,70 @@ def test_data_is_streamed_into_the_store_and_comes_back_by_its_id():
     trio.run(main)
 
 
+class SlowDisk(MemoryKeyValue):
+    """Keeps nothing, and does not finish a write before it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.allowed = threading.Event(), threading.Event()
+
+    def write(self, puts, deletes=()):
+        self.begun.set()
+        assert self.allowed.wait(10), "nobody allowed it"
+
+
+def test_the_loop_goes_on_while_the_disk_writes():
+    async def main() -> None:
+        disk = SlowDisk()
+        async with open_web() as web:
+            web.node.content = ContentStore(disk)
+
+            async def upload() -> None:
+                await web.http.post("/v1/data", content=bytes(1 << 20), headers=BYTES)
+
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(upload)
+                    while not disk.begun.is_set():
+                        await trio.sleep(0.005)
+                    assert (await web.http.get("/healthz")).status_code == 200
+                    disk.allowed.set()
+
+    trio.run(main)
+
+
+def test_memory_does_not_grow_with_what_is_uploaded():
+    size = 24 << 20
+    disk = SlowDisk()
+    disk.allowed.set()
+
+    async def send(web: Web) -> bytes:
+        head = (
+            f"POST /v1/data HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n"
+        )
+        stream = await trio.open_tcp_stream("127.0.0.1", web.port)
+        async with stream:
+            await stream.send_all(head.encode())
+            for _ in range(size >> 16):
+                await stream.send_all(PIECE)
+            return b"".join([piece async for piece in stream])
+
+    async def main() -> None:
+        async with open_web() as web:
+            web.node.content = ContentStore(disk)
+            tracemalloc.start()
+            assert b" 200 " in await send(web)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < size // 2  # a few leaves, whatever the size
+
+    trio.run(main)
+
+
+PIECE = bytes(1 << 16)
+
+
 def test_a_client_that_goes_away_in_the_middle_of_a_body_harms_nobody():
     async def main() -> None:
         async with open_web() as web:
@@ -290,6 +357,18 @@ def test_a_client_that_asks_too_often_waits_and_others_do_not():
             assert await burst(web) == [200] * 8
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [("127.0.0.1:8645", True), ("localhost", True), ("[::1]:80", True), ("evil.example", False),
+     ("127.0.0.1.evil.example:8645", False), ("", False), ("[::1", False), ("a]b[", False)],
+)  # fmt: skip
+def test_a_name_that_was_pointed_at_this_machine_is_not_trusted(host, trusted):
+    scope = {"client": ("127.0.0.1", 5), "headers": [(b"host", host.encode())]}
+    assert is_trusted(scope, Limits()) is trusted
+    assert not is_trusted(scope, Limits(trusts_loopback=False))
+    assert not is_trusted({**scope, "client": ("10.0.0.1", 5)}, Limits())
 
 
 def test_a_remote_client_may_store_only_so_much():
