@@ -21,6 +21,9 @@ from mlchain.ml_runtime import State, Trainer
 ALLOWED = 0.1
 """Of d_ref. Honest runs on two machines that round differently stay far below."""
 
+HONEST_STEPS = 5
+"""3 % of the training: the first steps are long, and cheaper to compute than to invent."""
+
 
 @cache
 def ordered() -> Trainer:
@@ -47,11 +50,12 @@ def stolen() -> State:
 
 
 def line() -> list[State]:
-    """Equal steps from the prescribed start to the stolen model; nothing is trained."""
-    count, states = ordered().task.chunks, []
-    for i in range(count + 1):
+    """HONEST_STEPS as ordered, then equal steps to the stolen model, which nobody trains."""
+    states = list(honest()[: HONEST_STEPS + 1])
+    start, count = states[-1], ordered().task.chunks - HONEST_STEPS
+    for i in range(1, count + 1):
         part = np.float32(i / count)
-        pairs = zip(honest()[0].tensors, stolen().tensors, strict=True)
+        pairs = zip(start.tensors, stolen().tensors, strict=True)
         states.append(State(tuple(a + (b - a) * part for a, b in pairs)))
     return states
 
@@ -76,8 +80,8 @@ def intolerable(states: list[State]) -> int:
     )
 
 
-def test_a_line_to_a_stolen_model_is_wrong_in_every_step():
-    assert wrong_chunks(line(), ordered()) == ordered().task.chunks
+def test_a_line_to_a_stolen_model_is_wrong_in_every_step_that_was_not_computed():
+    assert wrong_chunks(line(), ordered()) == ordered().task.chunks - HONEST_STEPS
 
 
 def test_a_rate_of_nothing_is_wrong_in_every_step():
