@@ -84,6 +84,15 @@ class Artifacts:
         Raises:
             NotFound, Unreachable, Timeout: nobody gave them.
         """
+        await self.hold_content(content, owner)
+        return await self._exchange.on_disk(self.content.get, content)
+
+    async def hold_content(self, content: bytes, owner: bytes = b"") -> None:
+        """Make a file complete here, from peers if need be (the owner's first).
+
+        Raises:
+            NotFound, Unreachable, Timeout: nobody gave it.
+        """
         exchange = self._exchange
         if await exchange.on_disk(self.content.missing, content, 1):
             likely = self._peer_of.get(owner)
@@ -91,7 +100,6 @@ class Artifacts:
             peers += [status.peer for status in self._transport.peers() if status.connected]
             own = self._transport.public_key
             await exchange.fetch(content, [peer for peer in peers if peer != own])
-        return await exchange.on_disk(self.content.get, content)
 
     async def fetch_leaves(self, job_id: bytes, job: Job, segment: Segment) -> tuple[bytes, ...]:
         """Return the end digests of a committed segment's chunks, checked against its root.

@@ -26,7 +26,7 @@ from mlchain.consensus.safety import Signer, SignRequest
 from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError, MlchainError
 from mlchain.ledger.commit import Commit
-from mlchain.ledger.content import ContentStore
+from mlchain.ledger.content import ContentStore, cid_text
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
@@ -47,13 +47,17 @@ from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
+from mlchain.vm.families.jobs import JOBS, SEGMENTS
 from mlchain.vm.initial import write_genesis
+from mlchain.vm.receipt import wanted_files
 from mlchain.vm.registry import check_registry
 from mlchain.vm.votes import is_valid_extension
 
 log = structlog.get_logger("node")
 
 MAX_SUBSCRIBERS = 64
+GATHER_S = 30
+"""Seconds in which the files of a receipt are fetched from peers."""
 SUBSCRIBER_BLOCKS = 256
 """Blocks a slow subscriber may lag behind before it is cut off."""
 
@@ -171,6 +175,24 @@ class Node:
             self.spread.send(data)
             self.agreement.poke()
         return transaction_id(data)
+
+    async def gather_files(self, job_id: bytes) -> None:
+        """Fetch what a receipt of this job carries and is not here yet; give up on what is not had.
+
+        A segment is HARD when a quorum attested it: this node may be the one that did not.
+        """
+        state = self.chain.state()
+        job = JOBS.get(state, job_id)
+        if job is None:
+            return
+        segments = [SEGMENTS.get(state, job_id, index) for index in range(job.hard)]
+        commits = [s.commit for s in segments if s is not None and s.commit is not None]
+        with trio.move_on_after(GATHER_S):
+            for content in wanted_files(job, commits):
+                try:
+                    await self.artifacts.hold_content(content)
+                except MlchainError as error:
+                    log.warning("not-gathered", content=cid_text(content), reason=error.message)
 
     @asynccontextmanager
     async def subscribe_blocks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Committed]]:

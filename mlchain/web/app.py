@@ -54,6 +54,10 @@ class NodeApi(BlockSource, Protocol):
         """
         ...
 
+    async def gather_files(self, job_id: bytes) -> None:
+        """Fetch from peers what the job's receipt carries and is not here yet, as far as had."""
+        ...
+
 
 async def serve(
     node: NodeApi,
@@ -160,7 +164,9 @@ def _add_jobs(app: FastAPI, node: NodeApi) -> None:
 
     @app.get("/v1/jobs/{job}/model", summary="The encoded final state")
     async def model(request: Request, job: str) -> Response:
-        return await _send_content(request, node.content, node.query.model(job))
+        content = node.query.model(job)
+        await node.gather_files(node.query.find_job(job)[0])
+        return await _send_content(request, node.content, content)
 
     @app.get("/v1/jobs/{job}/receipt", summary="The job's proof; without its files if files=false")
     async def receipt(job: str, files: bool = True) -> Response:
@@ -169,6 +175,8 @@ def _add_jobs(app: FastAPI, node: NodeApi) -> None:
         def make() -> bytes:
             return codec.encode(node.query.receipt(job_id, files))
 
+        if files:
+            await node.gather_files(job_id)
         return Response(await trio.to_thread.run_sync(make, limiter=turn), media_type=BYTES)
 
 

@@ -35,6 +35,9 @@ class FakeNode:
         self.subscribers: list[trio.MemorySendChannel[Any]] = []
         chain.on_block.append(self._on_block)
 
+    async def gather_files(self, job_id: bytes) -> None:
+        """Everything is here."""
+
     async def submit_transaction(self, data: bytes) -> bytes:
         self.chain.chain.add_transaction(data)
         return transaction_id(data)
