@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -16,6 +17,16 @@ from mlchain.vm.context import Payload
 log = structlog.get_logger("outbox")
 
 GAS_LIMIT = 10_000_000
+RESPREAD_HEIGHTS = 8
+"""Blocks after which a transaction that waits still is spread again. Gossip may lose it, and a node
+that was behind may have refused it."""
+
+
+class _Sent(NamedTuple):
+    """A transaction that was spread when the chain was at `height`."""
+
+    identity: bytes
+    height: int
 
 
 class Outbox:
@@ -28,12 +39,16 @@ class Outbox:
         self._key = key
         self._chain = chain
         self._spread = spread
-        self._sent: dict[Payload, bytes] = {}
+        self._sent: dict[Payload, _Sent] = {}
 
     def send(self, payload: Payload) -> None:
         """Send `payload`, unless it waits in the mempool already; call again until it is done."""
         before = self._sent.get(payload)
-        if before is not None and before in self._chain.mempool:
+        waiting = self._chain.mempool.get(before.identity) if before else None
+        if before and waiting is not None:
+            if self._chain.height >= before.height + RESPREAD_HEIGHTS:
+                self._sent[payload] = before._replace(height=self._chain.height)
+                self._spread(waiting)
             return
         nonce = self._chain.mempool.next_nonce(self._key.public)
         body = TransactionBody(
@@ -46,7 +61,7 @@ class Outbox:
         except MlchainError as error:
             log.warning("not-admitted", kind=type(payload).__name__, reason=error.message)
             return
-        self._sent[payload] = transaction_id(data)
+        self._sent[payload] = _Sent(transaction_id(data), self._chain.height)
         if len(self._sent) > 256:
             del self._sent[next(iter(self._sent))]
         self._spread(data)

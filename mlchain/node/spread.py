@@ -38,8 +38,13 @@ INBOX_BATCHES = 256
 
 
 class Batch(Record, frozen=True):
-    """Encoded transactions."""
+    """Encoded transactions.
 
+    `height` is the sender's: gossip carries equal bytes once, and what is spread again after some
+    blocks must not count as the same.
+    """
+
+    height: Uint
     transactions: Annotated[
         tuple[Annotated[bytes, Meta(max_length=MAX_TRANSACTION_BYTES)], ...],
         Meta(max_length=BATCH_COUNT),
@@ -95,7 +100,7 @@ class Spread:
             if not self._outgoing and self._news is None:
                 self._has_outgoing = trio.Event()
             if batch:
-                data = codec.encode(Batch(tuple(batch)))
+                data = codec.encode(Batch(self._chain.height, tuple(batch)))
                 await self._transport.publish(TRANSACTIONS_TOPIC, data)
 
     async def run_receiver(self) -> None:

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from mlchain import codec
 from mlchain.codec import Record, Uint
-from mlchain.errors import CodecError, InvalidBlock, InvalidSignature, MlchainError, Unreachable
+from mlchain.errors import CodecError, InvalidBlock, InvalidSignature, MlchainError
 from mlchain.ledger.block import MAX_BLOCK_BYTES
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.store import Store
@@ -30,6 +30,9 @@ WINDOW = 64
 MAX_ANSWER_BYTES = 16 << 20
 TIMEOUT_S = 20.0
 DISTRUST_S = 10.0
+RETRY_S = 0.5
+QUIET_S = 5.0
+"""After so long without news, somebody is asked: news of a block may get lost."""
 
 
 class BlocksRequest(Record, frozen=True):
@@ -66,6 +69,7 @@ class BlockSync:
         self._wanted: tuple[bytes, int] | None = None
         self._wake = trio.Event()
         self._distrusted: dict[bytes, float] = {}
+        self._turn = 0
         self.is_syncing = False
 
     async def serve(self, peer: bytes, payload: bytes) -> bytes:
@@ -91,23 +95,49 @@ class BlockSync:
             self._wake.set()
 
     async def run(self) -> None:
-        """Fetch whenever somebody is known to be ahead; for ever."""
+        """Fetch whenever somebody is known to be ahead, or nothing was heard; for ever."""
+        failed = 0
         while True:
             if self._wanted is None or self._wanted[1] <= self._store.height:
                 self._wanted, self.is_syncing = None, False
                 self._wake = trio.Event()
-                await self._wake.wait()
-                continue
-            peer, _ = self._wanted
-            try:
+                with trio.move_on_after(QUIET_S):
+                    await self._wake.wait()
+            peers = self._trusted()
+            if await self._fetch_from(self._whom(peers, failed)):
+                failed = 0
+            elif self._wanted is not None:
+                failed += 1
+                if failed > len(peers):  # nobody has it: whoever said so was wrong
+                    self._wanted, failed = None, 0
+                await trio.sleep(RETRY_S)
+
+    def _trusted(self) -> list[bytes]:
+        """Return the connected peers that did not lie lately."""
+        now = trio.current_time()
+        peers = [status.peer for status in self._transport.peers() if status.connected]
+        return [peer for peer in peers if now >= self._distrusted.get(peer, -math.inf)]
+
+    def _whom(self, peers: list[bytes], failed: int) -> bytes | None:
+        """Return whom to ask: who said that it is ahead, after failures the others in turn."""
+        if self._wanted is not None and not failed:
+            return self._wanted[0]
+        self._turn += 1
+        return peers[self._turn % len(peers)] if peers else None
+
+    async def _fetch_from(self, peer: bytes | None) -> bool:
+        """Fetch what `peer` has; tell whether anything came of it."""
+        before = self._store.height
+        try:
+            if peer is not None:
                 await self._fetch(peer)
-            except (CodecError, InvalidBlock, InvalidSignature) as error:
-                log.warning("lying-peer", peer=peer.hex()[:8], reason=error.message)
+        except (CodecError, InvalidBlock, InvalidSignature) as error:
+            log.warning("lying-peer", peer=peer.hex()[:8] if peer else "", reason=error.message)
+            if peer:
                 self._distrusted[peer] = trio.current_time() + DISTRUST_S
-                self._wanted = None
-            except MlchainError as error:
-                log.info("sync-interrupted", reason=error.message)
-                self._wanted = None
+        except MlchainError as error:
+            log.info("sync-interrupted", reason=error.message)
+        return self._store.height > before
 
     async def _fetch(self, peer: bytes) -> None:
         first = self._store.height + 1
@@ -116,8 +146,6 @@ class BlockSync:
             peer, BLOCKS_PROTOCOL, request, 2 * MAX_ANSWER_BYTES, TIMEOUT_S
         )
         answer = codec.decode(BlocksAnswer, data, 2 * MAX_ANSWER_BYTES)
-        if not answer.blocks:
-            raise Unreachable("the peer has no further blocks")
         self.is_syncing = len(answer.blocks) > 2
         for synced in answer.blocks:
             if synced.commit.height == self._store.height + 1:

@@ -1,0 +1,83 @@
+"""News of a block may be lost; blocks must come all the same. And who is wrong is not believed."""
+
+import trio
+
+from mlchain import codec
+from mlchain.errors import Unreachable
+from mlchain.node import sync as sync_module
+from mlchain.node.sync import BlocksAnswer, BlocksRequest, BlockSync
+
+
+class Peers:
+    """A transport whose peers answer from a table: a height, or an error."""
+
+    def __init__(self, heights: dict[bytes, int | Exception]) -> None:
+        self.heights, self.asked = heights, []
+
+    def peers(self):
+        return [type("Status", (), {"peer": peer, "connected": True}) for peer in self.heights]
+
+    async def request(self, peer, protocol, payload, max_bytes, timeout_s):
+        self.asked.append(peer)
+        await trio.lowlevel.checkpoint()
+        there = self.heights[peer]
+        if isinstance(there, Exception):
+            raise there
+        first = codec.decode(BlocksRequest, payload).first
+        return codec.encode(BlocksAnswer(())) if there < first else b"blocks"
+
+
+class Chain:
+    """A store that counts; every fetch that finds something takes one block."""
+
+    height = 0
+
+
+def make(monkeypatch, heights):
+    monkeypatch.setattr(sync_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(sync_module, "QUIET_S", 0.02)
+    chain, peers = Chain(), Peers(heights)
+    sync = BlockSync(chain, peers, lambda block, commit: None)
+    plain = sync._fetch
+
+    async def fetch(peer):
+        try:
+            await plain(peer)
+        except sync_module.CodecError:
+            chain.height += 1  # "blocks" came
+
+    sync._fetch = fetch
+    return chain, peers, sync
+
+
+def play(sync, until, news=None):
+    async def scenario():
+        if news:
+            sync.want(*news)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sync.run)
+            with trio.fail_after(20):
+                while not until():
+                    await trio.sleep(0.005)
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario)
+
+
+def test_without_any_news_somebody_is_asked(monkeypatch):
+    chain, _, sync = make(monkeypatch, {b"a": 3})
+    play(sync, lambda: chain.height == 3)
+
+
+def test_when_the_herald_is_gone_another_peer_is_asked(monkeypatch):
+    chain, peers, sync = make(monkeypatch, {b"a": Unreachable("gone"), b"b": 2})
+    monkeypatch.setattr(sync_module, "QUIET_S", 1000)
+    play(sync, lambda: chain.height == 2, (b"a", 2))
+    assert peers.asked[0] == b"a"
+
+
+def test_a_height_that_nobody_has_is_forgotten(monkeypatch):
+    _, peers, sync = make(monkeypatch, {b"a": 0, b"b": 0, b"c": 0})
+    monkeypatch.setattr(sync_module, "QUIET_S", 1000)
+    play(sync, lambda: sync._wanted is None, (b"a", 10**9))
+    assert set(peers.asked) == {b"a", b"b", b"c"}
