@@ -54,9 +54,9 @@ def command(out: Output, home: Path) -> None:
     findings = list(examine(home))
     lines = []
     for finding in findings:
-        lines.append(marks[finding.verdict](f"{finding.name:<9}{finding.text}"))
+        lines.append(marks[finding.verdict](f"{finding.name:<11}{finding.text}"))
         if finding.hint:
-            lines.append(f"           try  {finding.hint}")
+            lines.append(f"             try  {finding.hint}")
     rows = [
         {"name": f.name, "verdict": f.verdict, "text": f.text, "hint": f.hint} for f in findings
     ]

@@ -57,7 +57,7 @@ def findings(monkeypatch):
 def test_each_finding_is_a_line_with_its_hint(run, findings):
     result = run("doctor")
     assert result.exit_code == 0
-    assert result.stdout == "✓ disk     9 GB free\n! files    few\n           try  more\n"
+    assert result.stdout == "✓ disk       9 GB free\n! files      few\n             try  more\n"
     data = json.loads(run("doctor", "--json").stdout)["data"]
     assert [row["verdict"] for row in data["checks"]] == ["good", "notice"]
 
@@ -66,6 +66,6 @@ def test_a_failed_check_exits_with_7(run, run_json, findings):
     findings.append(Finding("runtime", "bad", "other bits"))
     result = run("doctor")
     assert result.exit_code == 7
-    assert "✗ runtime  other bits" in result.stdout
+    assert "✗ runtime    other bits" in result.stdout
     assert "should not run here: runtime" in result.stderr
     assert run_json("doctor")[0] == 7
