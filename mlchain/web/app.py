@@ -13,19 +13,20 @@ from typing import Annotated, Any, Protocol
 
 import trio
 from fastapi import FastAPI, Header, Path, Query, Request
+from msgspec import Meta
 from starlette.concurrency import iterate_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from mlchain import __version__, codec
-from mlchain.errors import NotFound
+from mlchain.errors import MlchainError, NotFound
 from mlchain.ledger.content import ContentStore, cid_text, parse_cid
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 from mlchain.node.query import MAX_ROWS, Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import problems
 from mlchain.web.bodies import BodyFile, pieces, read_body
-from mlchain.web.gate import Buckets, Gate, Limits, client_of, is_trusted
+from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.server import serve_http
 from mlchain.web.stream import MAX_STREAMS, BlockSource, BlockStream
 
@@ -35,6 +36,13 @@ MAX_RECEIPTS = 2
 
 IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 BYTES = "application/octet-stream"
+
+MAX_BATCH = 500
+MAX_BATCH_BYTES = 4 << 20
+BATCH_STRIDE = 16
+_BATCH: Any = Annotated[
+    tuple[Annotated[bytes, Meta(max_length=MAX_TRANSACTION_BYTES)], ...], Meta(max_length=MAX_BATCH)
+]
 
 Height = Annotated[int, Path(ge=0, le=2**53)]
 Before = Annotated[int | None, Query(ge=0, le=2**53)]
@@ -86,13 +94,14 @@ def make_app(node: NodeApi, limits: Limits | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    limits = limits or Limits()
+    clients = Clients(limits or Limits())
     problems.install(app)
-    app.add_middleware(Gate, limits=limits)
+    app.add_middleware(Gate, clients=clients)
     _add_node(app, node)
     _add_chain(app, node)
+    _add_transactions(app, node, clients)
     _add_jobs(app, node)
-    _add_data(app, node, limits)
+    _add_data(app, node, clients)
     _add_stream(app, node)
     return app
 
@@ -122,15 +131,6 @@ def _add_chain(app: FastAPI, node: NodeApi) -> None:
     async def account(account: str) -> Response:
         return _json(node.query.account(account))
 
-    @app.post("/v1/txs", summary="Hand in an encoded signed transaction")
-    async def submit(request: Request) -> Response:
-        data = await read_body(request, MAX_TRANSACTION_BYTES)
-        return _json({"id": (await node.submit_transaction(data)).hex()})
-
-    @app.get("/v1/txs/{identity}", summary="Where a transaction stands")
-    async def transaction(identity: str) -> Response:
-        return _json(node.query.transaction(identity))
-
     @app.get("/v1/blocks", summary="Blocks, newest first, below height `before`")
     async def blocks(before: Before = None, limit: Limit = 20) -> Response:
         rows = node.query.blocks(before, limit)
@@ -149,6 +149,34 @@ def _add_chain(app: FastAPI, node: NodeApi) -> None:
     @app.get("/v1/workers", summary="Who trains, with bonds and faults")
     async def workers() -> Response:
         return _json({"workers": node.query.workers()})
+
+
+def _add_transactions(app: FastAPI, node: NodeApi, clients: Clients) -> None:
+    @app.post("/v1/txs", summary="Hand in an encoded signed transaction")
+    async def submit(request: Request) -> Response:
+        data = await read_body(request, MAX_TRANSACTION_BYTES)
+        return _json({"id": (await node.submit_transaction(data)).hex()})
+
+    @app.post("/v1/txs/batch", summary="Hand in many: the canonical msgpack array of them")
+    async def submit_batch(request: Request) -> Response:
+        data = await read_body(request, MAX_BATCH_BYTES)
+        transactions: tuple[bytes, ...] = codec.decode(_BATCH, data, MAX_BATCH_BYTES)
+        clients.charge_requests(request.scope, len(transactions))
+        rows: list[Json] = []
+        for transaction in transactions:
+            try:
+                rows.append({"id": (await node.submit_transaction(transaction)).hex()})
+            except MlchainError as error:
+                _, code = problems.classify(error)
+                reason = {"code": code, "detail": error.message, "hint": error.hint}
+                rows.append({"error": reason})
+            if len(rows) % BATCH_STRIDE == 0:
+                await trio.lowlevel.checkpoint()  # agreement must not wait for the whole batch
+        return _json({"transactions": rows})
+
+    @app.get("/v1/txs/{identity}", summary="Where a transaction stands")
+    async def transaction(identity: str) -> Response:
+        return _json(node.query.transaction(identity))
 
 
 def _add_jobs(app: FastAPI, node: NodeApi) -> None:
@@ -180,24 +208,17 @@ def _add_jobs(app: FastAPI, node: NodeApi) -> None:
         return Response(await trio.to_thread.run_sync(make, limiter=turn), media_type=BYTES)
 
 
-def _add_data(app: FastAPI, node: NodeApi, limits: Limits) -> None:
+def _add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     turn = trio.CapacityLimiter(MAX_UPLOADS)
-    stored = Buckets(limits.stored_bytes, limits.stored_bytes_per_s)
 
     @app.post("/v1/data", summary="Store bytes; the answer is their content id")
     async def put_data(request: Request) -> Response:
-        client = client_of(request.scope)
-
-        is_bounded = not is_trusted(request.scope, limits)
         size = 0
 
         def count(more: int) -> None:
             nonlocal size
             size += more
-            if is_bounded and stored.take(client, more, trio.current_time()):
-                raise HTTPException(
-                    413, f"you may store {limits.stored_bytes} bytes, and more as time goes by"
-                )
+            clients.charge_bytes(request.scope, more)
 
         async with aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
             cid = await trio.to_thread.run_sync(node.content.put, BodyFile(body), limiter=turn)

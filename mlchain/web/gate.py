@@ -14,9 +14,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import trio
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlchain.web.problems import problem
+from mlchain.web.problems import CODES, problem
 
 MAX_CLIENTS = 4_096
 """Addresses remembered; the one that was silent longest is forgotten first."""
@@ -56,28 +57,59 @@ class Buckets:
         return wait_s
 
 
+class Clients:
+    """What every client may still do; the operator's own may do everything."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._requests = Buckets(limits.requests, limits.requests_per_s)
+        self._stored = Buckets(limits.stored_bytes, limits.stored_bytes_per_s)
+
+    def charge_requests(self, scope: Scope, count: int) -> None:
+        """Count requests, or transactions: each costs about as much.
+
+        Raises:
+            HTTPException: 429, too many.
+        """
+        wait_s = self._take(self._requests, scope, count)
+        if wait_s:
+            headers = {"retry-after": str(math.ceil(wait_s))}
+            raise HTTPException(429, f"too many requests, of {self._limits.requests}", headers)
+
+    def charge_bytes(self, scope: Scope, size: int) -> None:
+        """Count bytes that are stored.
+
+        Raises:
+            HTTPException: 413, too many.
+        """
+        if self._take(self._stored, scope, size):
+            most = self._limits.stored_bytes
+            raise HTTPException(413, f"you may store {most} bytes, and more as time goes by")
+
+    def _take(self, buckets: Buckets, scope: Scope, amount: int) -> float:
+        if is_trusted(scope, self._limits):
+            return 0.0
+        return buckets.take(client_of(scope), amount, trio.current_time())
+
+
 class Gate:
     """ASGI middleware: refuses clients that ask too often, and adds headers to every answer."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, clients: Clients) -> None:
         self._app = app
-        self._limits = limits
-        self._requests = Buckets(limits.requests, limits.requests_per_s)
+        self._clients = clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 429."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        client = client_of(scope)
-        if not is_trusted(scope, self._limits):
-            wait_s = self._requests.take(client, 1, trio.current_time())
-            if wait_s:
-                headers = {"retry-after": str(math.ceil(wait_s))}
-                answer = problem(429, "too_many_requests", "too many requests", "", headers)
+        if scope["type"] == "http":
+            try:
+                self._clients.charge_requests(scope, 1)
+            except HTTPException as error:
+                answer = problem(429, CODES[429], error.detail, "slow down", error.headers)
                 await answer(scope, receive, send)
                 return
-        await self._app(scope, receive, _with_headers(send))
+            send = _with_headers(send)
+        await self._app(scope, receive, send)
 
 
 def is_trusted(scope: Scope, limits: Limits) -> bool:

@@ -67,8 +67,13 @@ def install(app: FastAPI) -> None:
     app.exception_handler(Exception)(_bug)
 
 
+def classify(error: errors.MlchainError) -> tuple[int, str]:
+    """Return the status and code of an expected error."""
+    return next((status, code) for kind, status, code in STATUS if isinstance(error, kind))
+
+
 async def _expected(request: Request, error: errors.MlchainError) -> Response:
-    status, code = next((s, c) for kind, s, c in STATUS if isinstance(error, kind))
+    status, code = classify(error)
     if status >= 500:
         log.error("request-failed", path=request.url.path, reason=error.message)
     return problem(status, code, error.message, error.hint)

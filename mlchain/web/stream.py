@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
 import trio
@@ -57,8 +57,9 @@ class BlockStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-            async with self._source.subscribe_blocks() as blocks:
-                await self._follow(blocks, send)
+            with suppress(trio.TooSlowError):  # it does not read: let it go
+                async with self._source.subscribe_blocks() as blocks:
+                    await self._follow(blocks, send)
             nursery.cancel_scope.cancel()
 
     async def _follow(self, blocks: trio.MemoryReceiveChannel[Any], send: Send) -> None:

@@ -1,29 +1,24 @@
-"""The HTTP API over a real socket: what it answers, and what it refuses without falling over."""
+"""The HTTP API over a real socket: what it answers, and what it refuses."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-import tracemalloc
-from dataclasses import replace
 
 import pytest
 import trio
 from factories import make_chain
-from web_harness import Web, is_problem, open_web
+from web_harness import BYTES, is_problem, open_web, transfers
 
 from mlchain import codec
 from mlchain.errors import ConfigError
-from mlchain.ledger.content import ContentStore, cid_of, cid_text
-from mlchain.ledger.kv import MemoryKeyValue
-from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
+from mlchain.ledger.content import cid_of, cid_text
+from mlchain.ledger.transaction import (
+    MAX_TRANSACTION_BYTES,
+)
+from mlchain.vm.families.accounts import ACCOUNTS, Account
 from mlchain.vm.receipt import MAX_RECEIPT_BYTES, Receipt
-from mlchain.web.app import Limits, make_app
-from mlchain.web.gate import MAX_CLIENTS, Buckets, is_loopback, is_trusted
+from mlchain.web.app import MAX_BATCH, make_app
 from mlchain.web.server import serve_http
-
-BYTES = {"content-type": "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +92,7 @@ def test_a_transaction_goes_from_pending_to_included():
 
     async def main() -> None:
         async with open_web(chain) as web:
-            from mlchain.ledger.transaction import TransactionBody, sign_transaction
-            from mlchain.vm.families.accounts import Transfer
-
-            payload = Transfer(bytes(range(32)), 7)
-            body = TransactionBody(
-                chain.genesis.chain_id, chain.alice.public, 0, 10**6, 1, payload.KIND,
-                codec.encode(payload),
-            )  # fmt: skip
-            data = codec.encode(sign_transaction(body, chain.alice))
+            (data,) = transfers(chain, 1)
             forged = data[:-1] + bytes([data[-1] ^ 1])
             answer = await web.http.post("/v1/txs", content=forged, headers=BYTES)
             assert is_problem(answer, 422, "invalid_signature")
@@ -120,6 +107,38 @@ def test_a_transaction_goes_from_pending_to_included():
             assert unknown["state"] == "unknown"
             answer = await web.http.post("/v1/txs", content=data, headers=BYTES)
             assert is_problem(answer, 422, "invalid_transaction")  # its nonce is used
+
+    trio.run(main)
+
+
+def test_a_batch_is_taken_one_by_one_and_each_gets_its_own_answer():
+    chain = make_chain()
+
+    async def main() -> None:
+        async with open_web(chain) as web:
+            good = transfers(chain, 40)
+            batch = codec.encode((*good[:20], b"garbage", good[0], *good[20:]))
+            answer = await web.http.post("/v1/txs/batch", content=batch, headers=BYTES)
+            rows = answer.json()["transactions"]
+            assert [row.get("error", {}).get("code") for row in rows[:20]] == [None] * 20
+            assert rows[20]["error"]["code"] == "malformed"
+            assert rows[21]["id"] == rows[0]["id"]  # known already: no harm
+            chain.grow()
+            assert len(chain.store.receipts(1)) == 40
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [b"", b"garbage", codec.encode((b"",) * (MAX_BATCH + 1)), codec.encode(("text",)),
+     codec.encode((bytes(MAX_TRANSACTION_BYTES + 1),)), codec.encode(()) + b"\0"],
+)  # fmt: skip
+def test_what_is_no_batch_is_refused_whole(batch):
+    async def main() -> None:
+        async with open_web() as web:
+            answer = await web.http.post("/v1/txs/batch", content=batch, headers=BYTES)
+            assert is_problem(answer, 422, "malformed")
 
     trio.run(main)
 
@@ -158,164 +177,6 @@ def test_every_mistake_is_a_problem_with_a_code():
     trio.run(main)
 
 
-def test_a_body_must_be_declared_as_bytes_so_that_no_web_page_can_write():
-    async def main() -> None:
-        async with open_web() as web:
-            for path in ("/v1/txs", "/v1/data"):
-                for kind in ("text/plain", "multipart/form-data", ""):
-                    answer = await web.http.post(path, content=b"x", headers={"content-type": kind})
-                    assert is_problem(answer, 415, "unsupported_media_type")
-            answer = await web.http.options("/v1/txs", headers={"origin": "http://elsewhere"})
-            assert "access-control-allow-origin" not in answer.headers
-
-    trio.run(main)
-
-
-def test_a_body_that_declares_too_much_is_refused_before_it_is_sent():
-    async def main() -> None:
-        async with open_web() as web:
-            head = (
-                b"POST /v1/txs HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-                b"Content-Length: 999999999\r\n\r\n"
-            )
-            assert b" 413 " in (await web.raw(head)).split(b"\r\n")[0]
-
-    trio.run(main)
-
-
-def test_a_body_without_a_length_is_cut_off_at_the_limit():
-    piece = b"10000\r\n" + bytes(65_536) + b"\r\n"
-    head = (
-        b"POST /v1/txs HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n"
-    )
-
-    async def main() -> None:
-        async with open_web() as web:
-            stream = await trio.open_tcp_stream("127.0.0.1", web.port)
-            sent = 0
-
-            async def send_for_ever() -> None:
-                nonlocal sent
-                with contextlib.suppress(trio.BrokenResourceError):
-                    await stream.send_all(head)
-                    while True:
-                        await stream.send_all(piece)
-                        sent += len(piece)
-
-            async with stream, trio.open_nursery() as nursery:
-                nursery.start_soon(send_for_ever)
-                with trio.fail_after(10):
-                    assert b" 413 " in (await stream.receive_some()).split(b"\r\n")[0]
-                nursery.cancel_scope.cancel()
-            assert sent < MAX_TRANSACTION_BYTES + (16 << 20)  # the rest is sockets' buffers
-
-    trio.run(main)
-
-
-def test_data_is_streamed_into_the_store_and_comes_back_by_its_id():
-    async def main() -> None:
-        async with open_web() as web:
-            data = bytes(range(256)) * 6_000  # several blocks
-
-            async def in_pieces():
-                for start in range(0, len(data), 10_007):
-                    yield data[start : start + 10_007]
-
-            answer = await web.http.post("/v1/data", content=in_pieces(), headers=BYTES)
-            assert answer.json() == {"cid": cid_text(cid_of(data)), "size": len(data)}
-            path = f"/v1/data/{answer.json()['cid']}"
-            back = await web.http.get(path)
-            assert back.content == data and "immutable" in back.headers["cache-control"]
-            again = await web.http.get(path, headers={"if-none-match": back.headers["etag"]})
-            assert again.status_code == 304 and not again.content
-            empty = await web.http.post("/v1/data", content=b"", headers=BYTES)
-            assert empty.json()["size"] == 0
-
-    trio.run(main)
-
-
-class SlowDisk(MemoryKeyValue):
-    """Keeps nothing, and does not finish a write before it is allowed to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.allowed = threading.Event(), threading.Event()
-
-    def write(self, puts, deletes=()):
-        self.begun.set()
-        assert self.allowed.wait(10), "nobody allowed it"
-
-
-def test_the_loop_goes_on_while_the_disk_writes():
-    async def main() -> None:
-        disk = SlowDisk()
-        async with open_web() as web:
-            web.node.content = ContentStore(disk)
-
-            async def upload() -> None:
-                await web.http.post("/v1/data", content=bytes(1 << 20), headers=BYTES)
-
-            with trio.fail_after(10):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(upload)
-                    while not disk.begun.is_set():
-                        await trio.sleep(0.005)
-                    assert (await web.http.get("/healthz")).status_code == 200
-                    disk.allowed.set()
-
-    trio.run(main)
-
-
-def test_memory_does_not_grow_with_what_is_uploaded():
-    size = 24 << 20
-    disk = SlowDisk()
-    disk.allowed.set()
-
-    async def send(web: Web) -> bytes:
-        head = (
-            f"POST /v1/data HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n"
-        )
-        stream = await trio.open_tcp_stream("127.0.0.1", web.port)
-        async with stream:
-            await stream.send_all(head.encode())
-            for _ in range(size >> 16):
-                await stream.send_all(PIECE)
-            return b"".join([piece async for piece in stream])
-
-    async def main() -> None:
-        async with open_web() as web:
-            web.node.content = ContentStore(disk)
-            tracemalloc.start()
-            assert b" 200 " in await send(web)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            assert peak < size // 2  # a few leaves, whatever the size
-
-    trio.run(main)
-
-
-PIECE = bytes(1 << 16)
-
-
-def test_a_client_that_goes_away_in_the_middle_of_a_body_harms_nobody():
-    async def main() -> None:
-        async with open_web() as web:
-            for path in (b"/v1/txs", b"/v1/data"):
-                head = (
-                    b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n"
-                    b"Content-Type: application/octet-stream\r\nContent-Length: 1000\r\n\r\nhalf"
-                )
-                stream = await trio.open_tcp_stream("127.0.0.1", web.port)
-                await stream.send_all(head)
-                await trio.sleep(0.02)
-                await stream.aclose()
-            assert (await web.http.get("/healthz")).status_code == 200
-
-    trio.run(main)
-
-
 GARBAGE = [
     b"\x00" * 64 + b"\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" * 8,
@@ -338,71 +199,6 @@ def test_garbage_on_the_socket_is_answered_or_dropped():
                 assert (await web.http.get("/healthz")).status_code == 200
 
     trio.run(main)
-
-
-def test_a_client_that_asks_too_often_waits_and_others_do_not():
-    """The control: with the operator's own machine trusted, the same burst passes."""
-    strict = Limits(requests=5, requests_per_s=1, trusts_loopback=False)
-
-    async def burst(web: Web) -> list[int]:
-        return [(await web.http.get("/healthz")).status_code for _ in range(8)]
-
-    async def main() -> None:
-        async with open_web(limits=strict) as web:
-            assert await burst(web) == [200] * 5 + [429] * 3
-            answer = await web.http.get("/healthz")
-            assert is_problem(answer, 429, "too_many_requests")
-            assert int(answer.headers["retry-after"]) >= 1
-        async with open_web(limits=replace(strict, trusts_loopback=True)) as web:
-            assert await burst(web) == [200] * 8
-
-    trio.run(main)
-
-
-@pytest.mark.parametrize(
-    ("host", "trusted"),
-    [("127.0.0.1:8645", True), ("localhost", True), ("[::1]:80", True), ("evil.example", False),
-     ("127.0.0.1.evil.example:8645", False), ("", False), ("[::1", False), ("a]b[", False)],
-)  # fmt: skip
-def test_a_name_that_was_pointed_at_this_machine_is_not_trusted(host, trusted):
-    scope = {"client": ("127.0.0.1", 5), "headers": [(b"host", host.encode())]}
-    assert is_trusted(scope, Limits()) is trusted
-    assert not is_trusted(scope, Limits(trusts_loopback=False))
-    assert not is_trusted({**scope, "client": ("10.0.0.1", 5)}, Limits())
-
-
-def test_a_remote_client_may_store_only_so_much():
-    """The control: trusted, the same client stores it."""
-    strict = Limits(stored_bytes=100_000, stored_bytes_per_s=1, trusts_loopback=False)
-
-    async def main() -> None:
-        async with open_web(limits=strict) as web:
-            for size, status in ((60_000, 200), (60_000, 413), (30_000, 200)):
-                answer = await web.http.post("/v1/data", content=bytes(size), headers=BYTES)
-                assert answer.status_code == status, size
-        async with open_web(limits=replace(strict, trusts_loopback=True)) as web:
-            answer = await web.http.post("/v1/data", content=bytes(200_000), headers=BYTES)
-            assert answer.status_code == 200
-
-    trio.run(main)
-
-
-def test_buckets_refill_with_time_and_forget_the_longest_silent():
-    buckets = Buckets(capacity=2, per_s=1)
-    assert [buckets.take("a", 1, 0.0) for _ in range(3)] == [0, 0, 1.0]
-    assert buckets.take("a", 1, 1.0) == 0
-    for n in range(MAX_CLIENTS):
-        buckets.take(f"other {n}", 1, 1.0)
-    assert buckets.take("a", 2, 1.0) == 0  # forgotten, so full again
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True),
-     ("10.0.0.1", False), ("::ffff:10.0.0.1", False), ("", False), ("localhost", False)],
-)  # fmt: skip
-def test_loopback_is_told_by_the_number(address, expected):
-    assert is_loopback(address) is expected
 
 
 def test_an_address_that_is_taken_is_a_configuration_error():
@@ -435,8 +231,6 @@ def test_amounts_beyond_what_javascript_counts_are_text(settled):
 
     async def main() -> None:
         async with open_web(chain) as web:
-            from mlchain.vm.families.accounts import ACCOUNTS, Account
-
             view = chain.chain.state()
             mark = view.checkpoint()
             ACCOUNTS.put(view, Account(2**60, 0), bytes(range(32)))

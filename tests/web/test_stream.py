@@ -139,3 +139,21 @@ def test_a_listener_that_the_node_cuts_off_comes_back_with_its_height():
                 assert heights(await listener.until_block(2)) == [1, 2]
 
     trio.run(main)
+
+
+def test_a_listener_that_does_not_read_is_let_go(monkeypatch):
+    monkeypatch.setattr(web_stream, "SEND_TIMEOUT_S", 0.02)
+
+    async def main() -> None:
+        async with open_web(make_chain()) as web:
+            stream = web_stream.BlockStream(web.node, 0)
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    await trio.sleep_forever()
+
+            with trio.fail_after(5):
+                await stream({}, trio.sleep_forever, send)
+            assert web.node.subscribers == []
+
+    trio.run(main)

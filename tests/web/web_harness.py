@@ -13,9 +13,11 @@ import httpx
 import trio
 from factories import GrowingChain, make_chain
 
-from mlchain.ledger.transaction import transaction_id
+from mlchain import codec
+from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.query import Query
 from mlchain.p2p.transport import PeerStatus
+from mlchain.vm.families.accounts import Transfer
 from mlchain.web.app import Limits, make_app
 from mlchain.web.server import serve_http
 
@@ -56,6 +58,7 @@ class FakeNode:
             subscriber.send_nowait(committed)
 
 
+BYTES = {"content-type": "application/octet-stream"}
 PEER = PeerStatus(bytes(32), "validator-1", "validator", True, 40, 1, 1, 0, 0, 0)
 
 
@@ -117,3 +120,16 @@ def json_events(text: str) -> list[tuple[str, str, Any]]:
         if "data" in rows:
             found.append((rows.get("id", ""), rows["event"], json.loads(rows["data"])))
     return found
+
+
+def transfers(chain: GrowingChain, count: int) -> list[bytes]:
+    """Signed transactions of one sender, in order."""
+    payload = Transfer(bytes(range(32)), 7)
+    bodies = [
+        TransactionBody(
+            chain.genesis.chain_id, chain.alice.public, nonce, 10**6, 1, payload.KIND,
+            codec.encode(payload),
+        )
+        for nonce in range(count)
+    ]  # fmt: skip
+    return [codec.encode(sign_transaction(body, chain.alice)) for body in bodies]
