@@ -62,16 +62,19 @@ def decode(kind: type[T], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> T:
     Raises:
         CodecError: too large, malformed, out of bounds, or not canonical.
     """
-    name = getattr(kind, "__name__", str(kind))
     if len(data) > max_bytes:
-        raise CodecError(f"{name}: {len(data)} bytes, at most {max_bytes} allowed")
+        raise CodecError(f"{_name(kind)}: {len(data)} bytes, at most {max_bytes} allowed")
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         value: T = decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise CodecError(f"{name}: {error}") from error
+        raise CodecError(f"{_name(kind)}: {error}") from error
     if _encoder.encode(value) != data:
-        raise CodecError(f"{name}: not the canonical encoding")
+        raise CodecError(f"{_name(kind)}: not the canonical encoding")
     return value
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2s
 
 import bech32
@@ -19,12 +20,17 @@ def digest(domain: str, *parts: bytes) -> bytes:
 
     Domain and parts are length-prefixed, so no two different calls hash the same bytes.
     """
-    tag = domain.encode()
-    chunks = [bytes([len(tag)]), tag]
+    chunks = [_tag(domain)]
     for part in parts:
         chunks.append(len(part).to_bytes(8, "little"))
         chunks.append(part)
     return blake2s(b"".join(chunks)).digest()
+
+
+@lru_cache(maxsize=256)
+def _tag(domain: str) -> bytes:
+    tag = domain.encode()
+    return bytes([len(tag)]) + tag
 
 
 def digest_bulk(domain: str, data: bytes | memoryview) -> bytes:

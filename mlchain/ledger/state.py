@@ -21,6 +21,9 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 1 << 20
 
+_UNCHANGED: Any = object()
+"""Stands for a key that was not changed: None says that it was removed."""
+
 
 class State:
     """Changes over `base`, whose tree of hashes is `tree`.
@@ -34,14 +37,13 @@ class State:
         self._base = base
         self._changed: dict[bytes, bytes | None] = {}
         self._keys: list[bytes] = []  # of _changed, sorted
-        self._journal: list[tuple[bytes, bool, bytes | None]] = []  # key, was changed, as what
+        self._journal: list[tuple[bytes, Any]] = []  # key, and what it was in _changed
         self._tree: SparseTree | None = tree  # None: changes came after the last update
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, None if it has none."""
-        if key in self._changed:
-            return self._changed[key]
-        return self._base.get(key)
+        value = self._changed.get(key, _UNCHANGED)
+        return self._base.get(key) if value is _UNCHANGED else value
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set the value of `key`."""
@@ -69,12 +71,12 @@ class State:
         """Undo every change made since `mark`."""
         assert 0 <= mark <= len(self._journal), "a mark of this state, not yet rolled past"
         while len(self._journal) > mark:
-            key, was_changed, value = self._journal.pop()
-            if was_changed:
-                self._changed[key] = value
-            else:
+            key, old = self._journal.pop()
+            if old is _UNCHANGED:
                 del self._changed[key]
                 del self._keys[bisect_left(self._keys, key)]
+            else:
+                self._changed[key] = old
             self._tree = None
 
     def changes(self) -> dict[bytes, bytes | None]:
@@ -92,9 +94,9 @@ class State:
         return self.tree().root
 
     def _set(self, key: bytes, value: bytes | None) -> None:
-        was_changed = key in self._changed
-        self._journal.append((key, was_changed, self._changed.get(key)))
-        if not was_changed:
+        old = self._changed.get(key, _UNCHANGED)
+        self._journal.append((key, old))
+        if old is _UNCHANGED:
             insort(self._keys, key)
         self._changed[key] = value
         self._tree = None
@@ -114,10 +116,13 @@ class Table(Generic[T]):
         self.prefix = prefix
         self.record = record
         self.parts = parts
+        self._is_plain = parts == (bytes,)
 
     def key(self, *key: bytes | int) -> bytes:
         """Return the state key of a record, for proofs."""
         assert len(key) == len(self.parts), f"{self.prefix!r} has {len(self.parts)} key parts"
+        if self._is_plain and isinstance(key[0], bytes):
+            return self.prefix + key[0]  # accounts: most of all reads and writes
         return self._encode(key)
 
     def get(self, state: State, *key: bytes | int) -> T | None:
