@@ -259,7 +259,7 @@ def check_attestations(audit: Audit) -> str:
         _require_chain(tips[key], tickets, audit.names[key])
     by = sum(1 for tickets in shown.values() if tickets)
     total = sum(commit.count + bool(commit.trap) for commit in audit.commits)
-    return f"{by} validators re-ran {rerun} of {total} chunks, as their tickets told them"
+    return f"{rerun} of {total} chunks attested, by {by} validators, as their tickets drew them"
 
 
 def check_states(audit: Audit) -> str:
