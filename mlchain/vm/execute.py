@@ -200,7 +200,8 @@ def _punish(block: BlockContext, evidence: bytes, seen: dict[bytes, None]) -> No
     if offence.offender in seen or not 0 <= block.height - offence.height <= MAX_EVIDENCE_AGE:
         raise InvalidBlock("evidence is repeated, from the future or too old")
     seen[offence.offender] = None
-    slash_validator(block, offence.offender, "equivocation", block.proposer)
+    finder = block.proposer if block.proposer != offence.offender else b""
+    slash_validator(block, offence.offender, "equivocation", finder)
 
 
 def check_block(
