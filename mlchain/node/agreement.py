@@ -77,6 +77,7 @@ class Agreement:
         self._last_block_ms = 0
         self._wake = trio.Event()
         self._is_pumping = False
+        self._failure: Exception | None = None
         self.after_commit: list[Callable[[Committed], None]] = [on_commit]
 
     def start(self) -> None:
@@ -109,8 +110,15 @@ class Agreement:
         self._wake.set()
 
     async def run(self) -> None:
-        """Fire timers and start heights when a block is wanted; for ever."""
+        """Fire timers and start heights when a block is wanted; for ever.
+
+        Raises:
+            StoreCorrupted: the disk failed. What was to follow a write that failed is never done.
+            InvalidBlock: a quorum decided a block that is wrong: more than a third lies.
+        """
         while True:
+            if self._failure is not None:
+                raise self._failure
             now = self._clock.monotonic_ms()
             due = self._driver.next_timer()
             if due is not None and due <= now:
@@ -147,17 +155,24 @@ class Agreement:
         return self._last_block_ms + pause
 
     def _pump(self) -> None:
-        """Execute effects until there are none; answers may bring new ones."""
-        if self._is_pumping:
+        """Execute effects until there are none; answers may bring new ones.
+
+        One that fails ends the node through `run`, wherever we were called from: a transport
+        survives what its handlers raise.
+        """
+        if self._is_pumping or self._failure is not None:
             return
         self._is_pumping = True
         try:
             while effects := self._driver.drain():
                 for effect in effects:
                     self._execute(effect)
+        except Exception as error:
+            self._failure = error
+            raise
         finally:
             self._is_pumping = False
-        self._wake.set()
+            self._wake.set()
 
     def _execute(self, effect: Effect) -> None:
         now = self._clock.monotonic_ms()

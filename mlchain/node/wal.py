@@ -7,9 +7,12 @@ when the power failed is cut off; damage before the end is never guessed at.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlchain.consensus.journal import MAX_ENTRY_BYTES
@@ -60,10 +63,15 @@ class WriteAheadLog:
         return records
 
     def append(self, record: bytes, sync: bool) -> None:
-        """Add a record; with `sync`, all of the log is on disk on return."""
-        os.write(self._file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
-        if sync:
-            os.fdatasync(self._file)
+        """Add a record; with `sync`, all of the log is on disk on return.
+
+        Raises:
+            StoreCorrupted: the disk did not take it.
+        """
+        with _told(self._path):
+            _write(self._file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
+            if sync:
+                os.fdatasync(self._file)
 
     def forget(self) -> None:
         """Empty the log: its height is decided and stored.
@@ -99,16 +107,38 @@ class LastSignFile:
         return data
 
     def save(self, data: bytes) -> None:
-        """Replace the file by `data`."""
+        """Replace the file by `data`.
+
+        Raises:
+            StoreCorrupted: the disk did not take it.
+        """
         fresh = self._path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, data)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(fresh, self._path)
-        _sync_folder(self._path.parent)
+        with _told(self._path):
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                _write(descriptor, data)
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(fresh, self._path)
+            _sync_folder(self._path.parent)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; a disk that is nearly full takes a part."""
+    written = os.write(descriptor, data)
+    if written != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Name the file in what the system says of a failed write."""
+    try:
+        yield
+    except OSError as error:
+        hint = "check the free space and the disk"
+        raise StoreCorrupted(f"{path}: cannot write: {error.strerror}", hint) from error
 
 
 def _sync_folder(folder: Path) -> None:
