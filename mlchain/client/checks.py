@@ -244,6 +244,9 @@ def check_attestations(audit: Audit) -> str:
     rerun = 0
     for index, (segment, commit) in enumerate(zip(audit.segments, audit.commits, strict=True)):
         keys = [attested.validator for attested in segment.attestations]
+        height, last = segment.commit_height, audit.genesis.params.ticket_heights
+        in_order = 0 < height < segment.hard_height <= audit.receipt.header.height
+        _require(in_order and height <= last, f"segment {index}: impossible heights")
         voters = audit.set_after(segment.hard_height - 1)
         weight = sum(voters.weight(key) for key in keys)
         fair = len(set(keys)) == len(keys) and segment.worker not in keys
@@ -251,8 +254,9 @@ def check_attestations(audit: Audit) -> str:
         union: dict[int, None] = {}
         for attested in segment.attestations:
             _require(attested.validator in tips, f"segment {index}: attested by a stranger")
-            shown[attested.validator][segment.commit_height] = attested.ticket
-            members = len(audit.set_after(segment.commit_height))
+            ticket = shown[attested.validator].setdefault(height, attested.ticket)
+            _require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
+            members = len(audit.set_after(height))
             union |= dict.fromkeys(segment_slice(audit.job, commit, attested.ticket, members))
         rerun += len(union)
     for key, tickets in shown.items():

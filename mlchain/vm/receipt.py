@@ -38,7 +38,7 @@ MAX_ATTACHED_BYTES = 128 << 20
 MAX_RECEIPT_BYTES = MAX_ATTACHED_BYTES + (64 << 20)
 MAX_FILES = 2 * MAX_SEGMENTS + 1
 EXACT_CHUNKS = 10_000
-"""Up to here the chance of a miss is exact; beyond, its upper bound is given (big fractions)."""
+"""Up to here the chance of a miss is exact; beyond, a bound above it, for fractions grow."""
 
 
 class Proven(Record, frozen=True):
@@ -188,14 +188,15 @@ def miss_text(chunks: int, rerun: int, one_in: int) -> str:
     forged = -(-chunks // one_in)
     if chunks <= EXACT_CHUNKS or rerun + forged > chunks:
         return decimal_text(miss_probability(chunks, rerun, forged))
-    return decimal_text(Fraction(chunks - forged, chunks) ** rerun)
+    return decimal_text(Fraction(chunks - forged, chunks) ** min(rerun, EXACT_CHUNKS))
 
 
 def decimal_text(value: Fraction, digits: int = 3) -> str:
     """Return `value` >= 0 with `digits` significant digits, from whole numbers only."""
     if value == 0:
         return "0"
-    places = 0
+    bits = value.denominator.bit_length() - value.numerator.bit_length() - 1
+    places = max(0, bits * 1233 >> 12)  # a little less than log10(1/value): 1233/4096 is log10(2)
     while (scaled := round(value * 10**places)) < 10 ** (digits - 1):
         places += 1
     text = str(scaled).rjust(places + 1, "0")

@@ -221,6 +221,21 @@ def borrow_a_ticket(books: Books) -> None:
     books.change_segment(1, attestations=tuple(row))
 
 
+def choose_a_ticket_for_a_height_that_has_one(books: Books) -> None:
+    first, second = books.segments
+    row = [replace(row, ticket=b"t" * 32) for row in first.attestations]
+    books.change_segment(0, commit_height=second.commit_height, attestations=tuple(row))
+    books.change_segment(0, hard_height=second.hard_height)
+
+
+def attest_before_the_chain_began(books: Books) -> None:
+    books.change_segment(0, hard_height=0)
+
+
+def attest_at_a_height_without_tickets(books: Books) -> None:
+    books.change_segment(0, commit_height=2**62, hard_height=2**62 + 1)
+
+
 def show_another_end(books: Books) -> None:
     data = books.files[books.segments[0].commit.end_content]
     zeros = data[:-4] + bytes(4)
@@ -250,6 +265,9 @@ LIES = [  # what the quorum lies about, which check sees it, which one would if 
     (attest_as_a_stranger, "attestations", ""),
     (choose_the_ticket, "attestations", ""),
     (borrow_a_ticket, "attestations", ""),
+    (choose_a_ticket_for_a_height_that_has_one, "attestations", ""),
+    (attest_before_the_chain_began, "attestations", ""),
+    (attest_at_a_height_without_tickets, "attestations", ""),
     (show_another_end, "states", ""),
     (begin_from_another_state, "states", ""),
     (change_the_order, "states", "metrics"),

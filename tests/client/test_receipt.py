@@ -188,13 +188,15 @@ def test_only_jobs_with_a_result_have_a_receipt():
 def test_the_chance_of_a_miss_is_the_one_on_the_front_page():
     assert miss_text(80, 26, 10) == "0.0359"  # C(72, 26) / C(80, 26)
     assert miss_text(80, 80, 100) == "0" and miss_text(80, 0, 10) == "1"
+    assert miss_text(10**9, 10**8, 100) == "2.25e-44"  # told at once, and no less than the truth
     assert miss_text(100_000, 1_000, 100) == "0.0000432"  # beyond 10,000: (99/100)^1000, a bound
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [((0, 1), "0"), ((1, 1), "1"), ((29, 30), "0.967"), ((1, 8), "0.125"), ((5, 2), "2.5"),
-     ((1234567, 1), "1234567"), ((1, 3 * 10**12), "3.33e-13"), ((1, 10**12), "1.0e-12")],
+     ((1234567, 1), "1234567"), ((1, 3 * 10**12), "3.33e-13"), ((1, 10**12), "1.0e-12"),
+     ((1, 10**400), "1.0e-400"), ((999_999, 10**6), "1"), ((1, 2**33), "1.16e-10")],
 )  # fmt: skip
 def test_fractions_are_printed_without_floats(value, text):
     from fractions import Fraction
