@@ -89,6 +89,10 @@ class Agreement:
         self._driver.start(chain.height + 1, chain.validators, now, last)
         self._pump()
 
+    def close(self) -> None:
+        """Close the log."""
+        self._wal.close()
+
     def receive(self, peer: bytes, frame: bytes) -> None:
         """Take a frame of the consensus channel."""
         reason = self._driver.receive(peer, frame, self._clock.monotonic_ms())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -16,6 +17,10 @@ from mlchain.ledger.kv import LevelKeyValue
 from mlchain.node.config import Config
 from mlchain.node.node import Keys, Node, Storage
 from mlchain.p2p.transport import PeerAddress, Transport
+
+
+Serve = Callable[..., Awaitable[None]]
+"""The node's API: called as `serve(node, task_status=…)`, runs until cancelled."""
 
 
 def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
@@ -53,7 +58,7 @@ def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
     return LibP2PTransport(keys.peer.seed, listen.host, listen.port, peers, role)
 
 
-def run_node(config: Config, keys: Keys, serve: Any, misbehaviour: str = "") -> None:
+def run_node(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str = "") -> None:
     """Run until SIGINT or SIGTERM.
 
     `serve(node, task_status)` is the API that runs beside the node; the caller brings it, because
@@ -69,13 +74,16 @@ def run_node(config: Config, keys: Keys, serve: Any, misbehaviour: str = "") -> 
         raise _first_cause(group) from None
 
 
-async def _run(config: Config, keys: Keys, serve: Any, misbehaviour: str) -> None:
+async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
     node = open_node(config, keys, misbehaviour)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        await nursery.start(node.run)
-        if serve is not None:
-            await nursery.start(serve, node)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await nursery.start(node.run)
+            if serve is not None:
+                await nursery.start(serve, node)
+    finally:
+        node.close()
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

@@ -114,6 +114,7 @@ class Node:
         check_registry(genesis)
         self.genesis, self.keys, self.transport = genesis, keys, transport
         self.members = _own_members(genesis, keys)
+        self._storage = storage
         self.clock = SystemClock()
         store = Store.create_or_open(
             storage.chain, genesis, lambda state: write_genesis(state, genesis)
@@ -164,6 +165,12 @@ class Node:
                 "started", name=self.name, chain=self.genesis.chain_id, height=self.chain.height
             )
             await trio.sleep_forever()
+
+    def close(self) -> None:
+        """Let go of the databases and the log; the node has stopped."""
+        self._storage.chain.close()
+        self._storage.content.close()
+        self.agreement.close()
 
     async def submit_transaction(self, data: bytes) -> bytes:
         """Admit a client's transaction and spread it; return its id.
@@ -250,7 +257,7 @@ class Node:
         timeouts = Timeouts(
             params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
         )
-        last_sign = LastSignFile(wal / "last-sign")
+        last_sign = LastSignFile(wal / "last-sign", may_be_missing=self.chain.height == 0)
         signer = Signer(key, genesis.chain_id, last_sign.load(), last_sign.save) if key else None
 
         def sign(request: SignRequest) -> bytes:
