@@ -18,7 +18,6 @@ from mlchain.node.config import Config
 from mlchain.node.node import Keys, Node, Storage
 from mlchain.p2p.transport import PeerAddress, Transport
 
-
 Serve = Callable[..., Awaitable[None]]
 """The node's API: called as `serve(node, task_status=…)`, runs until cancelled."""
 
