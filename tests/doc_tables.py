@@ -1,0 +1,147 @@
+"""The tables of the pages in docs/ that are made from the code, so that they cannot say otherwise.
+
+    PYTHONPATH=. python tests/doc_tables.py
+
+writes them anew between `<!-- table: NAME -->` and `<!-- end -->`; `test_docs.py` says when that is
+due.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from mlchain import errors
+from mlchain.cli.failure import EXIT_CODES, describe
+from mlchain.client.jobfile import FIELDS
+from mlchain.ml_runtime.op import OPS
+from mlchain.web.problems import classify
+
+ROOT = Path(__file__).parent.parent
+
+_BLOCK = re.compile(r"<!-- table: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+KEY_MEANINGS = {
+    "job.name": "For people; need not be unique.",
+    "job.tier": "How much validators re-run: a secret sample, or everything.",
+    "job.fee": "Micro-credits, held until each segment is final. What is not earned comes back.",
+    "data.source": "`sklearn:` and a bundled set, or a `.csv` or `.npz` file beside this one.",
+    "data.target": "CSV only: the column to predict. Left out: the last one.",
+    "data.test_fraction": "Share of the shuffled rows that is kept for the final score.",
+    "model.kind": "`linear` learns a quantity, `softmax` and `mlp` learn classes.",
+    "model.hidden": "`mlp` only, and there it must be given: the widths of its hidden layers.",
+    "training.optimiser": "How a step changes the weights.",
+    "training.rate": "Learning rate; becomes the nearest binary64 once, when the job is signed.",
+    "training.momentum": "Only for the optimiser `momentum`.",
+    "training.batch": "Rows of one step; at most the training rows.",
+    "training.steps": "Number of steps. Give this or `epochs`, not both.",
+    "training.epochs": "Passes over the training rows; the number of steps follows.",
+    "training.chunk": "Steps between two committed states: one slice, what a validator re-runs.",
+    "training.segments": "Parts that are assigned, checked and paid one by one.",
+    "training.seed": "Fixes order and first weights on every chain. Left out: the chain draws.",
+}
+
+
+def job_file() -> Iterator[Sequence[str]]:
+    """Every key of a job file."""
+    yield "key", "may be", "left out", ""
+    for table, fields in FIELDS.items():
+        for key, field in fields.items():
+            unset = (0, -1, "", ()).count(field.default) > 0
+            default = "must be given" if field.default is None else "–" if unset else field.default
+            name = f"{table}.{key}"
+            yield f"`{name}`", field.allowed, str(default), KEY_MEANINGS[name]
+
+
+def exit_codes() -> Iterator[Sequence[str]]:
+    """Every exit code, and the errors that lead to it."""
+    yield "exit", "code", "errors"
+    kinds = [kind for kind, _ in error_kinds()]
+    for code, status in EXIT_CODES.items():
+        mine = [f"`{k.__name__}`" for k in kinds if describe(k("x"), []).code == code]
+        yield str(status), f"`{code}`", ", ".join(mine) or "–"
+
+
+def error_classes() -> Iterator[Sequence[str]]:
+    """Every error class: what it means, and what it becomes."""
+    yield "class", "meaning", "exit", "HTTP", "in transaction receipts"
+    for kind, depth in error_kinds():
+        name = kind.__name__
+        meaning = (kind.__doc__ or "").split("\n")[0]
+        code = re.sub(r"(?<!^)([A-Z])", r"-\1", name).lower()
+        status = str(describe(kind("x"), []).exit_code)
+        yield "› " * depth + f"`{name}`", meaning, status, str(classify(kind("x"))[0]), f"`{code}`"
+
+
+def error_kinds() -> Iterator[tuple[type[errors.MlchainError], int]]:
+    """Every class below the root with its depth, in the order of the source."""
+
+    def visit(parent: type[errors.MlchainError], depth: int) -> Iterator[tuple[type, int]]:
+        for kind in parent.__subclasses__():
+            if kind.__module__ == errors.__name__:
+                yield kind, depth
+                yield from visit(kind, depth + 1)
+
+    yield from visit(errors.MlchainError, 0)
+
+
+def node_options() -> Iterator[Sequence[str]]:
+    """Every option of `mlchain node`."""
+    from mlchain.cli.node import command
+    from mlchain.node.config import KEYS
+
+    yield "flag", "key in `[node]`, variable", "meaning"
+    for option in command.params:
+        if not isinstance(option, click.Option) or option.hidden:
+            continue
+        key = option.name or ""
+        names = f"`{key}`, `MLCHAIN_{key.upper()}`" if key in KEYS else "–"
+        flags = ", ".join(f"`{flag}`" for flag in option.opts)
+        yield flags, names, option.help or ""
+
+
+def ops() -> Iterator[Sequence[str]]:
+    """Every op of the exact runtime."""
+    yield "op", "reads", "attributes", "result"
+    for name, op in sorted(OPS.items()):
+        attributes = ", ".join(f"{key} ({kind.value})" for key, kind in op.attributes.items())
+        text = " ".join((op.__doc__ or "").split())
+        yield f"`{name}`", str(op.arity), attributes or "–", text
+
+
+TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
+    "job-file": job_file,
+    "exit-codes": exit_codes,
+    "errors": error_classes,
+    "node-options": node_options,
+    "ops": ops,
+}
+
+
+def render(name: str) -> str:
+    """Return a table as Markdown."""
+    header, *rows = TABLES[name]()
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+
+
+def refresh(text: str) -> str:
+    """Return a page with its tables made anew."""
+    return _BLOCK.sub(lambda m: f"<!-- table: {m[1]} -->\n{render(m[1])}<!-- end -->", text)
+
+
+def main() -> None:
+    """Write every page that has such tables."""
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        if (fresh := refresh(text)) != text:
+            page.write_text(fresh)
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
