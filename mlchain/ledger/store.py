@@ -13,7 +13,7 @@ Keys: `genesis`, `head`, and by a letter, with heights as 8 big-endian bytes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from msgspec import Meta
@@ -283,7 +283,7 @@ def _load_head(kv: KeyValue) -> _Head:
     return _Head(header, header_id(header), tree, values)
 
 
-def _block_rows(block: Block, receipts: Iterable[Receipt]) -> dict[bytes, bytes]:
+def _block_rows(block: Block, receipts: Sequence[Receipt]) -> dict[bytes, bytes]:
     height = block.header.height
     rows = {
         _at(b"h", height): codec.encode(block.header),
@@ -291,8 +291,8 @@ def _block_rows(block: Block, receipts: Iterable[Receipt]) -> dict[bytes, bytes]
         _at(b"r", height): codec.encode(tuple(receipts)),
         b"head": codec.encode(height),
     }
-    for index, transaction in enumerate(block.body.transactions):
-        rows[b"t" + transaction_id(transaction)] = codec.encode(_Place(height, index))
+    for index, receipt in enumerate(receipts):  # which names its transaction
+        rows[b"t" + receipt.transaction] = codec.encode(_Place(height, index))
     return rows
 
 

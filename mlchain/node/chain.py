@@ -28,11 +28,11 @@ from mlchain.ledger.block import (
 from mlchain.ledger.commit import Commit, verify_commit
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
-from mlchain.ledger.transaction import Transaction, decode_transaction
+from mlchain.ledger.transaction import Transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.node.mempool import Mempool
 from mlchain.vm.context import BlockContext, Context
-from mlchain.vm.execute import Outcome, build_block, check_block, check_transaction, select_body
+from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import SEGMENTS, MakeClaim, Segment
@@ -117,18 +117,15 @@ class Chain:
         assert self._key is not None, "only validators build"
         parent, parent_id = self.store.head, self.store.head_id
         time_ms = max(now_ms, parent.time_ms + 1)
-        body = select_body(
-            parent, self.store.state(), self.genesis, last_commit,
+        state = self.store.state()
+        block, outcome = propose_block(
+            parent, parent_id, state, self.genesis, last_commit,
             tuple(self._evidence)[:MAX_BLOCK_EVIDENCE],
             self.mempool.take(
                 BODY_SHARE, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS
             ),
             self._key, time_ms, self._is_wanted, self._is_known,
         )  # fmt: skip
-        state = self.store.state()
-        block, outcome = build_block(
-            parent, parent_id, state, self.genesis, body, self._key, time_ms, self._is_known
-        )
         identity = header_id(block.header)
         self._keep(identity, Candidate(block, state, outcome))
         return block, identity
@@ -164,10 +161,9 @@ class Chain:
         for evidence in block.body.evidence:
             self._evidence.pop(evidence, None)
         self._drop_stale_evidence()
-        touched = {}
-        for transaction in block.body.transactions:
-            sender = decode_transaction(transaction).body.sender
-            touched[sender] = get_account(self._view, sender).nonce
+        touched = {
+            key: get_account(self._view, key).nonce for key in dict.fromkeys(outcome.senders)
+        }
         self.mempool.commit([r.transaction for r in outcome.receipts], touched, self.height)
         return Committed(block, block_id, outcome.receipts, outcome.validators)
 

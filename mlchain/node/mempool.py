@@ -139,11 +139,13 @@ class Mempool:
             InvalidSignature: the sender did not sign it.
         """
         transaction = decode_transaction(data)
-        identity = transaction_id(data)
+        self._verify(transaction_id(data), transaction)
+        return transaction
+
+    def _verify(self, identity: bytes, transaction: Transaction) -> None:
         if identity not in self.verified:
             verify_transaction(transaction)
             self.verified.add(identity)
-        return transaction
 
     def add(self, data: bytes, height: int) -> bool:
         """Admit an encoded transaction at `height`; return False if it is here already.
@@ -164,7 +166,7 @@ class Mempool:
         lane = self._lanes.get(entry.sender) or Lane(self._nonce_of(entry.sender))
         replaced = self._admit(lane, entry)
         victims = self._make_room(lane, entry, replaced)
-        self.verify(data)
+        self._verify(identity, transaction)
         self._check(transaction)
         for victim in victims:
             self._remove(victim)

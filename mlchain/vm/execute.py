@@ -1,14 +1,16 @@
 """The state transition: parent state + block -> state, receipts, next validators.
 
-Reading order of a block: extensions of the last commit, evidence, transactions, FINALISE, then
-what time does to jobs. A transaction that fails is undone and still pays; a transaction that
-could not even pay makes the whole block invalid, for its proposer should have left it out.
+Reading order of a block: extensions of the last commit, evidence, transactions and the fees for
+them, FINALISE, then what time does to jobs. A transaction that fails is undone and still pays; a
+transaction that could not even pay makes the whole block invalid, for its proposer should have left
+it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlchain import codec
 from mlchain.consensus.evidence import verify_evidence
@@ -68,11 +70,21 @@ class Outcome:
     gas_used: int
     validators: ValidatorSet
     """Who votes on the next block."""
+    senders: tuple[bytes, ...]
+    """Of each transaction; their nonces have moved."""
 
     @property
     def receipts_root(self) -> bytes:
         """Root over the receipts, as it stands in the header."""
         return receipts_root(self.receipts)
+
+
+class _Executed(NamedTuple):
+    """What one transaction did, and what its sender owes the proposer for it."""
+
+    receipt: Receipt
+    sender: bytes
+    fee: int
 
 
 # ---- transactions ---------------------------------------------------------------------------
@@ -86,17 +98,23 @@ def check_transaction(state: State, genesis: Genesis, transaction: Transaction) 
     Raises:
         CodecError, InvalidTransaction: says what its sender must change.
     """
+    account = get_account(state, transaction.body.sender)
+    return _check(state, genesis, transaction, len(codec.encode(transaction)), account)
+
+
+def _check(
+    state: State, genesis: Genesis, transaction: Transaction, size: int, account: Account
+) -> Payload:
     body = transaction.body
     if body.chain_id != genesis.chain_id:
         raise InvalidTransaction(
             f"signed for chain {body.chain_id!r}, this is {genesis.chain_id!r}"
         )
-    least = intrinsic_gas(len(codec.encode(transaction)))
+    least = intrinsic_gas(size)
     if not least <= body.gas_limit <= MAX_TRANSACTION_GAS:
         raise InvalidTransaction(
             f"gas limit {body.gas_limit}, allowed are {least} to {MAX_TRANSACTION_GAS}"
         )
-    account = get_account(state, body.sender)
     if body.nonce < account.nonce:
         raise InvalidTransaction(
             f"nonce {body.nonce} was used, the next is {account.nonce}", "sign it again"
@@ -124,39 +142,38 @@ def _check_role(state: State, payload: Payload, sender: bytes) -> None:
 
 def _execute_transaction(
     block: BlockContext, genesis: Genesis, data: bytes, is_known: IsKnown
-) -> Receipt:
+) -> _Executed:
     """Run one transaction; whatever it raises about itself becomes its receipt.
 
     Raises:
-        InvalidBlock: it should not be in a block at all.
+        InvalidBlock: it should not be in a block at all. Nothing was changed.
     """
-    identity = transaction_id(data)
+    identity, state = transaction_id(data), block.state
     try:
         transaction = decode_transaction(data)
-        payload = check_transaction(block.state, genesis, transaction)
+        account = get_account(state, transaction.body.sender)
+        payload = _check(state, genesis, transaction, len(data), account)
         if not is_known(identity):
             verify_transaction(transaction)
     except MlchainError as error:
         raise InvalidBlock(f"transaction that may not be included: {error.message}") from error
     body = transaction.body
-    account = get_account(block.state, body.sender)
     if body.nonce != account.nonce:
         raise InvalidBlock(f"nonce {body.nonce} where {account.nonce} is next")
     most = body.gas_limit * body.gas_price
-    reserved = Account(account.balance - most, account.nonce + 1)
-    ACCOUNTS.put(block.state, reserved, body.sender)
+    ACCOUNTS.put(state, Account(account.balance - most, account.nonce + 1), body.sender)
     ctx = Context(block, body.sender, identity, body.gas_limit - intrinsic_gas(len(data)))
-    mark = block.state.checkpoint()
+    mark = state.checkpoint()
     try:
         payload.execute(ctx)
         code, message, events = "ok", "", tuple(ctx.events)
     except MlchainError as error:
-        block.state.rollback(mark)
+        state.rollback(mark)
         code, message, events = _code(error), error.message[:512], ()
     used = body.gas_limit - ctx.gas_left
-    credit(block.state, body.sender, most - used * body.gas_price)
-    credit(block.state, block.proposer, used * body.gas_price)
-    return Receipt(identity, code, used, message, events)
+    fee = used * body.gas_price
+    credit(state, body.sender, most - fee)
+    return _Executed(Receipt(identity, code, used, message, events), body.sender, fee)
 
 
 def _code(error: MlchainError) -> str:
@@ -182,14 +199,31 @@ def execute_body(
     seen: dict[bytes, None] = {}
     for evidence in body.evidence:
         _punish(block, evidence, seen)
-    receipts = [_execute_transaction(block, genesis, data, is_known) for data in body.transactions]
-    gas_used = sum(receipt.gas_used for receipt in receipts)
+    executed = [_execute_transaction(block, genesis, data, is_known) for data in body.transactions]
+    return _complete(block, executed, body.finalise)
+
+
+def _complete(
+    block: BlockContext, executed: Sequence[_Executed], finalise: Iterable[SegmentRef]
+) -> Outcome:
+    """Do what follows the transactions.
+
+    Raises:
+        InvalidBlock: they used too much gas, or a segment cannot be HARD.
+    """
+    gas_used = sum(done.receipt.gas_used for done in executed)
     if gas_used > block.params.max_block_gas:
         raise InvalidBlock(f"uses {gas_used} gas, at most {block.params.max_block_gas} allowed")
-    for ref in body.finalise:
+    credit(block.state, block.proposer, sum(done.fee for done in executed))
+    for ref in finalise:
         lifecycle.finalise(block, ref)
     lifecycle.advance(block)
-    return Outcome(tuple(receipts), gas_used, get_validator_set(block.state))
+    return Outcome(
+        tuple(done.receipt for done in executed),
+        gas_used,
+        get_validator_set(block.state),
+        tuple(done.sender for done in executed),
+    )
 
 
 def _punish(block: BlockContext, evidence: bytes, seen: dict[bytes, None]) -> None:
@@ -258,7 +292,7 @@ def build_block(
     time_ms: int,
     is_known: IsKnown = is_never_known,
 ) -> tuple[Block, Outcome]:
-    """Execute `body` on `state` (the parent's) and return the block it makes.
+    """Execute exactly `body` on `state` (the parent's) and return the block it makes.
 
     Raises:
         InvalidBlock: the body breaks a rule; choose another.
@@ -270,43 +304,56 @@ def build_block(
     return Block(_header(parent, parent_id, genesis, context, body, outcome), body), outcome
 
 
-def select_body(
+def propose_block(
     parent: Header,
+    parent_id: bytes,
     state: State,
     genesis: Genesis,
     last_commit: Commit | None,
     evidence: tuple[bytes, ...],
-    transactions: list[bytes],
+    transactions: Iterable[bytes],
     proposer: bytes,
     time_ms: int,
     is_wanted: Callable[[SegmentRef, Segment], bool],
     is_known: IsKnown = is_never_known,
-) -> Body:
-    """Return the body an honest proposer makes of what waits; `state` is used up.
+) -> tuple[Block, Outcome]:
+    """Return the block an honest proposer makes of what waits, executed on `state` in one pass.
 
-    Transactions that may not be included are left out. Every segment that can be HARD and
-    `is_wanted` (the proposer's own veto) is finalised.
+    What may not be included is left out. Every segment that can be HARD and `is_wanted` is
+    finalised.
     """
     block = _context(genesis, state, get_validator_set(state), parent.height + 1, time_ms, proposer)
     remember_voters(block)
     if last_commit is not None:
         process_last_commit(block, last_commit)
     kept_evidence = _select_evidence(block, evidence)
+    kept, executed = _select_transactions(block, genesis, transactions, is_known)
+    refs = lifecycle.find_final(block, is_wanted)
+    outcome = _complete(block, executed, refs)
+    body = Body(last_commit, kept_evidence, refs, kept)
+    return Block(_header(parent, parent_id, genesis, block, body, outcome), body), outcome
+
+
+def _select_transactions(
+    block: BlockContext, genesis: Genesis, transactions: Iterable[bytes], is_known: IsKnown
+) -> tuple[tuple[bytes, ...], list[_Executed]]:
+    """Execute those that may be included and fit; return them, and what they did."""
     kept: list[bytes] = []
+    executed: list[_Executed] = []
     gas_left = block.params.max_block_gas
     for data in transactions:
-        mark = state.checkpoint()
+        mark = block.state.checkpoint()
         try:
-            receipt = _execute_transaction(block, genesis, data, is_known)
+            done = _execute_transaction(block, genesis, data, is_known)
         except InvalidBlock:
             continue
-        if receipt.gas_used > gas_left:
-            state.rollback(mark)
+        if done.receipt.gas_used > gas_left:
+            block.state.rollback(mark)
             continue
-        gas_left -= receipt.gas_used
+        gas_left -= done.receipt.gas_used
         kept.append(data)
-    refs = lifecycle.find_final(block, is_wanted)
-    return Body(last_commit, kept_evidence, refs, tuple(kept))
+        executed.append(done)
+    return tuple(kept), executed
 
 
 def _select_evidence(block: BlockContext, evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -14,7 +14,7 @@ from mlchain.errors import InvalidBlock, MlchainError
 from mlchain.ledger.block import Block, Body, Header, body_root, header_id
 from mlchain.ledger.commit import Commit, make_commit
 from mlchain.ledger.transaction import transaction_id
-from mlchain.vm.execute import build_block, select_body
+from mlchain.vm.execute import propose_block
 from mlchain.vm.families.accounts import Transfer
 from mlchain.vm.families.jobs import JobState
 
@@ -201,13 +201,12 @@ def select(
     """Choose, and see that the block of what was chosen is valid and executes alike."""
     parent, parent_id, genesis = world.store.head, world.store.head_id, world.genesis
     key, time_ms = world.key(proposer).public, parent.time_ms + 1000
-    body = select_body(
-        parent, world.state(), genesis, world.last_commit, evidence, transactions, key, time_ms,
-        is_wanted,
+    block, outcome = propose_block(
+        parent, parent_id, world.state(), genesis, world.last_commit, evidence, transactions, key,
+        time_ms, is_wanted,
     )  # fmt: skip
-    block, _ = build_block(parent, parent_id, world.state(), genesis, body, key, time_ms)
-    world.check(block)
-    return body
+    assert world.check(block) == outcome
+    return block.body
 
 
 def test_what_may_not_be_included_is_left_out(world):

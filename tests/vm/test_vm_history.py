@@ -22,7 +22,7 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import InvalidBlock, MlchainError
 from mlchain.ledger.block import Body, decode_block
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
-from mlchain.vm.execute import build_block, select_body
+from mlchain.vm.execute import build_block, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import Transfer, get_account
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, CommitSegment, JobState, SegmentState
@@ -54,10 +54,12 @@ class History:
         late = rng.random() < 0.02
         after_ms = PARAMS.segment_timeout_ms + 1 if late else rng.randrange(1, 3000)
         parent, key = world.store.head, world.key(proposer).public
-        body = select_body(
-            parent, world.state(), world.genesis, world.last_commit, evidence, waiting, key,
-            parent.time_ms + after_ms, lambda ref, segment: rng.random() < 0.9,
+        proposed, outcome = propose_block(
+            parent, world.store.head_id, world.state(), world.genesis, world.last_commit, evidence,
+            waiting, key, parent.time_ms + after_ms, lambda ref, segment: rng.random() < 0.9,
         )  # fmt: skip
+        assert world.check(proposed) == outcome, "choosing leaves no trace"
+        body = proposed.body
         receipts = world.block(
             *body.transactions, finalise=body.finalise, evidence=body.evidence,
             proposer=proposer, after_ms=after_ms,

@@ -45,6 +45,14 @@ def test_a_transfer_moves_money_and_its_gas_goes_to_the_proposer(world):
     assert world.balance("validator-3") == 2 * used
 
 
+def test_a_proposer_has_the_fees_of_its_block_after_the_last_transaction(world):
+    sent = world.transaction("alice", pay(), gas_price=2)
+    spent = world.transaction("validator-3", pay())
+    receipts = world.block(sent, spent, proposer="validator-3")
+    assert [receipt.code for receipt in receipts] == ["ok", "invalid-transaction"]
+    assert world.do("validator-3", pay()).code == "ok"
+
+
 def test_only_the_gas_that_was_used_is_paid_for(world):
     costs = []
     for gas in (GAS, 2 * GAS):
