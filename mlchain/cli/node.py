@@ -42,7 +42,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--home: ~/.local/share/mlchain/CHAIN.",
 )
 @click.option(
-    "--http", "http_listen", metavar="HOST:PORT", help="API and explorer [127.0.0.1:8645]."
+    "--http", "http_listen", metavar="HOST:PORT", help="Address of the API [127.0.0.1:8645]."
 )
 @click.option("--listen", "p2p_listen", metavar="HOST:PORT", help="Other nodes [127.0.0.1:8644].")
 @click.option("--validator-key", type=_FILE, help="Key that votes [HOME/keys/validator.json].")

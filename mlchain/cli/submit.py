@@ -126,7 +126,7 @@ def finish(
     lines = [
         *result_lines(job),
         f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path} --genesis FILE"),
-        f"  watch       {client.url}/job/{identity[:8]}",
+        f"  details     {client.url}/v1/jobs/{identity[:8]}",
     ]
     out.result("job", {**job, "receipt_file": str(receipt_path)}, lines)
     return job

@@ -234,7 +234,7 @@ def _show(out: Output, net: Any) -> list[dict[str, Any]]:
     lines = [
         *table(header, body),
         "",
-        f"  explorer  {net.url}",
+        f"  API       {net.url}/v1/status",
         f"  a job     mlchain submit-job examples/iris.toml --key {key} --url {net.url} --follow",
         dim(f"  folder    {net.folder}"),
     ]
