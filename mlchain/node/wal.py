@@ -1,8 +1,13 @@
 """The write-ahead log and the signer's last signature, on disk.
 
-The log is one file of records, `length(4) crc32(4) payload`, little-endian. It holds one height:
-when a block is stored, the log has done its duty and is emptied. A record that was being written
-when the power failed is cut off; damage before the end is never guessed at.
+The log is one file of records, little-endian:
+
+    length(4) crc32 of the payload(4) crc32 of these 8 bytes(4) payload
+
+It holds one height: when a block is stored, the log has done its duty and is emptied. A record that
+was being written when the power failed is cut off. Damage before the end is never guessed at; the
+second checksum is there so that a damaged length cannot pass for a record cut off, and take all
+that follows with it.
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ from mlchain.consensus.journal import MAX_ENTRY_BYTES
 from mlchain.consensus.safety import MAX_LAST_SIGN_BYTES
 from mlchain.errors import StoreCorrupted
 
-_HEAD = struct.Struct("<II")
+_LENGTHS = struct.Struct("<II")
+_CHECK = struct.Struct("<I")
+_HEAD = struct.Struct("<III")
 _HINT = (
     "if the disk lost writes, move the log away and start again: the file last-sign keeps this "
     "validator from contradicting itself, and peers send what it missed"
@@ -45,15 +52,17 @@ class WriteAheadLog:
         records: list[bytes] = []
         at = 0
         while at + _HEAD.size <= len(data):
-            length, check = _HEAD.unpack_from(data, at)
+            head = data[at : at + _HEAD.size]
+            length, check, head_check = _HEAD.unpack(head)
             end = at + _HEAD.size + length
-            if length > MAX_ENTRY_BYTES:
-                raise StoreCorrupted(f"{self._path}, byte {at}: a record of {length} bytes", _HINT)
+            if not any(head) and not any(data[at:]):
+                break  # never filled: some file systems leave zeros
+            if zlib.crc32(head[: _LENGTHS.size]) != head_check or length > MAX_ENTRY_BYTES:
+                raise StoreCorrupted(f"{self._path}, byte {at}: no record starts here", _HINT)
             payload = data[at + _HEAD.size : end]
-            if end > len(data):
-                break
-            if zlib.crc32(payload) != check:
-                if end == len(data):
+            is_last = end >= len(data)
+            if len(payload) < length or zlib.crc32(payload) != check:
+                if is_last:
                     break
                 raise StoreCorrupted(f"{self._path}, byte {at}: the checksum is wrong", _HINT)
             records.append(payload)
@@ -69,7 +78,8 @@ class WriteAheadLog:
             StoreCorrupted: the disk did not take it.
         """
         with _told(self._path):
-            _write(self._file, _HEAD.pack(len(record), zlib.crc32(record)) + record)
+            lengths = _LENGTHS.pack(len(record), zlib.crc32(record))
+            _write(self._file, lengths + _CHECK.pack(zlib.crc32(lengths)) + record)
             if sync:
                 os.fdatasync(self._file)
 
@@ -88,19 +98,31 @@ class WriteAheadLog:
 class LastSignFile:
     """The last signature, replaced as a whole and on disk before `save` returns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, may_be_missing: bool = True) -> None:
+        """`may_be_missing`: nothing can have been signed yet."""
         self._path = path
+        self._may_be_missing = may_be_missing
 
     def load(self) -> bytes | None:
-        """Return what was saved last, None if nothing was.
+        """Return what was saved last, None if nothing was. An empty file says that nothing was.
 
         Raises:
-            StoreCorrupted: too large to be one.
+            StoreCorrupted: missing though something may have been signed, or too large to be one.
         """
         try:
             with self._path.open("rb") as file:
                 data = file.read(MAX_LAST_SIGN_BYTES + 1)
         except FileNotFoundError:
+            if self._may_be_missing:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self.save(b"")  # so that later, when it is missing, something is wrong
+                return None
+            raise StoreCorrupted(
+                f"{self._path}: missing, though this validator may have signed the next block",
+                "put it back; if this key certainly signed nothing above the stored height, "
+                "here or elsewhere, make an empty file",
+            ) from None
+        if not data:
             return None
         if len(data) > MAX_LAST_SIGN_BYTES:
             raise StoreCorrupted(f"{self._path}: not a signature record", _HINT)

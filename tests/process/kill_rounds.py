@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledgers import Ledgers
-from process_network import PATIENCE_S, NeverCameTrue, Network, until
+from process_network import PATIENCE_S, Network, NeverCameTrue, until
 from traffic import Traffic
 
 from mlchain.client.jobfile import load_job_file

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from msgspec.structs import replace
 
+from mlchain.cli import localgenesis
+from mlchain.cli.localgenesis import LOCAL_PARAMS
 from mlchain.cli.localnet import LocalNet, NodePlan
 from mlchain.client.client import Client
 from mlchain.client.keystore import load_key
@@ -52,21 +55,19 @@ class Network:
     def __init__(
         self, folder: Path, validators: int, workers: int, senders: int = 4, **params: int
     ) -> None:
-        self.net = LocalNet.create(folder, validators, workers, None, {})
+        params = {"ticket_heights": 1 << 14, **params}  # short chains: nodes start sooner
+        with patch.object(localgenesis, "LOCAL_PARAMS", replace(LOCAL_PARAMS, **params)):
+            self.net = LocalNet.create(folder, validators, workers, None, {})
         self.folder = folder
         self.plans = {plan.name: plan for plan in self.net.nodes}
-        self.genesis = self._adapt_genesis(senders, params)
+        self.genesis = self._fund(senders)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
 
-    def _adapt_genesis(self, senders: int, params: dict[str, int]) -> Genesis:
+    def _fund(self, senders: int) -> Genesis:
         genesis = load_genesis(self.net.genesis)
         funded = [Allocation(sender_key(i).public, SENDER_BALANCE) for i in range(senders)]
-        genesis = replace(
-            genesis,
-            params=replace(genesis.params, **params),
-            allocations=(*genesis.allocations, *funded),
-        )
+        genesis = replace(genesis, allocations=(*genesis.allocations, *funded))
         self.net.genesis.write_text(dump_genesis(genesis))
         return genesis
 
@@ -152,9 +153,7 @@ class Network:
         return max(self.height(name) for name in names or self.alive)
 
     def wait_height(self, name: str, height: int, patience_s: float = PATIENCE_S) -> float:
-        return until(
-            lambda: self.height(name) >= height, f"{name} at height {height}", patience_s
-        )
+        return until(lambda: self.height(name) >= height, f"{name} at height {height}", patience_s)
 
     def state_root(self, name: str, height: int) -> str:
         return str(self.client(name).block(height)["header"]["state_root"])
