@@ -172,6 +172,11 @@ class Driver:
             self._advance(now_ms)
         return reason
 
+    def strikes(self, peer: bytes) -> int:
+        """Return how many forged or senseless messages `peer` sent at this height."""
+        known = self._peers.get(peer)
+        return known.strikes if known else 0
+
     def sign(self, request: SignRequest, now_ms: int) -> None:
         """Answer to `SignMessage`: have it signed, and send it."""
         if self._current is None or self._key is None:

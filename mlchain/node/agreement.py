@@ -39,6 +39,9 @@ log = structlog.get_logger("agreement")
 WATCH_MS = 1_000
 """Pause between blocks while segments are being trained: chain time must pass for deadlines."""
 
+COMPLAIN_MS = 10_000
+"""Pause between two log lines about what one peer sends."""
+
 
 class Clock(Protocol):
     """The two clocks of a node."""
@@ -78,6 +81,7 @@ class Agreement:
         self._wake = trio.Event()
         self._is_pumping = False
         self._failure: Exception | None = None
+        self._complain_at: dict[bytes, int] = {}
         self.after_commit: list[Callable[[Committed], None]] = [on_commit]
 
     def start(self) -> None:
@@ -94,10 +98,12 @@ class Agreement:
         self._wal.close()
 
     def receive(self, peer: bytes, frame: bytes) -> None:
-        """Take a frame of the consensus channel."""
-        reason = self._driver.receive(peer, frame, self._clock.monotonic_ms())
-        if reason:
-            log.debug("message-unused", peer=peer.hex()[:8], reason=reason)
+        """Take a frame of the consensus channel; name a peer that sends nonsense, now and then."""
+        now, strikes = self._clock.monotonic_ms(), self._driver.strikes(peer)
+        reason = self._driver.receive(peer, frame, now)
+        if self._driver.strikes(peer) > strikes and now >= self._complain_at.get(peer, now):
+            self._complain_at[peer] = now + COMPLAIN_MS
+            log.warning("bad-message", peer=peer.hex()[:8], reason=reason)
         self._pump()
 
     def synced(self, block: bytes, commit: Commit) -> None:
