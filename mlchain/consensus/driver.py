@@ -85,7 +85,7 @@ class Driver:
         self._sign = sign
         self._extend_vote = extend_vote
         self._inbox = self.inbox_type(chain_id, is_signed, identify, verify_extension)
-        self._peers = Peers()
+        self.peers = Peers()
         self._early = Early()
         self._current: Height | None = None
         self._last: LastCommit | None = None
@@ -134,7 +134,7 @@ class Driver:
         self._current = current = self.height_type(engine, self._inbox, self._effects.append)
         self._timers = {}
         self._round_at_tick, self._ticks_behind = -1, 0
-        self._peers.forgive()
+        self.peers.forgive()
         if self._last is None or self._last.height != height - 1:
             self._last = LastCommit(last_commit, None) if last_commit else None
         if self._gossip_at is None:
@@ -160,7 +160,7 @@ class Driver:
         Never raises for what a peer sends. One that sends too much that is forged is not heard
         for the rest of the height.
         """
-        known = self._peers.get(peer)
+        known = self.peers.get(peer)
         if self._current is None or known is None or known.strikes >= MAX_STRIKES:
             return "not listening"
         try:
@@ -171,11 +171,6 @@ class Driver:
         if reason is None:
             self._advance(now_ms)
         return reason
-
-    def strikes(self, peer: bytes) -> int:
-        """Return how many forged or senseless messages `peer` sent at this height."""
-        known = self._peers.get(peer)
-        return known.strikes if known else 0
 
     def sign(self, request: SignRequest, now_ms: int) -> None:
         """Answer to `SignMessage`: have it signed, and send it."""
@@ -389,12 +384,12 @@ class Driver:
         self._effects.append(Broadcast(encode_message(make_status(engine))))
         if engine.decided:
             return
-        ahead = self._peers.ahead_of(current.number)
+        ahead = self.peers.ahead_of(current.number)
         self._ticks_behind = self._ticks_behind + 1 if ahead else 0
         if self._ticks_behind > 1:  # a commit certificate did not help in the meantime
             peer = ahead[self._ticks % len(ahead)]
             self._effects.append(FetchBlocks(peer, current.number))
-        beside = self._peers.at(current.number)
+        beside = self.peers.at(current.number)
         overdue = engine.round == self._round_at_tick
         for round_, block_id in lacking_blocks(engine, overdue) if beside else ():
             want = encode_message(Want(current.number, round_, block_id))

@@ -51,6 +51,10 @@ class Peers:
             peer = self._peers[key] = Peer()
         return peer
 
+    def strikes(self, key: bytes) -> int:
+        """Return how many forged or senseless messages a peer sent at this height."""
+        return self._peers[key].strikes if key in self._peers else 0
+
     def at(self, height: int) -> list[bytes]:
         """Return the peers that said they are at `height`."""
         return [key for key, peer in self._peers.items() if peer.height == height]

@@ -99,9 +99,9 @@ class Agreement:
 
     def receive(self, peer: bytes, frame: bytes) -> None:
         """Take a frame of the consensus channel; name a peer that sends nonsense, now and then."""
-        now, strikes = self._clock.monotonic_ms(), self._driver.strikes(peer)
+        now, strikes = self._clock.monotonic_ms(), self._driver.peers.strikes(peer)
         reason = self._driver.receive(peer, frame, now)
-        if self._driver.strikes(peer) > strikes and now >= self._complain_at.get(peer, now):
+        if self._driver.peers.strikes(peer) > strikes and now >= self._complain_at.get(peer, now):
             self._complain_at[peer] = now + COMPLAIN_MS
             log.warning("bad-message", peer=peer.hex()[:8], reason=reason)
         self._pump()
