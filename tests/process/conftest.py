@@ -1,6 +1,7 @@
-"""Makes the cluster of nodes in one process, `harness`, importable from the node's own tests."""
+"""Makes helpers of other folders importable: the cluster in one process, and spoilt bytes."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "node"))
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS / "node"), str(TESTS / "fuzz")]
