@@ -25,7 +25,7 @@ from mlchain.ledger.block import (
     decode_block,
     header_id,
 )
-from mlchain.ledger.commit import Commit, verify_commit
+from mlchain.ledger.commit import Commit
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import Transaction
@@ -43,8 +43,8 @@ MAX_DRIFT_MS = 10_000
 """How far ahead of our clock a block's time may be."""
 MAX_CANDIDATES = 16
 MAX_EVIDENCE_KEPT = 64
-BODY_SHARE = MAX_BLOCK_BYTES - (1 << 20)
-"""Bytes of a block for transactions; the rest is for commit, evidence and header."""
+HEAD_BYTES = 16 << 10
+"""Bytes of a block kept for its header and for what it finalises."""
 
 HasAttested = Callable[[SegmentRef, bytes], bool]
 """Tells whether this node attested a commit, or need not because it is its own work."""
@@ -137,8 +137,8 @@ class Chain:
         except MlchainError as error:
             return Verdict.INVALID, error.message
         header = candidate.block.header
-        if header.time_ms > now_ms + MAX_DRIFT_MS:
-            return Verdict.INVALID, f"its time is {header.time_ms - now_ms} ms ahead of our clock"
+        if header.time_ms > now_ms + MAX_DRIFT_MS:  # clocks differ: no reason to refuse a quorum's
+            return Verdict.UNWANTED, f"its time is {header.time_ms - now_ms} ms ahead of our clock"
         state = self._view
         for ref in candidate.block.body.finalise:
             segment = SEGMENTS.get(state, ref.job, ref.index)
@@ -166,19 +166,6 @@ class Chain:
         }
         self.mempool.commit([r.transaction for r in outcome.receipts], touched, self.height)
         return Committed(block, block_id, outcome.receipts, outcome.validators)
-
-    def verify_synced(self, data: bytes, commit: Commit) -> bytes:
-        """Return the id of a block that a peer sent with its certificate, if both hold.
-
-        Raises:
-            CodecError, InvalidBlock, InvalidSignature: says what is wrong with them.
-        """
-        block = decode_block(data)
-        identity = header_id(block.header)
-        if block.header.height != self.height + 1:
-            raise InvalidBlock(f"block {block.header.height} where {self.height + 1} is next")
-        verify_commit(commit, self.genesis.chain_id, self.validators, block.header.height, identity)
-        return identity
 
     def _execute(self, block_id: bytes, data: bytes) -> Candidate:
         block = decode_block(data)
