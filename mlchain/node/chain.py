@@ -118,12 +118,11 @@ class Chain:
         parent, parent_id = self.store.head, self.store.head_id
         time_ms = max(now_ms, parent.time_ms + 1)
         state = self.store.state()
+        evidence = tuple(self._evidence)[:MAX_BLOCK_EVIDENCE]
+        room = MAX_BLOCK_BYTES - HEAD_BYTES - len(codec.encode((last_commit, evidence)))
         block, outcome = propose_block(
-            parent, parent_id, state, self.genesis, last_commit,
-            tuple(self._evidence)[:MAX_BLOCK_EVIDENCE],
-            self.mempool.take(
-                BODY_SHARE, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS
-            ),
+            parent, parent_id, state, self.genesis, last_commit, evidence,
+            self.mempool.take(room, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
             self._key, time_ms, self._is_wanted, self._is_known,
         )  # fmt: skip
         identity = header_id(block.header)
