@@ -1,0 +1,209 @@
+"""Everything that reads bytes somebody else wrote: its decoder, and good examples to spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from factories import GrowingChain, make_chain, make_key
+
+from mlchain import codec
+from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
+from mlchain.consensus.journal import decode_entry, noted_entry
+from mlchain.consensus.messages import (
+    BlockProposal,
+    Decided,
+    Have,
+    Proposal,
+    Status,
+    Want,
+    decode_message,
+    encode_message,
+)
+from mlchain.consensus.safety import Signer
+from mlchain.consensus.work.attestation import decode_extension
+from mlchain.ledger.block import decode_block
+from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.genesis import dump_genesis, parse_genesis
+from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.ledger.transaction import decode_transaction, verify_transaction
+from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
+from mlchain.node.artifacts import ChunkRequest
+from mlchain.node.exchange import HaveQuestion
+from mlchain.node.spread import Batch, HeadNews
+from mlchain.node.sync import BlocksAnswer, BlocksRequest, SyncedBlock
+from mlchain.p2p.framing import FrameDecoder, decode_error, encode_error, encode_frame
+from mlchain.vm.families import decode_payload
+from mlchain.vm.receipt import Receipt, attach_files, make_receipt
+
+Decoder = Callable[[bytes], Any]
+
+
+class Target(NamedTuple):
+    """A decoder, and inputs that it takes."""
+
+    decode: Decoder
+    samples: list[bytes]
+
+
+@cache
+def world() -> GrowingChain:
+    """A chain of four validators on which a job has settled."""
+    chain = make_chain(4, 1)
+    chain.job_id = chain.run_job()
+    return chain
+
+
+def votes(kind: VoteKind, height: int, block: bytes) -> list[Vote]:
+    keys = sorted((make_key(f"validator-{i}") for i in range(4)), key=lambda key: key.public)
+    chain_id = world().genesis.chain_id
+    message = sign_bytes(chain_id, kind, height, 0, block)
+    return [Vote(kind, height, 0, block, key.public, b"", key.sign(message)) for key in keys]
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """All of them, by name."""
+    return {**_ledger(), **_agreement(), **_network(), **_training()}
+
+
+def blocks() -> list[bytes]:
+    store = world().store
+    return [codec.encode(store.block(height)) for height in range(1, store.height + 1)]
+
+
+def _ledger() -> dict[str, Target]:
+    chain = world()
+    store = chain.store
+    found = [t for h in range(1, store.height + 1) for t in store.block(h).body.transactions]
+    receipt = make_receipt(store, chain.job_id)
+    receipts = [codec.encode(receipt), codec.encode(attach_files(receipt, chain.content))]
+    genesis = dump_genesis(chain.genesis).encode()
+    bodies = [decode_transaction(data).body for data in found]
+
+    def transaction(data: bytes) -> None:
+        verify_transaction(decode_transaction(data))
+
+    def payload(data: bytes) -> None:
+        decode_payload(data[0] if data else 0, data[1:])
+
+    kinds = [bytes([body.kind]) + body.payload for body in bodies]
+    return {
+        "block": Target(decode_block, blocks()),
+        "transaction": Target(transaction, found),
+        "payload": Target(payload, kinds),
+        "genesis": Target(parse_genesis, [genesis]),
+        "receipt": Target(partial(codec.decode, Receipt, max_bytes=64 << 20), receipts),
+        "content block": Target(_content_block, _content_blocks()),
+    }
+
+
+LEAF, NODE = b"\x01\x55\x12\x20", b"\x01\x70\x12\x20"
+"""How content ids begin: of bytes, and of a node in a file's tree."""
+
+
+def _content_blocks() -> list[bytes]:
+    """A leaf and the root of a file of three leaves, each behind the beginning of its id."""
+    kv = MemoryKeyValue()
+    root = ContentStore(kv).put(bytes(600_000))
+    return [LEAF + bytes(1000), NODE + ContentStore(kv).get_block(root)]
+
+
+def _content_block(data: bytes) -> None:
+    """Store a block under its true id, and ask which parts of that file are missing."""
+    head, block = data[:4], data[4:]
+    store = ContentStore(MemoryKeyValue())
+    store.put_block(head + sha256(block).digest(), block)
+    store.missing(head + sha256(block).digest(), 10)
+
+
+def _agreement() -> dict[str, Target]:
+    chain = world()
+    prevotes = votes(VoteKind.PREVOTE, 5, bytes(32))
+    precommits = votes(VoteKind.PRECOMMIT, 5, bytes(32))
+    key = make_key("validator-0")
+    proposal = Proposal(5, 1, bytes(32), 0, key.public, bytes(64))
+    parts = [
+        *prevotes[:1],
+        BlockProposal(proposal, tuple(prevotes), blocks()[0]),
+        Status(5, 0, 1, (Have(1, 0, bytes(32), b"\x0f"),)),
+        Want(5, 0, NIL),
+        Decided(make_commit(precommits)),
+    ]
+    messages = [encode_message(part) for part in parts]
+    other = votes(VoteKind.PREVOTE, 5, NIL)
+    evidence = [vote_evidence(one, two) for one, two in zip(prevotes, other, strict=True)]
+    entries = [noted_entry(5, part) for part in parts[:2]]
+    signed: list[bytes] = []
+    signer = Signer(key, chain.genesis.chain_id, None, signed.append)
+    from mlchain.consensus.safety import SignRequest
+
+    signer.sign(SignRequest(1, 5, 0, bytes(32), -1, b""))
+    extensions = [
+        signature.extension
+        for height in range(1, chain.store.height + 1)
+        for signature in chain.store.commit(height).signatures
+    ]
+
+    def judge(data: bytes) -> None:
+        decode_evidence(data)
+        verify_evidence(data, chain.genesis.chain_id, chain.genesis.validators())
+
+    def saved(data: bytes) -> None:
+        Signer(key, chain.genesis.chain_id, data, signed.append)
+
+    return {
+        "message": Target(decode_message, messages),
+        "extension": Target(decode_extension, extensions),
+        "evidence": Target(judge, evidence),
+        "log entry": Target(decode_entry, entries),
+        "last signature": Target(saved, signed[:1]),
+    }
+
+
+def _network() -> dict[str, Target]:
+    store = world().store
+    some = tuple(store.block(store.height).body.transactions) or (b"transaction",)
+    synced = SyncedBlock(blocks()[0], store.commit(1))
+    plain: dict[str, list[Any]] = {
+        "blocks request": [BlocksRequest(1, 64)],
+        "blocks answer": [BlocksAnswer((synced, synced)), BlocksAnswer(())],
+        "batch": [Batch(7, some), Batch(0, ())],
+        "head": [HeadNews(5, bytes(32))],
+        "chunk request": [ChunkRequest(bytes(32), 1, 2, 3)],
+        "have question": [HaveQuestion((bytes(36),) * 3)],
+    }
+    found = {
+        name: Target(partial(codec.decode, type(values[0])), [codec.encode(v) for v in values])
+        for name, values in plain.items()
+    }
+
+    def frames(data: bytes) -> None:
+        list(FrameDecoder("validator").feed(data))
+
+    found["frames"] = Target(frames, [encode_frame(1, b"vote", "validator") * 3])
+    found["error answer"] = Target(decode_error, [encode_error(ValueError())])
+    return found
+
+
+def _training() -> dict[str, Target]:
+    chain = world()
+    job = chain.job(chain.job_id)
+    trainer = chain.trainer(job)
+    task = Task(trainer.plan.encode(), job.steps, job.chunk, job.train_rows, job.test_rows)
+    data = chain.content.get(job.dataset)
+
+    def plan(data: bytes) -> None:
+        check_plan(decode_plan(data))
+
+    return {
+        "plan": Target(plan, [trainer.plan.encode()]),
+        "task": Target(partial(codec.decode, Task), [codec.encode(task)]),
+        "dataset": Target(Dataset.decode, [data]),
+        "state": Target(
+            lambda data: State.decode(data, trainer.plan), [trainer.initial_state().encode()]
+        ),
+    }
