@@ -26,6 +26,7 @@ from mlchain.node.compute import Compute, Handle
 from mlchain.node.exchange import Exchange
 from mlchain.node.spool import Spool
 from mlchain.p2p.transport import Transport
+from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import PLANS, SEGMENTS, Job, Segment
 
 CHUNK_PROTOCOL = "/mlchain/chunk-state/1"
@@ -78,20 +79,22 @@ class Artifacts:
         if len(self._exhibits) > MAX_EXHIBITS:
             del self._exhibits[next(iter(self._exhibits))]
 
-    async def fetch_content(self, content: bytes, owner: bytes = b"") -> bytes:
+    async def fetch_content(self, content: bytes, max_bytes: int, owner: bytes = b"") -> bytes:
         """Return the bytes of a content id, from here or from peers (the owner's first).
 
         Raises:
             NotFound, Unreachable, Timeout: nobody gave them.
+            CodecError: they are more than `max_bytes`: whoever named them wants our disk full.
         """
-        await self.hold_content(content, owner)
-        return await self._exchange.on_disk(self.content.get, content)
+        await self.hold_content(content, max_bytes, owner)
+        return await self._exchange.on_disk(self.content.get, content, max_bytes)
 
-    async def hold_content(self, content: bytes, owner: bytes = b"") -> None:
+    async def hold_content(self, content: bytes, max_bytes: int, owner: bytes = b"") -> None:
         """Make a file complete here, from peers if need be (the owner's first).
 
         Raises:
             NotFound, Unreachable, Timeout: nobody gave it.
+            CodecError: it is larger than `max_bytes`; it is not fetched.
         """
         exchange = self._exchange
         if await exchange.on_disk(self.content.missing, content, 1):
@@ -99,7 +102,7 @@ class Artifacts:
             peers = [likely] if likely else []
             peers += [status.peer for status in self._transport.peers() if status.connected]
             own = self._transport.public_key
-            await exchange.fetch(content, [peer for peer in peers if peer != own])
+            await exchange.fetch(content, [peer for peer in peers if peer != own], max_bytes)
 
     async def fetch_leaves(self, job_id: bytes, job: Job, segment: Segment) -> tuple[bytes, ...]:
         """Return the end digests of a committed segment's chunks, checked against its root.
@@ -108,7 +111,7 @@ class Artifacts:
             VerificationFailed: they do not make the root that was committed.
         """
         commit = _commit(segment)
-        data = await self.fetch_content(commit.leaves_content, segment.worker)
+        data = await self.fetch_content(commit.leaves_content, 32 * commit.count, segment.worker)
         states = tuple(data[i : i + 32] for i in range(0, len(data), 32))
         first, _ = job.segment_range(commit.segment)
         root = segment_root(
@@ -118,6 +121,23 @@ class Artifacts:
         if len(data) != 32 * commit.count or root != commit.leaf_root:
             raise VerificationFailed(f"the leaves of segment {commit.segment} make another root")
         return states
+
+    async def fetch_end(self, segment: Segment) -> bytes:
+        """Return the encoded state at the end of a committed segment; its digest is not checked.
+
+        Raises: as `fetch_content`.
+        """
+        content = _commit(segment).end_content
+        return await self.fetch_content(content, MAX_STATE_RESPONSE, segment.worker)
+
+    async def fetch_dataset(self, state: State, job: Job) -> bytes:
+        """Return a job's dataset.
+
+        Raises: as `fetch_content`; the bound is the size it was registered with.
+        """
+        record = DATASETS.get(state, job.dataset)
+        assert record is not None, "a job's dataset is registered before it"
+        return await self.fetch_content(job.dataset, record.size)
 
     async def fetch_state(
         self, segment: Segment, offset: int, digest: bytes, plan: Plan, source: bytes = b""
@@ -155,12 +175,12 @@ class Artifacts:
         before = SEGMENTS.get(state, job_id, index - 1)
         if before is None or before.commit is None:
             raise NotFound(f"segment {index - 1} is not committed")
-        return await self.fetch_content(before.commit.end_content, before.worker)
+        return await self.fetch_end(before)
 
     async def load(self, state: State, job: Job, compute: Compute) -> tuple[Handle, Plan]:
         """Make `compute` ready for a job: program, dataset, order seed."""
         plan = get_plan(state, job)
-        dataset = await self.fetch_content(job.dataset)
+        dataset = await self.fetch_dataset(state, job)
         task = Task(plan.encode(), job.steps, job.chunk, job.train_rows, job.test_rows)
         return await compute.load(codec.encode(task), dataset, job.order_seed), plan
 

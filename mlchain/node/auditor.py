@@ -150,7 +150,7 @@ class Auditor:
         record = DATASETS.get(state, job.dataset)
         if record is None or self.key in record.holders:
             return
-        data = await self.artifacts.fetch_content(job.dataset)
+        data = await self.artifacts.fetch_dataset(state, job)
         try:
             dataset = await trio.to_thread.run_sync(Dataset.decode, data)
         except MlchainError as error:
@@ -261,7 +261,7 @@ class Auditor:
 
         async def fetch() -> Subject:
             leaves = await self.artifacts.fetch_leaves(job_id, job, segment)
-            end = await self.artifacts.fetch_content(commit.end_content, segment.worker)
+            end = await self.artifacts.fetch_end(segment)
             if state_digest(end, plan) != commit.end:
                 raise VerificationFailed("the end state has another digest than committed")
             return Subject(*target, handle, plan, leaves)

@@ -47,6 +47,7 @@ from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
+from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.vm.families.jobs import JOBS, SEGMENTS
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.receipt import wanted_files
@@ -197,7 +198,7 @@ class Node:
         with trio.move_on_after(GATHER_S):
             for content in wanted_files(job, commits):
                 try:
-                    await self.artifacts.hold_content(content)
+                    await self.artifacts.hold_content(content, MAX_DATASET_BYTES)
                 except MlchainError as error:
                     log.warning("not-gathered", content=cid_text(content), reason=error.message)
 
@@ -220,6 +221,7 @@ class Node:
     def _connect(self) -> None:
         transport = self.transport
         transport.on_frame = self._on_frame
+        transport.on_link = self.spread.on_link
         transport.serve(BLOCKS_PROTOCOL, self.sync.serve)
         transport.serve(CHUNK_PROTOCOL, self.artifacts.serve_chunk)
         self.exchange.serve()
@@ -229,6 +231,8 @@ class Node:
     def _on_frame(self, peer: bytes, channel: int, frame: bytes) -> None:
         if channel == Channel.CONSENSUS:
             self.agreement.receive(peer, frame)
+        elif channel == Channel.TRANSACTIONS:
+            self.spread.receive(peer, frame)
 
     def _on_news(self, author: bytes, height: int) -> None:
         if not self.keys.validator:  # validators hear of blocks through agreement
