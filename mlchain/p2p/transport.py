@@ -4,7 +4,7 @@ Three ways to move bytes, each for one need:
 
     frames    small, ordered per peer while the link lasts, lost when it breaks   votes, proposals
     requests  one question, one answer, on a stream of its own                    blocks, data
-    gossip    at most once to everybody, any order, maybe never                   transactions
+    gossip    at most once to everybody, any order, maybe never                   announcements
 
 A peer is its 32-byte Ed25519 network key. Strangers are refused before they can say anything.
 """

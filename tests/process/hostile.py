@@ -26,7 +26,7 @@ from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.node.artifacts import CHUNK_PROTOCOL, ChunkRequest
 from mlchain.node.exchange import GET_BLOCK, HAVE, HaveQuestion
 from mlchain.node.main import make_transport
-from mlchain.node.spread import HEADS_TOPIC, TRANSACTIONS_TOPIC, Batch, HeadNews
+from mlchain.node.spread import HEADS_TOPIC, Batch, HeadNews
 from mlchain.node.sync import BLOCKS_PROTOCOL, BlocksRequest
 from mlchain.p2p.framing import FRAME_HEADER
 from mlchain.p2p.transport import CHANNELS, MAX_GOSSIP_BYTES, Channel, Transport
@@ -105,8 +105,7 @@ class Hostile:
         async def scenario() -> None:
             config = _Config(self.network.plans[self.name].peer_port)
             transport = make_transport(self.network.genesis, config, self.keys)  # type: ignore[arg-type]
-            for topic in (HEADS_TOPIC, TRANSACTIONS_TOPIC):
-                transport.subscribe(topic, lambda author, data: None)
+            transport.subscribe(HEADS_TOPIC, lambda author, data: None)
             async with transport.run():
                 await self._until_linked(transport)
                 for act in acts:
@@ -128,7 +127,9 @@ class Hostile:
     async def on_channels(self, transport: Transport, count: int = 300) -> None:
         """Spoilt and well-formed nonsense on every channel that this role may use."""
         chain_id, height = self.network.genesis.chain_id, self.network.top() + 1
-        good = consensus_messages(chain_id, self.key, height) + transactions(chain_id, self.key)
+        some = transactions(chain_id, self.key)
+        good = consensus_messages(chain_id, self.key, height) + some
+        good += [codec.encode(Batch(tuple(batch))) for batch in (some, [b"", bytes(1000)] * 500)]
         for data in (*good, *spoilt(self.seed, good, count)):
             for channel, rule in CHANNELS.items():
                 if transport.role in rule.roles and len(data) <= rule.max_bytes:  # type: ignore[attr-defined]
@@ -155,17 +156,13 @@ class Hostile:
             self.refusals.setdefault(protocol, set()).add(error.message)
 
     async def in_gossip(self, transport: Transport, count: int = 60) -> None:
-        """Batches and news that are spoilt, senseless, or signed for nothing."""
-        some = tuple(transactions(self.network.genesis.chain_id, self.key))
-        batches = [codec.encode(Batch(n, some)) for n in (0, FAR)]
-        batches.append(codec.encode(Batch(0, (b"", bytes(1000)) * 500)))
+        """News that are spoilt, senseless, or signed for nothing."""
         heads = [codec.encode(HeadNews(n, bytes(32))) for n in (0, 5, FAR)]
-        for topic, samples in ((TRANSACTIONS_TOPIC, batches), (HEADS_TOPIC, heads)):
-            for data in (*samples, bytes(900_000), *spoilt(self.seed, samples, count)):
-                if len(data) <= MAX_GOSSIP_BYTES:
-                    await transport.publish(topic, data)
-                    self.sent += 1
-                await trio.sleep(0.01)
+        for data in (*heads, bytes(900_000), *spoilt(self.seed, heads, count)):
+            if len(data) <= MAX_GOSSIP_BYTES:
+                await transport.publish(HEADS_TOPIC, data)
+                self.sent += 1
+            await trio.sleep(0.01)
 
     async def against_the_framing(self, transport: Transport) -> None:
         """Frames that no honest transport sends: each costs the link, and in the end a ban."""
