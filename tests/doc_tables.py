@@ -67,13 +67,11 @@ def exit_codes() -> Iterator[Sequence[str]]:
 
 def error_classes() -> Iterator[Sequence[str]]:
     """Every error class: what it means, and what it becomes."""
-    yield "class", "meaning", "exit", "HTTP", "in transaction receipts"
+    yield "class", "meaning", "exit", "HTTP"
     for kind, depth in error_kinds():
-        name = kind.__name__
         meaning = (kind.__doc__ or "").split("\n")[0]
-        code = re.sub(r"(?<!^)([A-Z])", r"-\1", name).lower()
-        status = str(describe(kind("x"), []).exit_code)
-        yield "› " * depth + f"`{name}`", meaning, status, str(classify(kind("x"))[0]), f"`{code}`"
+        status, http = describe(kind("x"), []).exit_code, classify(kind("x"))[0]
+        yield "› " * depth + f"`{kind.__name__}`", meaning, str(status), str(http)
 
 
 def error_kinds() -> Iterator[tuple[type[errors.MlchainError], int]]:
