@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import TypeVar
 
@@ -44,6 +45,8 @@ from mlchain.vm.families.jobs import (
 log = structlog.get_logger("auditor")
 
 T = TypeVar("T")
+Targets = list[Target]
+Act = Callable[[State, Target], Awaitable[None]]
 
 SERVE_PATIENCE_S = 8.0
 """How long a worker may fail to serve a chunk before that is said on chain."""
@@ -68,6 +71,8 @@ class Auditor:
     """What we hold against commits at work, by commit."""
     _overruled: dict[bytes, None] = field(default_factory=dict)
     """Commits of which a quorum computed otherwise than we: we neither attest nor accuse."""
+    _busy: dict[tuple[str, bytes], None] = field(default_factory=dict)
+    """Audits and rulings under way, by kind and worker."""
     _wakes: dict[str, trio.Event] = field(default_factory=dict)
 
     def on_block(self) -> None:
@@ -80,10 +85,12 @@ class Auditor:
         """Hold data, rule on disputes, audit segments; for ever.
 
         Data has a task of its own: a job whose data is large, or nowhere, delays no other job.
+        So have the disputes and the audits of each worker: one that serves slowly delays nobody
+        else's segments, and no ruling.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "data", self._hold_all)
-            nursery.start_soon(self._repeat, "audits", self._audit_all)
+            nursery.start_soon(self._repeat, "segments", partial(self._begin_all, nursery))
 
     async def _repeat(self, name: str, act: Callable[[State], Awaitable[None]]) -> None:
         while True:
@@ -108,7 +115,8 @@ class Auditor:
             if job is not None and job.state == JobState.SUBMITTED:
                 await self._try(self._hold_data, state, job)
 
-    async def _audit_all(self, state: State) -> None:
+    async def _begin_all(self, nursery: trio.Nursery, state: State) -> None:
+        """Begin whatever is due, worker by worker, unless the last of its kind goes on still."""
         keys = [key for (key,), _ in ACTIVE.items(state)]
         jobs = [(key, job) for key in keys if (job := JOBS.get(state, key)) is not None]
         committed = [
@@ -122,12 +130,22 @@ class Auditor:
         at_work = {commit_id(target.commit): None for target in committed}
         self._claims = {key: claim for key, claim in self._claims.items() if key in at_work}
         self._overruled = {key: None for key in self._overruled if key in at_work}
-        for target in committed:
-            if target.segment.claim is not None:
-                await self._try(self._vote, state, target, target.segment.claim)
-        for target in committed:
-            if self._is_due(target.number, target.segment, target.commit):
-                await self._try(self._audit, state, target)
+        due = [t for t in committed if self._is_due(t.number, t.segment, t.commit)]
+        disputed = [t for t in committed if t.segment.claim is not None]
+        for act, targets in ((self._vote, disputed), (self._audit, due)):
+            for worker in dict.fromkeys(target.segment.worker for target in targets):
+                task = (act.__name__, worker)
+                if task not in self._busy:
+                    self._busy[task] = None
+                    own = [target for target in targets if target.segment.worker == worker]
+                    nursery.start_soon(self._do_each, task, act, state, own)
+
+    async def _do_each(self, task: tuple[str, bytes], act: Act, state: State, on: Targets) -> None:
+        try:
+            for target in on:
+                await self._try(act, state, target)
+        finally:
+            del self._busy[task]
 
     def _is_due(self, index: int, segment: Segment, commit: SegmentCommit) -> bool:
         """Tell whether to audit a segment now; an accusation of it goes out again if it must."""
@@ -340,9 +358,10 @@ class Auditor:
 
     # ---- ruling on a dispute --------------------------------------------------------------------
 
-    async def _vote(self, state: State, target: Target, claim: Claim) -> None:
-        job_id, _, index, _, commit = target
-        identity = commit_id(commit)
+    async def _vote(self, state: State, target: Target) -> None:
+        job_id, _, index, segment, commit = target
+        claim, identity = segment.claim, commit_id(commit)
+        assert claim is not None, "only disputed segments are ruled on"
         has_voted = self.key in [ballot.validator for ballot in claim.ballots]
         if has_voted or self.duties.has_verdict(identity, claim.chunk):
             return

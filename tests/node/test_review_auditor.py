@@ -1,0 +1,92 @@
+"""A worker that serves slowly delays the audits of its own segments and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from factories import make_key
+from vm.world import World
+
+from mlchain.node.auditor import Auditor
+from mlchain.node.chain import Chain
+from mlchain.node.duties import Duties
+from mlchain.node.subject import Target
+
+ME, YOU = "validator-0", "validator-1"
+
+
+class Watched(Auditor):
+    """Audits of one worker's segments never end; everything that begins is noted."""
+
+    slow: bytes = b""
+    begun: list[tuple[str, bytes]]
+
+    async def _audit(self, state: Any, target: Target) -> None:
+        self.begun.append(("audit", target.job_id))
+        if target.segment.worker == self.slow:
+            await trio.sleep_forever()
+
+    async def _vote(self, state: Any, target: Target) -> None:
+        self.begun.append(("vote", target.job_id))
+
+
+@pytest.fixture
+def scene() -> tuple[World, Watched, bytes, bytes]:
+    """Return two jobs at work with different workers; the first one's is slow."""
+    world = World(workers=2)
+    jobs = [world.running()]
+    while len(jobs) < 2:
+        job = world.running()
+        if world.segment(job).worker != world.segment(jobs[0]).worker:
+            jobs.append(job)
+    world.commit(jobs[0])
+    own: Any = None
+    chain = Chain(world.store, make_key(ME).public, lambda ref, commit: True)
+    auditor = Watched(
+        make_key(ME).public, chain, own, own, Duties(world.genesis, make_key(ME)), own
+    )
+    auditor.slow, auditor.begun = world.segment(jobs[0]).worker, []
+    return world, auditor, jobs[0], jobs[1]
+
+
+def follow(world: World, auditor: Watched) -> None:
+    auditor.chain._view = world.state()
+    auditor.on_block()
+
+
+def run_while(auditor: Watched, *steps: Any) -> None:
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(auditor.run)
+            for step in steps:
+                await trio.testing.wait_all_tasks_blocked()
+                step()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
+def test_a_slow_worker_delays_no_audit_of_another(scene):
+    world, auditor, slow_job, other_job = scene
+
+    def commit_the_other() -> None:
+        world.commit(other_job)
+        follow(world, auditor)
+
+    run_while(auditor, commit_the_other)
+    assert auditor.begun == [("audit", slow_job), ("audit", other_job)]
+
+
+def test_a_verdict_waits_for_no_audit(scene):
+    world, auditor, slow_job, _ = scene
+
+    def accuse() -> None:
+        world.accuse(YOU, slow_job, 3)
+        follow(world, auditor)
+
+    run_while(auditor, accuse)
+    assert auditor.begun == [("audit", slow_job), ("vote", slow_job)]
