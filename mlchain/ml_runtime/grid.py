@@ -74,6 +74,13 @@ def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
     np.subtract(out, magic, out=out)
 
 
+def total(x: Array, bits: int) -> float:
+    """Return the exact sum of a G(bits) array of any size, rounded once if it has over 53 bits."""
+    flat, block = x.reshape(-1), 1 << (EXACT_BITS - (bits - 1))
+    parts = (flat[at : at + block] for at in range(0, flat.size, block))
+    return math.fsum(float(np.add.reduce(part)) for part in parts)
+
+
 def round_state(x: Array, out: Array) -> None:
     """out (binary32) = x (binary64, overwritten) without what lies below 2^-113; never -0."""
     np.add(x, _TINY, x)

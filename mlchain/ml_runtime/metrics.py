@@ -56,4 +56,5 @@ def mean_squared_error(scores: Array, y: Array) -> Metrics:
     squares = np.square(scores - y)
     rounded = np.empty_like(squares)
     grid.quantise(squares, grid.SUM_BITS, grid.peak(squares), rounded)
-    return Metrics("mean squared error", 0, len(y), real_to_bits(float(rounded.sum()) / y.size))
+    error = grid.total(rounded, grid.SUM_BITS) / y.size
+    return Metrics("mean squared error", 0, len(y), real_to_bits(error))

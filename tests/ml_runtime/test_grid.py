@@ -131,3 +131,12 @@ def test_the_probe_refuses_a_process_that_rounds_otherwise(control, verdict):
         [sys.executable, "-c", HOSTILE, control], capture_output=True, text=True, check=True
     )
     assert out.stdout.strip() == verdict
+
+
+def test_a_total_of_more_than_sums_hold_is_exact_and_rounded_once():
+    r = np.random.default_rng(3)
+    x = r.integers(2**46, 2**47, 1001).astype(np.float64)
+    exact = float(sum(map(int, x.tolist())))
+    orders = (x, x[::-1].copy(), np.sort(x))
+    assert {grid.total(each, 48) for each in orders} == {exact}
+    assert len({float(np.add.accumulate(each)[-1]) for each in orders}) > 1, "the control: plain"
