@@ -171,7 +171,7 @@ def _network() -> dict[str, Target]:
     plain: dict[str, list[Any]] = {
         "blocks request": [BlocksRequest(1, 64)],
         "blocks answer": [BlocksAnswer((synced, synced)), BlocksAnswer(())],
-        "batch": [Batch(7, some), Batch(0, ())],
+        "batch": [Batch(some), Batch(())],
         "head": [HeadNews(5, bytes(32))],
         "chunk request": [ChunkRequest(bytes(32), 1, 2, 3)],
         "have question": [HaveQuestion((bytes(36),) * 3)],
