@@ -30,7 +30,7 @@ from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import Transaction
 from mlchain.ledger.validators import ValidatorSet
-from mlchain.node.mempool import Mempool
+from mlchain.node.mempool import Mempool, max_duty_gas
 from mlchain.vm.context import BlockContext, Context
 from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
 from mlchain.vm.families import KINDS
@@ -211,7 +211,8 @@ class Chain:
 
     def _is_open_claim(self, transaction: Transaction, commit: bytes) -> bool:
         body, state, head = transaction.body, self.store.state(), self.store.head
-        if body.kind != MakeClaim.KIND or body.gas_limit > self.genesis.params.max_block_gas:
+        most_gas = max_duty_gas(self.genesis.params.max_block_gas)
+        if body.kind != MakeClaim.KIND or body.gas_limit > most_gas:
             return False
         block = BlockContext(
             state, self.genesis.chain_id, self.genesis.params, head.height + 1, head.time_ms,

@@ -35,6 +35,11 @@ REPLACEMENT_PERCENT = 10
 """A replacement pays at least this much more per gas, or gossip could be driven for free."""
 
 
+def max_duty_gas(max_block_gas: int) -> int:
+    """Return how much of a block's gas duties may take: being free, they must leave room."""
+    return max_block_gas // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Caps of a mempool. Bytes are those of encoded transactions, lifetimes are heights."""
@@ -185,16 +190,18 @@ class Mempool:
         A lane whose next transaction does not fit is left out from there on.
         """
         taken: list[bytes] = []
+        duty_gas = max_duty_gas(max_gas)
         fronts = [self._front(lane, lane.base) for lane in self._lanes.values() if lane.ready]
         heapq.heapify(fronts)
         while fronts and len(taken) < max_count:
             entry = heapq.heappop(fronts)[-1]
             size = len(entry.data) + ENTRY_OVERHEAD_BYTES
             gas = entry.transaction.body.gas_limit
-            if size > max_bytes or gas > max_gas:
+            if size > max_bytes or gas > max_gas or (entry.is_duty and gas > duty_gas):
                 continue
             max_bytes -= size
             max_gas -= gas
+            duty_gas -= gas if entry.is_duty else 0
             taken.append(entry.data)
             lane = self._lanes[entry.sender]
             if entry.nonce + 1 < lane.base + lane.ready:
@@ -335,4 +342,5 @@ class Mempool:
     @staticmethod
     def _front(lane: Lane, nonce: int) -> tuple[bool, int, int, Entry]:
         entry = lane.entries[nonce]
-        return (not entry.is_duty, -entry.price, entry.sequence, entry)
+        price = 0 if entry.is_duty else entry.price  # no duty outbids another, either
+        return (not entry.is_duty, -price, entry.sequence, entry)

@@ -93,7 +93,7 @@ def test_nobody_outbids_a_duty():
         pool.add(data, 1)
     claim = make(BOB, 0, 0, kind=DUTY)
     assert pool.add(claim, 1), "into a full pool"
-    assert pool.take(1 << 20, 100, 1) == [claim], "and first into the block"
+    assert pool.take(1 << 20, 200, 1) == [claim], "and first into the block"
     pool.add(make(BOB, 1, 0, kind=DUTY), 1)
     with pytest.raises(Rejected, match="full"):
         pool.add(make(CAROL, 0, 10**9), 1)
