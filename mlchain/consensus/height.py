@@ -77,12 +77,15 @@ class Height:
     def take_own(
         self, request: SignRequest, key: bytes, signature: bytes | None
     ) -> Vote | BlockProposal | None:
-        """Return our own message, let in and noted; None if it was refused or is out of date."""
+        """Return our own message, let in and noted; None if there is nothing to send.
+
+        So it is if the signer refused, the request is out of date, or its polka is not at hand.
+        """
         if self._pending is None or self._pending[0] != request:
             return None
         block = self._pending[1]
         self._pending = None
-        if signature is None:
+        if signature is None or (request.pol_round >= 0 and not self._polka(request)):
             return None
         message = self._make(request, block, key, signature)
         self._store(message)
@@ -227,11 +230,12 @@ class Height:
             return Vote(request.kind, height, round_, block_id, key, request.extension, signature)
         pol_round = request.pol_round
         proposal = Proposal(height, round_, block_id, pol_round, key, signature)
-        return BlockProposal(proposal, self._polka(pol_round, block_id), block)
+        return BlockProposal(proposal, self._polka(request), block)
 
-    def _polka(self, pol_round: int, block_id: bytes) -> tuple[Vote, ...]:
+    def _polka(self, request: SignRequest) -> tuple[Vote, ...]:
         """Return the votes that justify proposing an old value again."""
-        return tuple(self.engine.votes.cast_for(VoteKind.PREVOTE, pol_round, block_id))
+        votes = self.engine.votes
+        return tuple(votes.cast_for(VoteKind.PREVOTE, request.pol_round, request.block_id))
 
 
 def _height(message: Vote | BlockProposal) -> int:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from random import Random
 
 from mlchain import codec
+from mlchain.consensus.driver import Driver
+from mlchain.consensus.engine import Engine
 from mlchain.consensus.messages import (
     BlockProposal,
+    Decided,
     Message,
     Proposal,
     decode_message,
@@ -22,17 +25,23 @@ from mlchain.sim.application import TinyBlock, TinyLedger, ToyKey
 CHAIN_ID = "sim"
 
 
+Blocks = dict[int, dict[bytes, bytes]]
+
+
 class Adversary:
     """Misuses one validator's key. What it may know is more than any real one: all blocks."""
 
     copies = 1
     """How many honest-looking copies run under the key."""
+    driver_type: type[Driver] = Driver
+    serves_blocks = True
     is_found = False
     """Whether a calm network must bring evidence against it."""
 
-    def __init__(self, rng: Random, key: ToyKey, blocks: dict[int, dict[bytes, bytes]]) -> None:
+    def __init__(self, rng: Random, key: ToyKey, where: tuple[int, int], blocks: Blocks) -> None:
         self.rng = rng
         self.key = key
+        self.index, self.size = where
         self.blocks = blocks
         """By height and id, whatever anybody proposed so far."""
 
@@ -184,7 +193,96 @@ class Spoiler(Adversary):
         return [self.propose(old, block_id, -1)]
 
 
+class _ShamelessEngine(Engine):
+    """Votes for every block, whatever it is locked on, and digs out the oldest polka it knows."""
+
+    def _lock_allows(self, block_id: bytes, pol_round: int) -> bool:
+        return True
+
+    def _value_to_propose(self) -> tuple[bytes, int]:
+        for round_, kind, block_id in self.votes.tallies():
+            if (
+                kind == VoteKind.PREVOTE
+                and round_ < self.round
+                and self.knows(block_id)
+                and self.votes.has_quorum(kind, round_, block_id)
+            ):
+                return block_id, round_
+        return NIL, -1
+
+
+class _ShamelessDriver(Driver):
+    engine_type = _ShamelessEngine
+
+
+class Schemer(Adversary):
+    """Has one validator decide alone: it gives its precommit to that one, which falls silent then.
+
+    The others go on to the next round, where the schemer helps whatever is proposed. Before, it
+    gives its prevotes and proposals to most, not to all. Of decisions it tells nobody.
+    """
+
+    driver_type = _ShamelessDriver
+    serves_blocks = False
+
+    def __init__(self, rng: Random, key: ToyKey, where: tuple[int, int], blocks: Blocks) -> None:
+        super().__init__(rng, key, where, blocks)
+        self._favours: dict[tuple[int, int, int], bool] = {}
+        self.sprung: dict[int, int] = {}
+        """Height and round in which a victim was silenced."""
+
+    def is_victim(self, precommit: Vote, place: int) -> bool:
+        """Tell whether all schemers want this place to decide alone, and did not try before."""
+        height, round_ = precommit.height, precommit.round
+        return height not in self.sprung and place == (5 * height + 3 * round_) % self.size
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return what is meant for this receiver: the block, or nil, or nothing."""
+        if isinstance(message, Decided):
+            return []
+        signed = message.proposal if isinstance(message, BlockProposal) else message
+        if not isinstance(signed, Vote | Proposal):
+            return [message]
+        if not self.is_own(message):
+            return [] if isinstance(message, Vote) and message.kind == 2 else [message]
+        if signed.round > self.sprung.get(signed.height, 1 << 62):
+            return [message]
+        if isinstance(message, BlockProposal):
+            return [message] if self._is_shown(0, message.proposal, receiver) else []
+        assert isinstance(message, Vote)
+        if message.kind == VoteKind.PRECOMMIT:
+            is_shown = receiver == (5 * message.height + 3 * message.round) % self.size
+        else:
+            is_shown = self._is_shown(message.kind, message, receiver)
+        newest = list(self.blocks.get(message.height, {NIL: b""}))[-1]
+        return [self.vote(message, message.block_id or newest if is_shown else NIL)]
+
+    def _is_shown(self, kind: int, signed: Vote | Proposal, receiver: int) -> bool:
+        place = (kind, signed.height, receiver)
+        return self._favours.setdefault(place, self.rng.random() < 0.75)
+
+
+class Forger(Schemer):
+    """The same, and claims for its own proposals a polka that never was.
+
+    It strikes where its own turn comes next, to unlock with a forged polka whoever locked.
+    """
+
+    def is_victim(self, precommit: Vote, place: int) -> bool:
+        """Tell whether the next round is ours, too."""
+        next_proposer = (precommit.height + precommit.round + 1) % self.size
+        return super().is_victim(precommit, place) and next_proposer == self.index
+
+    def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
+        """Return an own proposal with the newest polka one could have, made of one vote."""
+        if self.is_own(message) and isinstance(message, BlockProposal):
+            old = message.proposal
+            return [self.propose(old, old.block_id, old.round - 1)]
+        return super().replace(message, receiver, calm)
+
+
 ADVERSARIES: dict[str, type[Adversary]] = {
-    kind.__name__.lower(): kind for kind in (Twins, Liar, Equivocator, Deserter, Spoiler, Silent)
+    kind.__name__.lower(): kind
+    for kind in (Twins, Liar, Equivocator, Deserter, Schemer, Forger, Spoiler, Silent)
 }
 """All of them, by name."""

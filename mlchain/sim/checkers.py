@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlchain.consensus.evidence import verify_evidence
-from mlchain.consensus.messages import BlockProposal, decode_message
+from mlchain.consensus.messages import BlockProposal, Message
 from mlchain.errors import MlchainError
 from mlchain.ledger.commit import Commit, Vote, verify_commit
 from mlchain.ledger.validators import ValidatorSet
@@ -52,13 +52,12 @@ class Checkers:
         except MlchainError as error:
             raise Violation(f"certificate of height {height}: {error.message}") from error
 
-    def on_signed(self, key: bytes, data: bytes) -> None:
+    def on_signed(self, key: bytes, message: Message) -> None:
         """No correct validator signs two things for one height, round and step.
 
         Raises:
             Violation: not so.
         """
-        message = decode_message(data)
         if not isinstance(message, Vote | BlockProposal):
             return
         signed = message.proposal if isinstance(message, BlockProposal) else message

@@ -28,11 +28,12 @@ from mlchain.consensus.effects import (
     SignMessage,
     Timeouts,
 )
+from mlchain.consensus.messages import decode_message
 from mlchain.consensus.safety import Signer
 from mlchain.errors import MlchainError
-from mlchain.ledger.commit import Commit
+from mlchain.ledger.commit import Commit, Vote, VoteKind
 from mlchain.ledger.validators import Validator, ValidatorSet
-from mlchain.sim.adversary import ADVERSARIES, CHAIN_ID, Adversary
+from mlchain.sim.adversary import ADVERSARIES, CHAIN_ID, Adversary, Schemer
 from mlchain.sim.application import Application, TinyLedger, ToyKey, is_signed
 from mlchain.sim.checkers import Checkers, Violation
 from mlchain.sim.mutants import MUTANTS, Mutant
@@ -40,10 +41,11 @@ from mlchain.sim.network import Network, make_weather
 from mlchain.sim.transcript import describe
 
 TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
-GST_MS = 1_500
+GST_MS = 2_000
 LIMIT_MS = 20_000
 MAX_EVENTS = 60_000
 HEIGHTS = 4
+PROPOSAL_TAG = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,15 @@ class Cluster:
         bad = rng.sample(keys, self._validators.faults) if kind else []
         self._places: list[Place] = []
         pairs = []
-        for key in keys:
-            adversary = kind(rng, key, self._blocks) if kind and key in bad else None
+        for index, key in enumerate(keys):
+            where = (index, len(keys))
+            adversary = kind(rng, key, where, self._blocks) if kind and key in bad else None
             for copy in range(adversary.copies if adversary else 1):
                 self._places.append(self._make_place(key, copy, adversary))
             if adversary and adversary.copies == 2:
                 pairs.append((len(self._places) - 2, len(self._places) - 1))
         weather = make_weather(rng, GST_MS)
-        self._crash_rate = rng.choice((0, 0, 3, 10))
+        self._crash_rate = rng.choice((0, 3, 10, 20))
         self._network = Network(rng, weather, len(self._places), pairs)
         self._correct = [p for p in self._places if p.adversary is None]
         self._peers = {p.peer: p for p in self._places}
@@ -190,6 +193,8 @@ class Cluster:
         if event == "crash":
             self._crash(place)
             return
+        if event == "timer" and what != place.timer_at:
+            return  # an earlier one was set since
         self._note(place, event, what)
         if event == "message":
             driver.receive(what[0], what[1], self._now)
@@ -224,13 +229,13 @@ class Cluster:
 
     def _boot(self, place: Place) -> None:
         """Start the process from what is on its disk."""
-        mutant = Mutant() if place.adversary else self._mutant
+        kind = place.adversary.driver_type if place.adversary else self._mutant.driver
 
         def save(data: bytes) -> None:
             place.last_sign = data
 
         signer = Signer(place.key, CHAIN_ID, place.last_sign, save)
-        place.driver = driver = mutant.driver(
+        place.driver = driver = kind(
             CHAIN_ID,
             place.key.public,
             TIMEOUTS,
@@ -263,7 +268,7 @@ class Cluster:
         place.driver = None
         place.timer_at = None
         place.life += 1
-        self._at(1 + int(self._rng.random() * 400), "boot", place.index, place.life, None)
+        self._at(1 + int(self._rng.random() * 200), "boot", place.index, place.life, None)
 
     def _pump(self, place: Place) -> None:
         """Execute effects until there are none, or the process crashes amid them."""
@@ -278,7 +283,7 @@ class Cluster:
         at = place.driver.next_timer()
         if at is not None and (place.timer_at is None or at < place.timer_at):
             place.timer_at = at
-            self._at(max(at - self._now, 0), "timer", place.index, place.life, None)
+            self._at(max(at - self._now, 0), "timer", place.index, place.life, at)
 
     def _crash_point(self, place: Place, effects: list[Effect]) -> int:
         """Return how many of `effects` are executed; crashing around an own vote hurts most."""
@@ -304,7 +309,7 @@ class Cluster:
             self._send(place, self._peers[effect.peer], effect.message)
         elif isinstance(effect, Broadcast):
             if place.adversary is None:
-                self._checkers.on_signed(place.key.public, effect.message)
+                self._watch(place, effect.message)
             for other in self._places:
                 if other is not place:
                     self._send(place, other, effect.message)
@@ -314,16 +319,28 @@ class Cluster:
             block_id = place.ledger.identify(block)
             self._blocks.setdefault(effect.height, {})[block_id] = block
             answer = (effect.height, effect.round, block, block_id)
-            self._at(int(rng.random() * 20), "built", place.index, life, answer)
+            self._at(int(rng.random() * 10), "built", place.index, life, answer)
         elif isinstance(effect, CheckBlock):
             what = (effect.block_id, effect.height, effect.block)
-            self._at(int(rng.random() * 20), "checked", place.index, life, what)
+            self._at(int(rng.random() * 10), "checked", place.index, life, what)
         elif isinstance(effect, Decide):
             self._decide(place, effect)
         elif isinstance(effect, FetchBlocks):
             self._fetch(place, effect)
         elif isinstance(effect, ReportEvidence) and place.adversary is None:
             self._checkers.on_evidence(effect.evidence)
+
+    def _watch(self, place: Place, data: bytes) -> None:
+        """Check what a correct place says; the adversary watches too."""
+        message = decode_message(data)
+        self._checkers.on_signed(place.key.public, message)
+        if isinstance(message, Vote) and message.kind == VoteKind.PRECOMMIT and message.block_id:
+            schemers = [p.adversary for p in self._places if isinstance(p.adversary, Schemer)]
+            if not schemers or not schemers[0].is_victim(message, place.index):
+                return
+            if self._network.silences(place.index, self._now):
+                for schemer in schemers:
+                    schemer.sprung[message.height] = message.round
 
     def _decide(self, place: Place, effect: Decide) -> None:
         if place.adversary is None:
@@ -342,14 +359,17 @@ class Cluster:
             calm = self._network.is_calm(self._now)
             messages = sender.adversary.outgoing(data, receiver.index, calm)
         for message in messages:
-            for delay in self._network.delays(sender.index, receiver.index, self._now):
+            is_block = message[:1] == PROPOSAL_TAG
+            for delay in self._network.delays(sender.index, receiver.index, self._now, is_block):
                 what = (sender.peer, message)
                 self._at(delay, "message", receiver.index, receiver.life, what)
 
     def _fetch(self, place: Place, effect: FetchBlocks) -> None:
         server = self._peers[effect.peer]
+        if server.adversary is not None and not server.adversary.serves_blocks:
+            return
         blocks = server.chain[effect.from_height - 1 :][:8]
-        connected = self._network.is_connected(place.index, server.index, self._now)
+        connected = self._network.is_connected(server.index, place.index, self._now)
         if server.driver is not None and connected and blocks:
             self._at(2 + int(self._rng.random() * 20), "blocks", place.index, place.life, blocks)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlchain.consensus.actions import Snapshot, Step
+from mlchain.consensus.actions import Snapshot
 from mlchain.consensus.driver import Driver
 from mlchain.consensus.effects import Effect, Persist
 from mlchain.consensus.engine import Engine
@@ -17,6 +17,7 @@ from mlchain.consensus.height import Height
 from mlchain.consensus.inbox import Authenticator
 from mlchain.consensus.journal import decode_entry
 from mlchain.consensus.messages import BlockProposal, Status
+from mlchain.consensus.safety import SignRequest
 from mlchain.consensus.votes import VoteBook
 from mlchain.ledger.commit import NIL, Vote
 from mlchain.ledger.validators import ValidatorSet
@@ -44,17 +45,17 @@ class _NoLock(Engine):
 
 
 class _LateLock(Engine):
-    """Takes the lock when the round ends by its timeout, not with the precommit (L38)."""
+    """Takes the lock a round too late (L38)."""
 
     _late: tuple[int, bytes] = (-1, NIL)
 
     def _set_locked(self, block_id: bytes) -> None:
         self._late = (self.round, block_id)
 
-    def timeout(self, step: Step, round_: int) -> None:
-        if step is Step.PRECOMMIT and round_ == self.round == self._late[0]:
+    def _start_round(self, round_: int) -> None:
+        if self._late[0] < round_ - 1:
             self.locked_round, self.locked_id = self._late
-        super().timeout(step, round_)
+        super()._start_round(round_)
 
 
 class _StaleUnlock(Engine):
@@ -122,8 +123,8 @@ class _FirstVote(Engine):
 
 
 class _BareProposals(Height):
-    def _polka(self, pol_round: int, block_id: bytes) -> tuple[Vote, ...]:
-        votes = super()._polka(pol_round, block_id)
+    def _polka(self, request: SignRequest) -> tuple[Vote, ...]:
+        votes = super()._polka(request)
         return tuple(vote for vote in votes if vote.validator == self.engine.me)
 
 

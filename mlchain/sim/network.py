@@ -19,11 +19,15 @@ class Weather:
 
     gst_ms: int
     loss: int
+    block_loss: int
+    """Further loss of proposals: they are large."""
     repeat: int
     delay_ms: int
     """A typical delay; one message in eight takes up to ten times as long."""
     partitions: int
     """How many partitions come up, one after another."""
+    envy: int
+    """How often a place the adversary favours is silenced when it is about to decide."""
 
 
 def make_weather(rng: Random, gst_ms: int) -> Weather:
@@ -31,9 +35,11 @@ def make_weather(rng: Random, gst_ms: int) -> Weather:
     return Weather(
         gst_ms,
         loss=rng.choice((0, 5, 15, 30)),
+        block_loss=rng.choice((0, 20, 40)),
         repeat=rng.choice((0, 5)),
-        delay_ms=rng.choice((5, 20, 50, 90)),
+        delay_ms=rng.choice((3, 10, 25, 60)),
         partitions=rng.randrange(7),
+        envy=rng.choice((0, 50, 95)),
     )
 
 
@@ -46,24 +52,39 @@ class Network:
         self._weather = weather
         self._twins = twins
         self._sides: list[int] = [0] * size
+        self._mute_until: list[int] = [0] * size
         self._moves = sorted(rng.randrange(weather.gst_ms) for _ in range(weather.partitions))
 
     def is_calm(self, now_ms: int) -> bool:
         """Tell whether the bad weather is over."""
         return now_ms >= self._weather.gst_ms
 
-    def is_connected(self, a: int, b: int, now_ms: int) -> bool:
-        """Tell whether the two places are on one side."""
+    def is_connected(self, sender: int, receiver: int, now_ms: int) -> bool:
+        """Tell whether messages get from one place to the other at all."""
         while self._moves and self._moves[0] <= now_ms:
             self._move()
-        return self.is_calm(now_ms) or self._sides[a] == self._sides[b]
+        if self.is_calm(now_ms):
+            return True
+        return now_ms >= self._mute_until[sender] and self._sides[sender] == self._sides[receiver]
 
-    def delays(self, sender: int, receiver: int, now_ms: int) -> list[int]:
+    def silences(self, place: int, now_ms: int) -> bool:
+        """Perhaps silence a place that is about to precommit, and so perhaps to decide alone.
+
+        The model lets the adversary schedule messages as it likes before the calm, and this is
+        when it hurts most: one knows the decision, and the others must not decide otherwise.
+        """
+        if self.is_calm(now_ms) or self._rng.random() * 100 >= self._weather.envy:
+            return False
+        self._mute_until[place] = now_ms + 300 + int(self._rng.random() * 1_200)
+        return True
+
+    def delays(self, sender: int, receiver: int, now_ms: int, is_block: bool) -> list[int]:
         """Return after how many milliseconds the message arrives; empty: never."""
         rng, weather = self._rng, self._weather
         if self.is_calm(now_ms):
             return [1 + int(rng.random() * CALM_DELAY_MS)]
-        if not self.is_connected(sender, receiver, now_ms) or rng.random() * 100 < weather.loss:
+        loss = weather.loss + (weather.block_loss if is_block else 0)
+        if not self.is_connected(sender, receiver, now_ms) or rng.random() * 100 < loss:
             return []
         delays = [self._delay()]
         if rng.random() * 100 < weather.repeat:
