@@ -1,0 +1,396 @@
+"""A second runtime of MLRT-1, written from docs/numerics.md alone.
+
+It imports nothing of mlchain. Where this file and the page differ, the page is incomplete: its
+reader would fork the chain. Comments name the page's rules. Numbers are Python's (binary64),
+tensors flat lists; it is slow and accepts only what is well-formed.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from decimal import Decimal, getcontext
+from fractions import Fraction
+from hashlib import blake2s
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+Numbers = list[Any]
+
+
+class Trapped(Exception):
+    """Rule 8."""
+
+
+def decode(data: bytes) -> Any:
+    return msgspec.msgpack.decode(data)
+
+
+def real(word: int) -> float:
+    return struct.unpack("<d", struct.pack("<q", word))[0]
+
+
+def word(value: float) -> int:
+    return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+def digest(tag: str, *parts: bytes) -> bytes:
+    data = bytes([len(tag)]) + tag.encode()
+    return blake2s(data + b"".join(len(p).to_bytes(8, "little") + p for p in parts)).digest()
+
+
+# ---- rules 2, 3 and 7: grids, exact sums, state -------------------------------------------------
+
+
+def peak(x: Numbers) -> float:
+    return math.nan if any(v != v for v in x) else max(map(abs, x))
+
+
+def nearest_multiple(v: float, unit: float) -> float:
+    return float(round(Fraction(v) / Fraction(unit)) * Fraction(unit))
+
+
+def quantise(x: Numbers, bits: int) -> Numbers:
+    largest = peak(x)
+    if not largest < 2.0**500:
+        raise Trapped
+    if largest < 2.0**-400:
+        return [0.0] * len(x)
+    unit = 2.0 ** (math.frexp(largest)[1] - (bits - 1))
+    return [nearest_multiple(v, unit) for v in x]
+
+
+def saturate(x: Numbers, bits: int, exponent: int) -> Numbers:
+    if not peak(x) < math.inf:
+        raise Trapped
+    unit = 2.0 ** (exponent - (bits - 1))
+    limit = 2.0**exponent - unit
+    return [nearest_multiple(min(max(v, -limit), limit), unit) for v in x]
+
+
+def total(x: Sequence[float]) -> float:
+    return float(sum(map(Fraction, x)))
+
+
+def round_state(x: float) -> float:
+    value = (x + 2.0**-60) - 2.0**-60
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+# ---- rule 6: functions --------------------------------------------------------------------------
+
+getcontext().prec = 80
+_LN2 = Decimal(2).ln()
+LN2, LOG2E, E1, E2, E3 = map(float, (_LN2, 1 / _LN2, _LN2, _LN2**2 / 2, _LN2**3 / 6))
+EXP2 = [float(Decimal(2) ** (Decimal(j) / 2048)) for j in range(2048)]
+_INVERSES = [round(2**24 / (1 + Fraction(2 * j + 1, 2048))) for j in range(1024)]
+LOG_INVERSE = [n / 2.0**24 for n in _INVERSES]
+LOG_VALUE = [float(-(Decimal(n) / 2**24).ln()) for n in _INVERSES]
+_TABLES = (*EXP2, *LOG_INVERSE, *LOG_VALUE, LN2, LOG2E, E1, E2, E3)
+TABLE_DIGEST = blake2s(struct.pack(f"<{len(_TABLES)}d", *_TABLES)).hexdigest()
+
+
+def exp2(x: float, factor: float) -> float:
+    if x != x:
+        return x
+    y = min(max(x * factor, -100.0), 100.0)
+    k = round(Fraction(y) * 2048)
+    r = y - k / 2048
+    p = (((r * E3) + E2) * r + E1) * r + 1
+    return (EXP2[k % 2048] * 2.0 ** (k // 2048)) * p
+
+
+def log(x: float) -> float:
+    if not math.isfinite(x):
+        return math.nan
+    fraction, exponent = math.frexp(max(x, 2.0**-1000))
+    m, e = 2 * fraction, exponent - 1
+    j = int((m - 1) * 1024)
+    s = (m * LOG_INVERSE[j]) - 1
+    t = LOG_VALUE[j] + (e * LN2)
+    return ((((s * -0.25) + 1 / 3) * s + -0.5) * s + 1) * s + t
+
+
+def softmax_row(z: Numbers) -> Numbers:
+    e = [exp2(v - max(z), LOG2E) for v in z]
+    denominator = total([nearest_multiple(v, 2.0**-40) for v in e])
+    return [v / denominator for v in e]
+
+
+# ---- rules 4, 5 and 7: ops, from values, shapes and attributes to outputs -----------------------
+
+
+def matmul(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    (a, b), ((rows, inner), (_, columns)) = x, shapes
+    at = [[a[i * inner + k] for k in range(inner)] for i in range(rows)]
+    bt = [[b[k * columns + j] for k in range(len(b) // columns)] for j in range(columns)]
+    if attrs[0]:
+        at = [list(column) for column in zip(*at, strict=True)]
+    if attrs[1]:
+        bt = [list(column) for column in zip(*bt, strict=True)]
+    pairs = ((row, column) for row in at for column in bt)
+    return [
+        [float(sum(Fraction(p) * Fraction(q) for p, q in zip(r, c, strict=True))) for r, c in pairs]
+    ]
+
+
+def residual(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    (p, y, g), columns = x, shapes[0][1]
+    rows = (divmod(i, columns) for i in range(len(p)))
+    return [[(v - (1.0 if c == y[i] else 0.0)) * g[i] for v, (i, c) in zip(p, rows, strict=True)]]
+
+
+def sgd(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    rate, decay = map(real, attrs)
+    pairs = zip(*x, strict=True)
+    return [[round_state(p - (g + p * decay if decay else g) * rate) for p, g in pairs]]
+
+
+def momentum(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    rate, mu, decay = map(real, attrs)
+    rows = []
+    for p, v, g in zip(*x, strict=True):
+        v2 = (v * mu) + (g + p * decay if decay else g)
+        rows.append((round_state(p - (v2 * rate)), round_state(v2)))
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def sqrt(v: float) -> float:
+    return math.sqrt(v) if v >= 0 else math.nan
+
+
+def adam(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    rate, beta1, beta2, epsilon, decay = map(real, attrs)
+    w1, w2 = x[4]
+    if not (0 <= w1 < 1 and 0 <= w2 < 1):
+        raise Trapped
+    step, c, r1, r2 = rate / (1 - w1), 1 / (1 - w2), 1 - beta1, 1 - beta2
+    rows = []
+    for p, m, v, g in zip(*x[:4], strict=True):
+        g = g + p * decay if decay else g
+        v2 = (v * beta2) + ((g * g) * r2)
+        m2 = (m * beta1) + (g * r1)
+        p2 = p - ((m2 / (sqrt(v2 * c) + epsilon)) * step)
+        rows.append((round_state(p2), round_state(m2), round_state(v2)))
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def each(f: Callable[..., float]) -> Callable[..., list[Numbers]]:
+    """An op of one result that works element by element."""
+    return lambda x, shapes, attrs: [[f(*values) for values in zip(*x, strict=True)]]
+
+
+def by_rows(x: Numbers, columns: int) -> list[Numbers]:
+    return [x[i : i + columns] for i in range(0, len(x), columns)]
+
+
+OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Numbers]]] = {
+    "add": lambda x, s, a: [[v + x[1][i % len(x[1])] for i, v in enumerate(x[0])]],
+    "adam": adam,
+    "adam_powers": lambda x, s, a: [
+        [round_state(v * real(b)) for v, b in zip(x[0], a, strict=True)]
+    ],
+    "constant": lambda x, s, a: [[real(a[0])]],
+    "log_loss": lambda x, s, a: [
+        [-log(row[i]) for row, i in zip(by_rows(x[0], s[0][1]), x[1], strict=True)]
+    ],
+    "matmul": matmul,
+    "momentum": momentum,
+    "multiply": each(lambda v, w: v * w),
+    "quantise": lambda x, s, a: [quantise(x[0], a[0])],
+    "relu": each(lambda v: v if v != v else max(v, 0.0)),
+    "relu_gradient": each(lambda g, y: g * (1.0 if y > 0 else 0.0)),
+    "saturate": lambda x, s, a: [saturate(x[0], a[0], a[1])],
+    "scale": lambda x, s, a: [[v * real(a[0]) for v in x[0]]],
+    "sgd": sgd,
+    "sigmoid": each(lambda v: 1 / (exp2(v, -LOG2E) + 1)),
+    "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][1]) for p in softmax_row(row)]],
+    "softmax_residual": residual,
+    "spread": lambda x, s, a: [x[0] * len(x[1])],
+    "subtract": each(lambda v, w: v - w),
+    "sum_all": lambda x, s, a: [[total(x[0])]],
+    "sum_rows": lambda x, s, a: [[total(c) for c in zip(*by_rows(x[0], s[0][1]), strict=True)]],
+    "tanh": each(lambda v: 1 - (2 / (exp2(v, 2 * LOG2E) + 1))),
+    "widen": lambda x, s, a: [x[0]],
+}
+
+
+def result_shapes(op: str, shapes: list[list[int]], attrs: list[int]) -> list[list[int]]:
+    if op == "matmul":
+        return [[shapes[0][1 if attrs[0] else 0], shapes[1][0 if attrs[1] else 1]]]
+    if op in ("constant", "sum_all"):
+        return [[]]
+    first = {"log_loss": shapes[0][:1], "sum_rows": shapes[0][1:], "spread": shapes[-1]}
+    return [first.get(op, shapes[0])] * {"momentum": 2, "adam": 3}.get(op, 1)
+
+
+def run(program: Any, inputs: list[Numbers], trace: list[str] | None = None) -> list[Numbers]:
+    """Rule 12: registers count up. `trace` is given the digest of every output of every op."""
+    kinds, nodes, results = program
+    values, shapes = list(inputs), [kind[2] for kind in kinds]
+    for op, reads, attrs in nodes:
+        seen = [shapes[r] for r in reads]
+        outs = OPS[op]([values[r] for r in reads], seen, attrs)
+        values += outs
+        shapes += result_shapes(op, seen, attrs) if seen else [[]]
+        if trace is not None:
+            letter, bound = RESULTS.get(op, "F"), attrs[0] if op in ("quantise", "saturate") else 0
+            trace += [
+                tensor_digest(letter, bound, shape, numbers).hex()
+                for shape, numbers in zip(shapes[-len(outs) :], outs, strict=True)
+            ]
+    return [values[r] for r in results]
+
+
+RESULTS = {"quantise": "G", "saturate": "G"}
+RESULTS |= dict.fromkeys(("sgd", "momentum", "adam", "adam_powers"), "S")
+ELEMENT = {"F": "d", "G": "d", "S": "f", "I": "q"}
+
+
+def tensor_digest(letter: str, bound: int, shape: list[int], numbers: Numbers) -> bytes:
+    """Rule 10."""
+    domain = f"mlchain/tensor/{letter}{f'({bound})' if bound else ''}{shape}".encode()
+    plain = [math.nan if v != v else v + 0 if letter == "I" else v + 0.0 for v in numbers]
+    elements = struct.pack(f"<{len(plain)}{ELEMENT[letter]}", *plain)
+    return blake3(bytes([len(domain)]) + domain + elements).digest()
+
+
+# ---- rule 9: randomness -------------------------------------------------------------------------
+
+_WORD = 2**64 - 1
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        a, b = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
+        c = [(b >> 64) ^ c[1] ^ k[0], b & _WORD, (a >> 64) ^ c[3] ^ k[1], a & _WORD]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & _WORD, (k[1] + 0xBB67AE8584CAA73B) & _WORD]
+    return c
+
+
+def words(seed: bytes, purpose: str, index: int, count: int) -> list[int]:
+    raw = digest("mlchain/stream", seed, purpose.encode(), index.to_bytes(8, "little"))
+    key = struct.unpack("<2Q", raw[:16])
+    blocks = (philox((n, 0, 0, 0), key) for n in range(-(-count // 4)))
+    return [w for block in blocks for w in block][:count]
+
+
+# ---- rules 10, 11 and 13: a training ------------------------------------------------------------
+
+
+class Training:
+    """One task on one dataset, from their bytes."""
+
+    def __init__(self, task: bytes, dataset: bytes, seed: bytes) -> None:
+        plan, self.steps, self.chunk, self.train_rows, self.test_rows = decode(task)
+        (_, self.target, self.features, self.outputs, self.batch, self.specs, self.step,
+         self.predict) = decode(plan)  # fmt: skip
+        self.seed = seed
+        head = 4 + int.from_bytes(dataset[:4], "little")
+        _, self.rows, _, _ = decode(dataset[4:head])
+        end = head + 2 * self.rows * self.features
+        kind, self.columns = ("q", 1) if self.target == "class" else ("d", self.outputs)
+        self.x = struct.unpack(f"<{self.rows * self.features}h", dataset[head:end])
+        self.y = struct.unpack(f"<{self.rows * self.columns}{kind}", dataset[end:])
+        self._epochs: dict[int, list[int]] = {}
+
+    def inputs(self, rows: Sequence[int]) -> Numbers:
+        f = self.features
+        return [v * 2.0**-15 for i in rows for v in self.x[i * f : (i + 1) * f]]
+
+    def targets(self, rows: Sequence[int]) -> Numbers:
+        c = self.columns
+        return [v for i in rows for v in self.y[i * c : (i + 1) * c]]
+
+    def row_at(self, place: int) -> int:
+        epoch, offset = divmod(place, self.train_rows)
+        if epoch not in self._epochs:
+            drawn = words(self.seed, "order", epoch, self.train_rows)
+            self._epochs[epoch] = sorted(range(self.train_rows), key=drawn.__getitem__)
+        return self._epochs[epoch][offset]
+
+    def first_state(self) -> list[Numbers]:
+        state = []
+        for index, (_, shape, init, limit) in enumerate(self.specs):
+            count = math.prod(shape)
+            numbers = [1.0 if init == "ones" else 0.0] * count
+            if init == "uniform":
+                drawn = [(w >> 11) * 2.0**-53 for w in words(self.seed, "init", index, count)]
+                numbers = [round_state(((u * 2) - 1) * real(limit)) for u in drawn]
+            state.append(numbers)
+        return state
+
+    def after_step(self, step: int, state: list[Numbers]) -> list[Numbers]:
+        rows = [self.row_at(p) for p in range(step * self.batch, (step + 1) * self.batch)]
+        *after, loss = run(self.step, [self.inputs(rows), self.targets(rows), *state])
+        is_last = (step + 1) % self.chunk == 0 or step + 1 == self.steps
+        committed = [v for tensor in after for v in tensor] if is_last else []
+        if not all(map(math.isfinite, (*loss, *committed))):
+            raise Trapped
+        return after
+
+    def state_digest(self, state: list[Numbers]) -> str:
+        pairs = zip(self.specs, state, strict=True)
+        level = [tensor_digest("S", 0, spec[1], numbers) for spec, numbers in pairs]
+        while len(level) > 1:
+            odd = level[len(level) & ~1 :]
+            pairs = zip(level[::2], level[1::2], strict=False)
+            level = [digest("mlchain/state-node", a, b) for a, b in pairs] + odd
+        return digest("mlchain/state", len(self.specs).to_bytes(8, "little"), *level).hex()
+
+    def train(self) -> tuple[list[str], int | None, list[Numbers]]:
+        """The state digests before chunk 0 and after each, the step that trapped, the end."""
+        state = self.first_state()
+        digests = [self.state_digest(state)]
+        for step in range(self.steps):
+            try:
+                state = self.after_step(step, state)
+            except Trapped:
+                return digests, step, state
+            if (step + 1) % self.chunk == 0 or step + 1 == self.steps:
+                digests.append(self.state_digest(state))
+        return digests, None, state
+
+    def score(self, state: list[Numbers]) -> bytes:
+        """The encoded metrics of a state."""
+        kinds, nodes, results = self.predict
+        parameters = state[: len(kinds) - 1]
+        depends, found, register = {0}, [], len(kinds)
+        for index, (op, reads, _) in enumerate(nodes):  # every op of a prediction has one result
+            if depends.intersection(reads):
+                depends.add(register)
+                found += [(index, reads[0])] if op == "quantise" else []
+            register += 1
+        seen = dict.fromkeys((r for _, r in found), 0.0)
+        for batch in range(-(-min(512, self.train_rows) // self.batch)):
+            rows = [(batch * self.batch + i) % self.train_rows for i in range(self.batch)]
+            values = run((kinds, nodes, list(seen)), [self.inputs(rows), *parameters])
+            for r, numbers in zip(seen, values, strict=True):
+                seen[r] = max(seen[r], peak(numbers))
+        fixed = [list(node) for node in nodes]
+        for index, r in found:
+            exponent = max(math.frexp(seen[r])[1] + 1, -400) if seen[r] else 0
+            fixed[index] = ["saturate", nodes[index][1], [nodes[index][2][0], exponent]]
+        tests = range(self.rows - self.test_rows, self.rows)
+        scores: Numbers = []
+        for at in range(0, self.test_rows, self.batch):
+            rows = tests[at : at + self.batch]
+            x = self.inputs(rows)
+            x += [0.0] * (self.features * self.batch - len(x))
+            found_scores = run((kinds, fixed, results), [x, *parameters])[0]
+            scores += found_scores[: len(rows) * self.outputs]
+        y = self.targets(tests)
+        if self.target == "class":
+            best = [row.index(max(row)) for row in by_rows(scores, self.outputs)]
+            correct = sum(b == label for b, label in zip(best, y, strict=True))
+            return msgspec.msgpack.encode(("accuracy", correct, self.test_rows, 0))
+        squares = [(s - v) * (s - v) for s, v in zip(scores, y, strict=True)]
+        error = total(quantise(squares, 32)) / len(y)
+        return msgspec.msgpack.encode(("mean squared error", 0, self.test_rows, word(error)))
