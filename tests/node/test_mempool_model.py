@@ -12,6 +12,10 @@ from mlchain.ledger.transaction import TransactionBody, decode_transaction, tran
 from mlchain.node.mempool import Limits, Mempool
 
 
+def is_duty_body(body) -> bool:
+    return body.kind == DUTY
+
+
 def worth(body: TransactionBody) -> tuple[bool, int]:
     return body.kind == DUTY, body.gas_price
 
@@ -118,6 +122,8 @@ class MempoolMachine(RuleBasedStateMachine):
     def commit_a_block(self, count, passes, gas):
         taken = self.pool.take(1 << 20, gas, count)
         assert len(taken) <= min(count, gas // 100)
+        duties = sum(is_duty_body(decode_transaction(data).body) for data in taken)
+        assert duties <= gas // 2 // 100
         touched = {}
         for data in taken:
             body = decode_transaction(data).body
@@ -146,7 +152,8 @@ class MempoolMachine(RuleBasedStateMachine):
             fronts.setdefault(body.sender, []).append(body)
         for data in taken:  # each one is worth what the best of all lanes' fronts is
             body = decode_transaction(data).body
-            assert worth(body) == max(worth(lane[0]) for lane in fronts.values() if lane)
+            best = max(worth(lane[0]) for lane in fronts.values() if lane)
+            assert worth(body) == best or (is_duty_body(body) and best[0])
             assert fronts[body.sender].pop(0) == body
 
     @invariant()
