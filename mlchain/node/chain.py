@@ -38,10 +38,16 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import SEGMENTS, MakeClaim, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
 from mlchain.vm.gas import intrinsic_gas
+from mlchain.vm.lifecycle import finality_depth
 
 MAX_DRIFT_MS = 10_000
 """How far ahead of our clock a block's time may be."""
 MAX_CANDIDATES = 16
+PATIENCE = 10
+"""Blocks that our own proposals give slow auditors beyond the least age of a segment.
+
+A segment that all have attested was re-run in more places, and no veto costs its block a round.
+"""
 MAX_EVIDENCE_KEPT = 64
 HEAD_BYTES = 16 << 10
 """Bytes of a block kept for its header and for what it finalises."""
@@ -119,11 +125,15 @@ class Chain:
         time_ms = max(now_ms, parent.time_ms + 1)
         state = self.store.state()
         evidence = tuple(self._evidence)[:MAX_BLOCK_EVIDENCE]
+
+        def is_wanted(ref: SegmentRef, segment: Segment) -> bool:
+            return self._is_ripe(segment, last_commit) and self._is_wanted(ref, segment)
+
         room = MAX_BLOCK_BYTES - HEAD_BYTES - len(codec.encode((last_commit, evidence)))
         block, outcome = propose_block(
             parent, parent_id, state, self.genesis, last_commit, evidence,
             self.mempool.take(room, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
-            self._key, time_ms, self._is_wanted, self._is_known,
+            self._key, time_ms, is_wanted, self._is_known,
         )  # fmt: skip
         identity = header_id(block.header)
         self._keep(identity, Candidate(block, state, outcome))
@@ -184,6 +194,16 @@ class Chain:
         self._candidates[block_id] = candidate
 
     # ---- what it asks -------------------------------------------------------------------------
+
+    def _is_ripe(self, segment: Segment, last_commit: Commit | None) -> bool:
+        """Tell whether all who voted last have attested, or had `PATIENCE` blocks for it.
+
+        Only our own proposals wait: blocks of others are judged by `_is_wanted` alone.
+        """
+        done = [segment.worker, *(a.validator for a in segment.attestations)]
+        present = [s.validator for s in last_commit.signatures] if last_commit else []
+        ripe_at = segment.undisputed_since + finality_depth(self.validators) + PATIENCE
+        return all(key in done for key in present) or self.height + 1 >= ripe_at
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
         """Apply the veto: attested by us, or our own work, and nobody's accusation waits.

@@ -14,6 +14,7 @@ from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
+from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
@@ -40,13 +41,13 @@ MAX_ATTEMPTS = 16
 """Falls after which a job is given up."""
 
 
-def finality_depth(block: BlockContext) -> int:
+def finality_depth(validators: ValidatorSet) -> int:
     """Return D: blocks from commit to FINALISE, so that one honest proposer lies between.
 
     As many from the last rejected claim: a claim waits while another is open, and a hostile
     proposer could else finalise in the very block in which the waiting one could be made.
     """
-    return block.validators.faults + 2
+    return validators.faults + 2
 
 
 def finalise(block: BlockContext, ref: SegmentRef) -> None:
@@ -110,7 +111,7 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
         return "not committed, or disputed"
     if job.hard != index:
         return "the segment before is not HARD"
-    if block.height < segment.undisputed_since + finality_depth(block):
+    if block.height < segment.undisputed_since + finality_depth(block.validators):
         return "too young"
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     if weight < block.validators.quorum:
