@@ -205,7 +205,7 @@ class Driver:
         `wanted` False: valid, but this node does not prevote it on its own account (the veto,
         protocol.md section 8); it follows a quorum that does.
         """
-        if self._current and self._current.engine.knows(block_id):
+        if self._current and self._current.engine.has_asked(block_id):
             valid = Verdict.VALID if wanted else Verdict.UNWANTED
             self._current.engine.set_verdict(block_id, valid if ok else Verdict.INVALID)
             self._advance(now_ms)

@@ -116,6 +116,10 @@ class Engine:
         self.seen(vote.validator, vote.round)
         return self.votes.add(vote, self.knows(vote.block_id))
 
+    def has_asked(self, block_id: bytes) -> bool:
+        """Tell whether `Check` was said of this block; it is said once, so the answer counts."""
+        return block_id in self._asked
+
     def set_verdict(self, block_id: bytes, verdict: Verdict) -> None:
         """Answer to `Check`, or a block of our own."""
         self._verdicts[block_id] = verdict

@@ -265,3 +265,16 @@ def test_timers_are_set_by_the_round_and_cleared_by_the_decision() -> None:
     node.receive(*votes("abc", PRECOMMIT, 3, "X"), proposal("d", 3, "X"))
     assert node.checked("X") == ["decide X of round 3 by abc"]
     assert node.driver.next_timer() is None
+
+
+def test_a_verdict_on_a_block_dropped_in_the_meantime_serves_when_the_block_returns() -> None:
+    """Checking may take longer than a few rounds; nobody would ask for it again."""
+    node = Node("d")
+    assert "check X" in node.receive(proposal("a", 0, "X"))
+    node.receive(*votes("ab", PREVOTE, 4, "nil"))
+    node.sleep(200)
+    assert not node.engine.knows(id_of("X"))
+    assert node.checked("X") == []
+    polka = votes("abc", PREVOTE, 0, "X")
+    said = node.receive(proposal("a", 4, "X", 0, polka))
+    assert said[-1] == "all: prevote d 4 X"
