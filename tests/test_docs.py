@@ -343,6 +343,14 @@ def test_the_rule_lets_a_good_page_through(rule, text):
     assert not list(rule(page(text)))
 
 
+def test_every_event_an_operator_shall_watch_is_logged():
+    section = (DOCS / "operate.md").read_text().split("## Logs")[1].split("##")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    events = [word for row in rows for word in re.findall(r"`([a-z-]+)`", row.split("|")[1])]
+    assert len(events) > 8
+    assert [event for event in events if event not in all_texts()] == []
+
+
 PROTOCOL = (DOCS / "protocol.md").read_text()
 
 
