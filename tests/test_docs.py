@@ -343,6 +343,14 @@ def test_the_rule_lets_a_good_page_through(rule, text):
     assert not list(rule(page(text)))
 
 
+def test_what_the_code_tells_people_to_type_can_be_typed():
+    """Hints and examples; of one with values in it, the part before the first value."""
+    lines = [line.strip() for text in all_texts() for line in text.splitlines()]
+    typed = [line for line in lines if re.match(r"mlchain [a-z-]+(?: |$)", line)]
+    assert len(typed) > 40
+    assert [what for line in typed for what in wrong_with_command(line.partition(", ")[0])] == []
+
+
 def test_every_event_an_operator_shall_watch_is_logged():
     section = (DOCS / "operate.md").read_text().split("## Logs")[1].split("##")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]

@@ -274,7 +274,7 @@ def _read(path: Path) -> _Encrypted | _Unprotected:
             text = stream.read(MAX_KEY_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFound(
-            f"{path}: no such key file", "mlchain key list shows those there are"
+            f"{path}: no such key file", "mlchain keys list shows those there are"
         ) from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

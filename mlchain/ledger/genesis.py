@@ -144,7 +144,7 @@ def load_genesis(path: Path) -> Genesis:
             raise GenesisError(f"{path}: larger than {MAX_GENESIS_BYTES} bytes")
         data = path.read_bytes()
     except OSError as error:
-        raise GenesisError(f"{path}: {error.strerror}", "mlchain testnet makes one") from error
+        raise GenesisError(f"{path}: {error.strerror}", "mlchain testnet up makes one") from error
     try:
         return parse_genesis(data)
     except GenesisError as error:
