@@ -43,11 +43,10 @@ MAX_ARENA_BYTES = 2 << 30
 GAS_PER_MICROCREDIT = 10**6
 """A job's fee must pay at least one micro-credit for this much gas."""
 MAX_CLEARED = 1024
+"""Claims against one commit that may be rejected; then the segment is given to another worker."""
 
 Seed = Annotated[bytes, Meta(max_length=32)]
 """Empty, or 32 bytes."""
-
-"""Claims against one commit that may be rejected; then the segment is given to another worker."""
 
 SUBMIT_GAS = 20_000
 COMMIT_GAS = 5_000
