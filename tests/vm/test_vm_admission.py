@@ -54,6 +54,7 @@ REFUSED = {
     "segments": ({"steps": 2 * 4097, "segment": 1}, "4097 segments"),
     "fee": ({"fee": 0}, "is below"),
     "purse": ({"fee": 2**60}, "balance"),
+    "seed": ({"seed": b"short"}, "seed has 5 bytes"),
     "unregistered": ({"dataset": CONTENT[:-1] + b"x"}, "not registered"),
 }
 
@@ -204,6 +205,15 @@ def test_the_seed_depends_on_elements_shown_after_acceptance():
         world.blocks(ORDER_DELAY)
         seeds.append(world.job(job).order_seed)
     assert seeds[0] != seeds[1]
+
+
+def test_a_fixed_seed_gives_the_same_order_on_every_chain():
+    """What a submitter pays for it with: it could have worked ahead (docs/adr/0006)."""
+    seeds = {
+        world.job(world.running(seed=b"s" * 32)).order_seed
+        for world in (World(), World(genesis=make_genesis(chain_id="test-other")))
+    }
+    assert len(seeds) == 1 and seeds != {bytes(32)}
 
 
 def test_every_certificate_moves_the_beacon_to_a_value_nobody_chose():

@@ -123,6 +123,14 @@ def test_the_slice_is_proven_by_the_ticket(world, job, kind):
     assert "ticket" in refusal(world, replace(claim, ticket=ticket))
 
 
+def test_the_chunk_that_traps_is_part_of_every_slice(world):
+    """It decides the result, so everybody re-runs it and may ask for it."""
+    job = world.running()
+    world.commit(job, trap=2 * 50 + 1, count=50)
+    assert all(50 in world.slice_of(name, job) for name in world.validators)
+    world.accuse(ME, job, 50, ClaimKind.UNSERVED)
+
+
 def test_a_fraud_claim_needs_no_slice(world, job):
     mine = world.slice_of(ME, job)
     foreign = next(chunk for chunk in range(200) if chunk not in mine)
@@ -243,6 +251,15 @@ def test_a_false_accuser_leaves_when_its_bond_cannot_bear_another_slash(world, j
     world.accuse(ME, job, 3)
     world.judge(job, Outcome.EQUAL)
     assert ME not in world.validators and world.bond(ME) == 0
+
+
+def test_whoever_was_removed_meanwhile_is_not_slashed_again(world, job):
+    world.accuse(ME, job, 3)
+    world.block(evidence=(world.double_vote(ME),), proposer=YOU)
+    world.judge(job, Outcome.EQUAL)
+    assert world.segment(job).cleared == (3,)
+    assert [fault.kind for fault in world.faults()] == ["equivocation"]
+    assert world.bond(ME) == BOND - PARAMS.slash_validator
 
 
 def test_a_rejected_claim_of_not_served_costs_nothing(world, job):

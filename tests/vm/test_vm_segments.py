@@ -139,6 +139,14 @@ def test_a_trap_names_the_first_step_of_the_chunk_that_is_missing(world, job, tr
     assert world.segment(job).state == SegmentState.COMMITTED
 
 
+def test_a_trap_is_at_a_step_of_the_job(world):
+    job = world.running(steps=2 * 250 + 1)  # the last chunk has one step, number 501
+    world.commit(job)
+    beyond = CommitSegment(world.make_commit(job, 1, trap=502, count=50))
+    assert "a trap ends the chunk" in refusal(world, world.worker_of(job, 1), beyond)
+    world.commit(job, 1, trap=501, count=50)
+
+
 def test_a_segment_starts_where_the_one_before_ended(world, job):
     world.commit(job)
     commit = CommitSegment(world.make_commit(job, 1, start=digest("test-elsewhere")))

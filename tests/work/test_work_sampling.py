@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlchain import crypto
 from mlchain.consensus.work.sampling import (
     AUDITED_MISS,
     TIERS,
@@ -51,6 +52,13 @@ def test_a_larger_slice_holds_the_smaller_one():
     for low, high in ((5, 50), (51, 99)):
         small, large = (set(draw_slice(ticket(3), ROOT, 100, size)) for size in (low, high))
         assert small < large
+
+
+def test_words_that_would_make_the_remainder_uneven_are_skipped(monkeypatch):
+    """2^64 - 1 is 0 modulo 3, and one too many of them."""
+    blocks = iter([b"\xff" * 32, (1).to_bytes(8, "little") * 4])
+    monkeypatch.setattr(crypto, "digest", lambda *parts: next(blocks))
+    assert draw_slice(b"", b"", 3, 1) == (1,)
 
 
 @pytest.mark.parametrize("total, size", [(40, 6), (40, 34), (10, 3)])
