@@ -110,7 +110,7 @@ class Height:
                     last, is_done = entry, False
             elif _height(entry) == self.number:
                 self._store(entry)
-                is_done = is_done or (last is not None and _is_of(entry, last.request))
+                is_done = is_done or (last is not None and self._is_of(entry, last.request))
         if last is None:
             return
         self.engine.restore(last.snapshot)
@@ -158,8 +158,8 @@ class Height:
         """A vote beyond the bounds is of no use, but it may be the first proof of an offence."""
         key = (vote.validator, vote.kind, vote.round)
         if key not in self._reported and self._refused.get(key, 0) < MAX_REFUSED:
-            self._refused[key] = self._refused.get(key, 0) + 1
             self._inbox.check_vote(vote, self.validators)
+            self._refused[key] = self._refused.get(key, 0) + 1
             self._report_votes(earlier[0], vote)
         return "more votes of this validator than are kept"
 
@@ -190,6 +190,9 @@ class Height:
             self._report_proposals(known, proposal)
         self._inbox.check_polka(message, engine.votes)
         self._inbox.check_block(message.block, block_id)
+        for vote in message.polka:
+            for earlier in engine.votes.of(vote.kind, vote.round, vote.validator)[:1]:
+                self._report_votes(earlier, vote)
         self._store(message)
         self._emit(Persist(noted_entry(self.number, message), sync=False))
         return None
@@ -232,6 +235,15 @@ class Height:
         proposal = Proposal(height, round_, block_id, pol_round, key, signature)
         return BlockProposal(proposal, self._polka(request), block)
 
+    def _is_of(self, message: Vote | BlockProposal, request: SignRequest) -> bool:
+        """Tell whether `message` is what came of `request`."""
+        if isinstance(message, Vote):
+            made = (message.kind, message.round, message.block_id, message.extension)
+            asked = (request.kind, request.round, request.block_id, request.extension)
+            return message.validator == self.engine.me and made == asked
+        made_of = message.proposal
+        return request.kind == VoteKind.PROPOSAL and made_of.round == request.round
+
     def _polka(self, request: SignRequest) -> tuple[Vote, ...]:
         """Return the votes that justify proposing an old value again."""
         votes = self.engine.votes
@@ -240,12 +252,3 @@ class Height:
 
 def _height(message: Vote | BlockProposal) -> int:
     return message.height if isinstance(message, Vote) else message.proposal.height
-
-
-def _is_of(message: Vote | BlockProposal, request: SignRequest) -> bool:
-    """Tell whether `message` is what came of `request`, or of one just like it."""
-    if isinstance(message, Vote):
-        made = (message.kind, message.round, message.block_id, message.extension)
-        return made == (request.kind, request.round, request.block_id, request.extension)
-    made_of = message.proposal
-    return request.kind == VoteKind.PROPOSAL and made_of.round == request.round

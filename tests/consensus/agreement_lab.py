@@ -151,6 +151,7 @@ class Node:
         last_commit: Commit | None = None,
         extension: bytes = GOOD_EXTENSION,
         has_signer: bool = True,
+        takes_any_extension: bool = False,
     ) -> None:
         self.host = host or Host()
         self.now = 0
@@ -166,7 +167,7 @@ class Node:
             TIMEOUTS,
             signer.sign if has_signer else self._refuse,
             lambda height, round_, block_id: extension,
-            lambda height, validator, given: given == GOOD_EXTENSION,
+            lambda height, key, given: takes_any_extension or given == GOOD_EXTENSION,
             identify=identify,
         )
         self.driver.recover(self.host.synced)
@@ -236,6 +237,9 @@ class Node:
         self.host.synced, self.host.unsynced = [], []
         self.driver.start(height, self.members, self.now)
         return self._pump()
+
+    def strikes(self, peer: str) -> int:
+        return self.driver.peers.strikes(key_of(peer))
 
     def sent(self) -> list[bytes]:
         """Return the proposals and votes broadcast so far."""

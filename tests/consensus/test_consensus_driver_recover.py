@@ -267,3 +267,14 @@ def test_every_own_signature_has_its_intent_synced_before() -> None:
         for one, two in zip(node.effects, node.effects[1:], strict=False):
             if isinstance(two, SignMessage):
                 assert isinstance(one, Persist) and one.sync
+
+
+def test_the_same_vote_of_somebody_else_is_not_taken_for_our_own() -> None:
+    node = Node("d")
+    node.receive(proposal("a", 0, "X"))
+    node.holds_signing = True
+    node.checked("X")
+    node.receive(vote("a", PREVOTE, 0, "X"))
+    host = node.host
+    host.synced += host.unsynced
+    assert Node("d", host).begun()[-1] == "all: prevote d 0 X"
