@@ -12,6 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 
 PIECE_TIMEOUT_S = 20.0
 """How long a client may be silent in the middle of a body."""
+MIN_BYTES_PER_S = 16 << 10
+"""A body that comes more slowly than this, after `PIECE_TIMEOUT_S` of grace, is given up: few are
+taken at a time, and a client that sends a byte now and then would keep its place for ever."""
 MEDIA_TYPE = "application/octet-stream"
 
 
@@ -63,13 +66,14 @@ async def pieces(
     """
     check_type(request)
     check_length(request, limit)
-    size = 0
+    size, end = 0, trio.current_time() + PIECE_TIMEOUT_S
     async with aclosing(request.stream()) as stream:
         while True:
-            with trio.move_on_after(PIECE_TIMEOUT_S) as patience:
+            too_slow_at = end + size / MIN_BYTES_PER_S
+            with trio.move_on_at(min(too_slow_at, trio.current_time() + PIECE_TIMEOUT_S)) as wait:
                 piece = await anext(stream, b"")
-            if patience.cancelled_caught:
-                raise HTTPException(408, f"nothing came for {PIECE_TIMEOUT_S:g} s")
+            if wait.cancelled_caught:
+                raise HTTPException(408, "the body came too slowly, or not to its end")
             if not piece:  # the end, which starlette announces by an empty piece
                 return
             size += len(piece)

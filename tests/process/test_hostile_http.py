@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+import threading
 import time
 
 import httpx
@@ -14,6 +15,7 @@ from mlchain import codec
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.ledger.unixfs import cid_of, cid_text
 from mlchain.vm.families.accounts import Transfer
+from mlchain.web.app import MAX_UPLOADS
 
 NAME = "validator-1"
 MAX_GROWTH_BYTES = 120 << 20
@@ -161,5 +163,31 @@ def test_clients_that_say_little_for_long_do_not_keep_others_waiting(http, netwo
             answer = http.get("/v1/status")
             assert answer.status_code == 200
     finally:
+        for stream in slow:
+            stream.close()
+
+
+def test_slow_uploads_do_not_keep_others_from_uploading(http, network):
+    slow = [connect(network) for _ in range(MAX_UPLOADS)]
+    stop = threading.Event()
+
+    def trickle():
+        while not stop.wait(0.5):
+            for stream in slow:
+                try:
+                    stream.send(b"a")
+                except OSError:
+                    continue  # given up, as it should be
+
+    for stream in slow:
+        stream.sendall(RAW[6].replace(b"999999999999", b"1000000"))
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        answer = http.post("/v1/data", content=b"me too", headers=OCTETS, timeout=60)
+        assert answer.status_code == 200
+    finally:
+        stop.set()
+        thread.join()
         for stream in slow:
             stream.close()
