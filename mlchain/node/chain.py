@@ -39,6 +39,7 @@ from mlchain.vm.families.jobs import SEGMENTS, MakeClaim, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
 from mlchain.vm.gas import intrinsic_gas
 from mlchain.vm.lifecycle import finality_depth
+from mlchain.vm.votes import is_valid_extension
 
 MAX_DRIFT_MS = 10_000
 """How far ahead of our clock a block's time may be."""
@@ -87,6 +88,7 @@ class Chain:
         self._has_attested = has_attested
         self._candidates: dict[bytes, Candidate] = {}
         self._evidence: dict[bytes, None] = {}
+        self._liars: dict[tuple[int, bytes], None] = {}  # who signed a bad extension at a height
         self._view = store.state()
 
     @property
@@ -155,6 +157,20 @@ class Chain:
                 return Verdict.UNWANTED, f"finalises segment {ref.index}, accused or not attested"
         return Verdict.VALID, ""
 
+    def is_valid_extension(self, height: int, validator: bytes, extension: bytes) -> bool:
+        """Tell whether a precommit of `height` that `validator` signed may carry `extension`.
+
+        To find one wrong takes up to `height` hashes, and nobody honest signs it: whoever did is
+        not looked at again before the next block.
+        """
+        if (height, validator) in self._liars:
+            return False
+        limit = self.genesis.params.ticket_heights
+        if is_valid_extension(self._view, height, validator, extension, limit):
+            return True
+        self._liars[height, validator] = None
+        return False
+
     def commit(self, block_id: bytes, data: bytes, commit: Commit) -> Committed:
         """Make a decided block final: one atomic write, then the mempool follows.
 
@@ -166,6 +182,7 @@ class Chain:
         self.store.append(block, commit, candidate.state, outcome.receipts)
         self._view = self.store.state()
         self._candidates.clear()
+        self._liars.clear()
         self.validators = outcome.validators
         for evidence in block.body.evidence:
             self._evidence.pop(evidence, None)

@@ -52,7 +52,6 @@ from mlchain.vm.families.jobs import JOBS, SEGMENTS
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.receipt import wanted_files
 from mlchain.vm.registry import check_registry
-from mlchain.vm.votes import is_valid_extension
 
 log = structlog.get_logger("node")
 
@@ -271,13 +270,9 @@ class Node:
         def extend_vote(height: int, round_: int, block_id: bytes) -> bytes:
             return self.duties.extension(height) if self.duties else b""
 
-        def verify_extension(height: int, validator: bytes, extension: bytes) -> bool:
-            state = self.chain.state()
-            return is_valid_extension(state, height, validator, extension, params.ticket_heights)
-
         driver = Driver(
             genesis.chain_id, key.public if key else None, timeouts, sign, extend_vote,
-            verify_extension,
+            self.chain.is_valid_extension,
         )  # fmt: skip
         own = self.keys.peer.public
         # Only validators speak of agreement; the others hear of blocks and fetch them.
