@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ import trio
 from mlchain.errors import MlchainError
 from mlchain.ledger.genesis import Genesis, load_genesis
 from mlchain.ledger.kv import LevelKeyValue
+from mlchain.ml_runtime import self_test
 from mlchain.node.config import Config
 from mlchain.node.node import Keys, Node, Storage
 from mlchain.p2p.transport import PeerAddress, Transport
@@ -25,9 +27,12 @@ Serve = Callable[..., Awaitable[None]]
 def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
     """Return the node that `config` describes, with its stores open.
 
+    The runtime tests itself first: a machine that computes other bits must not vote.
+
     Raises:
-        MlchainError: says which file or key is wrong.
+        MlchainError: says which file or key is wrong, or what this machine computes differently.
     """
+    self_test()
     genesis = load_genesis(config.genesis)
     config.check_exposure(genesis.chain_id)
     for folder in (config.home, config.wal, config.home / "spool"):
@@ -81,6 +86,8 @@ async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: st
             await nursery.start(node.run)
             if serve is not None:
                 await nursery.start(serve, node)
+            gc.collect()  # what is here now stays: modules, the state's tree; the collector would
+            gc.freeze()  # walk all of it again and again, and agreement would wait
     finally:
         node.close()
 
