@@ -16,11 +16,11 @@ from mlchain.consensus.work.commitment import (
     SegmentCommit,
     segment_root,
 )
-from mlchain.errors import CodecError, NotFound, VerificationFailed
+from mlchain.errors import CodecError, NotFound, Trap, VerificationFailed
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
-from mlchain.ml_runtime import Plan, Task, decode_plan
+from mlchain.ml_runtime import Metrics, Plan, Task, decode_plan
 from mlchain.ml_runtime import State as TrainingState
 from mlchain.node.compute import Compute, Handle
 from mlchain.node.exchange import Exchange
@@ -183,6 +183,14 @@ class Artifacts:
         dataset = await self.fetch_dataset(state, job)
         task = Task(plan.encode(), job.steps, job.chunk, job.train_rows, job.test_rows)
         return await compute.load(codec.encode(task), dataset, job.order_seed), plan
+
+
+async def evaluate(compute: Compute, handle: Handle, state: bytes) -> Metrics | None:
+    """Return the metrics of a final state, None if a prediction leaves the exact range."""
+    try:
+        return await compute.evaluate(handle, state)
+    except Trap:
+        return None
 
 
 def get_plan(state: State, job: Job) -> Plan:

@@ -22,7 +22,7 @@ from mlchain.errors import MlchainError, VerificationFailed
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.state import State
 from mlchain.ml_runtime import Dataset
-from mlchain.node.artifacts import Artifacts, state_digest
+from mlchain.node.artifacts import Artifacts, evaluate, state_digest
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Trapped
 from mlchain.node.duties import Duties
@@ -317,7 +317,7 @@ class Auditor:
         if subject.index != job.segments - 1 or commit.trap or not job.test_rows:
             return None
         end = self.artifacts.content.get(commit.end_content)
-        if await self.compute.evaluate(subject.handle, end) == commit.metrics:
+        if await evaluate(self.compute, subject.handle, end) == commit.metrics:
             return None
         return Finding(ClaimKind.FRAUD, subject.first + commit.count - 1, "metrics differ")
 

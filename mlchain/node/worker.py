@@ -15,7 +15,7 @@ import trio
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
 from mlchain.errors import MlchainError
 from mlchain.ledger.state import State
-from mlchain.node.artifacts import Artifacts, state_digest
+from mlchain.node.artifacts import Artifacts, evaluate, state_digest
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Handle, Trapped
 from mlchain.node.outbox import Outbox
@@ -153,7 +153,7 @@ class Worker:
         job_id, index, attempt = place
         metrics = None
         if index == job.segments - 1 and not trap and job.test_rows:
-            metrics = await self.compute.evaluate(handle, end)
+            metrics = await evaluate(self.compute, handle, end)
         first, _ = job.segment_range(index)
         root = segment_root(
             self.chain.genesis.chain_id, job_id, index, attempt, self.key, first, tuple(digests)

@@ -127,11 +127,27 @@ def test_one_plan_of_many_jobs_is_stored_once(world):
 # ---- data
 
 
-def test_data_is_registered_once_and_with_one_set_of_numbers(world):
-    assert world.do("alice", RegisterData(CONTENT, 9_999, ROWS, FEATURES)).code == "ok"
-    receipt = world.do("alice", RegisterData(CONTENT, 9_999, ROWS + 1, FEATURES))
-    assert "other numbers" in receipt.message
-    assert DATASETS.get(world.state(), CONTENT).rows == ROWS
+def test_data_that_an_honest_validator_holds_keeps_its_numbers():
+    world = World()
+    job = world.submit()
+    world.hold(*world.validators[:2])
+    content = world.job(job).dataset
+    numbers = DATASETS.get(world.state(), content)
+    wrong = RegisterData(content, numbers.size, numbers.rows + 1, numbers.features)
+    assert "other numbers" in world.do("bob", wrong).message
+    assert DATASETS.get(world.state(), content).rows == numbers.rows
+
+
+def test_wrong_numbers_that_at_most_a_third_vouches_for_are_replaced():
+    world = World()
+    job = world.submit()
+    world.hold(world.validators[0])
+    content = world.job(job).dataset
+    numbers = DATASETS.get(world.state(), content)
+    right = RegisterData(content, numbers.size, numbers.rows + 1, numbers.features)
+    assert world.do("bob", right).code == "ok"
+    assert DATASETS.get(world.state(), content).rows == numbers.rows + 1
+    assert DATASETS.get(world.state(), content).holders == ()
 
 
 @pytest.mark.parametrize("field", ["size", "rows", "features"])

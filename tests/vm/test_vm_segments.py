@@ -153,12 +153,16 @@ def test_a_segment_starts_where_the_one_before_ended(world, job):
     assert "start is not the end" in refusal(world, world.worker_of(job, 1), commit)
 
 
-@pytest.mark.parametrize("metrics", [None, Metrics("accuracy", 5, 14, 0)])
-def test_the_last_segment_brings_the_metrics_of_all_test_rows(world, metrics):
+def test_metrics_are_those_of_all_test_rows(world):
     job = world.running(steps=400)
-    commit = CommitSegment(world.make_commit(job, metrics=metrics))
+    commit = CommitSegment(world.make_commit(job, metrics=Metrics("accuracy", 5, 14, 0)))
     assert "expected 15" in refusal(world, world.worker_of(job), commit)
     world.commit(job)
+
+
+def test_an_evaluation_that_traps_leaves_the_model_without_metrics(world):
+    job = world.running(steps=400)
+    assert world.commit(job, metrics=None).metrics is None
 
 
 def test_without_test_rows_there_are_no_metrics(world):

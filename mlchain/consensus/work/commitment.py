@@ -27,7 +27,7 @@ class SegmentCommit(Record, frozen=True):
     names the list of end digests (32 bytes a chunk) they are made from. `trap` is 0, or 1 + the
     step at which the program left the exact range: the segment then ends with the last whole
     chunk before it. `metrics` is the evaluation of the final state, in the segment that ends the
-    job if it has test rows.
+    job if it has test rows; None also if the evaluation itself leaves the exact range.
     """
 
     job: Hash

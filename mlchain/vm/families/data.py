@@ -39,10 +39,15 @@ class RegisterData(Payload, frozen=True):
     features: Annotated[int, Meta(ge=1, le=2**24)]
 
     def execute(self, ctx: Context) -> None:
-        """Store the record; registering the same dataset again changes nothing."""
+        """Store the record; registering the same dataset again changes nothing.
+
+        Wrong numbers of somebody else are replaced until an honest validator, one of more than a
+        third, has confirmed them by holding the data: a content id cannot be squatted.
+        """
         ctx.charge(REGISTER_GAS)
         known = DATASETS.get(ctx.state, self.content)
-        if known is None:
+        third = ctx.block.validators.third
+        if known is None or get_held_weight(known, ctx.block.validators) < third:
             record = Dataset(ctx.sender, self.size, self.rows, self.features, ())
             DATASETS.put(ctx.state, record, self.content)
         elif (known.size, known.rows, known.features) != (self.size, self.rows, self.features):
@@ -67,5 +72,9 @@ def add_holder(state: State, content: bytes, validator: bytes) -> None:
 def is_available(state: State, content: bytes, validators: ValidatorSet) -> bool:
     """Tell whether a quorum of the present validators holds the dataset."""
     record = DATASETS.get(state, content)
-    held = sum(validators.weight(key) for key in record.holders) if record else 0
-    return held >= validators.quorum
+    return record is not None and get_held_weight(record, validators) >= validators.quorum
+
+
+def get_held_weight(record: Dataset, validators: ValidatorSet) -> int:
+    """Return the weight of the present validators that hold the dataset."""
+    return sum(validators.weight(key) for key in record.holders)
