@@ -135,12 +135,12 @@ class Agreement:
                 self._driver.handle_timer(now)
                 self._pump()
                 continue
-            wanted = self._wanted_at()
-            if wanted <= now and self._driver.round < 0:
+            wanted = self._wanted_at() if self._driver.round < 0 else None
+            if wanted is not None and wanted <= now:
                 self._driver.demand(now)
                 self._pump()
                 continue
-            times = [t for t in (due, wanted if self._driver.round < 0 else None) if t is not None]
+            times = [t for t in (due, wanted) if t is not None]
             self._wake = trio.Event()
             with trio.move_on_after(max(0, min(times, default=now + 60_000) - now) / 1000):
                 await self._wake.wait()
