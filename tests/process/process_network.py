@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from mlchain.cli import localgenesis
 from mlchain.cli.localgenesis import LOCAL_PARAMS
-from mlchain.cli.localnet import LocalNet, NodePlan
+from mlchain.cli.localnet import LocalNet
 from mlchain.client.client import Client
 from mlchain.client.keystore import load_key
 from mlchain.crypto import SecretKey, digest
@@ -93,15 +93,6 @@ class Network:
             self.processes[name] = start_node(
                 self.net.command(self.plans[name], True), self.home(name) / "node.log"
             )
-
-    def add_observer(self, name: str) -> None:
-        """Make the home of a node that only watches; its address is in no genesis file."""
-        from mlchain.cli.signing import new_secret
-        from mlchain.client.keystore import create_key
-
-        plan = self.net.nodes[-1]
-        self.plans[name] = NodePlan(name, "observer", plan.http_port, plan.peer_port)
-        create_key(self.home(name) / "keys" / "peer.json", new_secret(), None, force=True)
 
     def kill(self, name: str) -> None:
         """End a process without any warning, as a power failure does."""
