@@ -1,4 +1,4 @@
-"""`python -m mlchain` is the command `mlchain`; children are started this way, never through PATH."""
+"""`python -m mlchain` is the command `mlchain`; child processes are started this way."""
 
 from mlchain.cli import main
 

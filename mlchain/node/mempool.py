@@ -1,7 +1,7 @@
 """The mempool: signed transactions that wait for a block. A data structure; it knows no clock.
 
 Each sender has a lane, ordered by nonce. A transaction is *ready* when every nonce between the
-account's and its own is in the lane; behind a gap it *waits*, because the network promises no order.
+account's and its own is in the lane; behind a gap it *waits*: the network promises no order.
 Blocks are filled from the fronts of the lanes, the best gas price first, so an expensive
 transaction never overtakes a cheap one of its own sender. Duties of members (commits of segments,
 claims of fraud) come before all of them and are free: nobody can outbid the evidence. Whatever is
