@@ -246,3 +246,10 @@ def test_nil_is_not_a_block_to_ask_for() -> None:
     node.receive(NOTHING, peer="c")
     node.receive(proposal("a", 0, "X"), *votes("abc", PREVOTE, 0, "nil"))
     assert not any("want" in line for line in node.sleep(3 * TIMEOUTS.gossip_ms))
+
+
+def test_of_several_blocks_not_at_hand_the_newest_is_asked_for() -> None:
+    node = Node("d")
+    node.receive(NOTHING, peer="c")
+    node.receive(*votes("ab", PREVOTE, 0, "X"), *votes("ab", PREVOTE, 1, "Y"))
+    assert node.sleep(TIMEOUTS.gossip_ms) == ["to c: want 1 Y"]

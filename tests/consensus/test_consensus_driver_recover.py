@@ -278,3 +278,28 @@ def test_the_same_vote_of_somebody_else_is_not_taken_for_our_own() -> None:
     host = node.host
     host.synced += host.unsynced
     assert Node("d", host).begun()[-1] == "all: prevote d 0 X"
+
+
+def test_a_proposer_that_proposed_before_its_crash_makes_no_second_proposal() -> None:
+    node = Node("a")
+    node.demand()
+    node.holds_signing = True
+    node.built("X")
+    again = Node("a", node.host)
+    assert again.begun()[-1] == "check X"  # so it is still in the step in which one proposes
+    assert again.built("Y") == []
+
+
+def test_an_old_value_whose_polka_the_log_has_lost_is_not_proposed() -> None:
+    """It cannot happen to a sound disk; without its polka everybody would refuse the proposal."""
+    node = Node("b")
+    node.receive(proposal("a", 0, "X"))
+    node.checked("X")
+    node.receive(*votes("ac", PREVOTE, 0, "X"), *votes("cd", PRECOMMIT, 0, "nil"))
+    node.holds_signing = True
+    assert node.sleep(600)[-1] == "sign proposal 1 X pol 0"
+    host = node.host
+    host.synced = host.synced[-1:]
+    again = Node("b", host)
+    assert again.begun() == ["sign proposal 1 X pol 0"]
+    assert again.sleep(1100)[-1] == "all: prevote b 1 nil"

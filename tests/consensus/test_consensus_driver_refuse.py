@@ -194,12 +194,15 @@ def test_votes_of_rounds_long_past_are_refused() -> None:
 
 def test_a_proposal_from_far_ahead_is_taken_if_more_than_a_third_voted_for_it() -> None:
     node = Node("d")
-    node.demand()
-    far = proposal("c", 6, "X")
-    node.receive(vote("a", PREVOTE, 6, "X"))
+    node.receive(proposal("a", 0, "X"))
+    node.holds_signing = True  # so that it stays in round 0
+    node.checked("X")
+    far = proposal("c", 6, "Y")
+    node.receive(vote("a", PREVOTE, 6, "Y"))
     assert node.refuse(far) == "a round too far ahead"
-    node.receive(vote("b", PREVOTE, 6, "X"))
-    assert node.receive(far) == ["log proposal c 6 X", "check X"]
+    node.receive(vote("b", PREVOTE, 6, "Y"))
+    assert node.engine.round == 0
+    assert node.receive(far) == ["log proposal c 6 Y"]
 
 
 def test_of_the_next_height_a_little_is_kept_for_later() -> None:
