@@ -164,15 +164,16 @@ class Equivocator(Adversary):
 
 
 class Deserter(Adversary):
-    """Gives its votes to one peer alone, so that only that one may lock; then it is gone."""
+    """Gives its prevotes to one peer alone, so that only that one locks; then it is gone."""
 
     def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
         """Return the message for the chosen one of this height, nothing for others."""
         if calm:
             return []
         if isinstance(message, Vote):
-            chosen = (message.height + message.round // 4) % 3
-            return [message] if receiver == chosen else []
+            chosen = (message.height + message.round // 4) % self.size
+            is_for_it = message.kind == VoteKind.PREVOTE and receiver == chosen
+            return [message] if is_for_it else []
         return [message] if isinstance(message, BlockProposal) else []
 
 

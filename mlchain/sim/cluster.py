@@ -28,6 +28,7 @@ from mlchain.consensus.effects import (
     SignMessage,
     Timeouts,
 )
+from mlchain.consensus.journal import decode_entry
 from mlchain.consensus.messages import decode_message
 from mlchain.consensus.safety import Signer
 from mlchain.errors import MlchainError
@@ -38,6 +39,7 @@ from mlchain.sim.application import Application, TinyLedger, ToyKey, is_signed
 from mlchain.sim.checkers import Checkers, Violation
 from mlchain.sim.mutants import MUTANTS, Mutant
 from mlchain.sim.network import Network, make_weather
+from mlchain.sim.place import Place, is_lock
 from mlchain.sim.transcript import describe
 
 TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
@@ -77,26 +79,6 @@ class Outcome:
     transcript: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Place:
-    """One process of the cluster and its disk."""
-
-    index: int
-    key: ToyKey
-    copy: int
-    adversary: Adversary | None
-    peer: bytes
-    ledger: Application
-    driver: Driver | None = None
-    life: int = 0
-    """Counts restarts; what was under way in an earlier life is gone."""
-    timer_at: int | None = None
-    chain: list[tuple[bytes, Commit]] = field(default_factory=list)
-    synced: list[bytes] = field(default_factory=list)
-    unsynced: list[bytes] = field(default_factory=list)
-    last_sign: bytes | None = None
-
-
 class Cluster:
     """Runs one scenario."""
 
@@ -118,8 +100,9 @@ class Cluster:
             (ToyKey(f"validator {i}") for i in range(scenario.nodes)), key=lambda k: k.public
         )
         self._validators = ValidatorSet(tuple(Validator(key.public, 1) for key in keys))
-        name = scenario.adversary or rng.choice((*ADVERSARIES, "none"))
-        kind = ADVERSARIES.get(name)
+        drawn = rng.choice((*ADVERSARIES, "none"))
+        name = scenario.adversary or self._mutant.adversary or drawn
+        kind = ADVERSARIES.get(name) if self._validators.faults else None
         bad = rng.sample(keys, self._validators.faults) if kind else []
         self._places: list[Place] = []
         pairs = []
@@ -137,7 +120,7 @@ class Cluster:
         self._peers = {p.peer: p for p in self._places}
         self._checkers = Checkers(self._validators, tuple(k.public for k in bad))
         self._must_convict = tuple(k.public for k in bad if kind and kind.is_found)
-        self.outcome = Outcome(scenario, name)
+        self.outcome = Outcome(scenario, name if kind else "none")
 
     def run(self) -> Outcome:
         """Run until every correct validator decided all heights in the calm, or time is up."""
@@ -265,6 +248,8 @@ class Cluster:
         place.unsynced = []
         if self._mutant.loses_log and not place.adversary:
             place.synced = []
+        if self._mutant.loses_last_sign and not place.adversary:
+            place.last_sign = None
         place.driver = None
         place.timer_at = None
         place.life += 1
@@ -287,11 +272,13 @@ class Cluster:
 
     def _crash_point(self, place: Place, effects: list[Effect]) -> int:
         """Return how many of `effects` are executed; crashing around an own vote hurts most."""
-        if self._network.is_calm(self._now) or not any(
-            isinstance(e, Persist) and e.sync for e in effects
-        ):
+        intents = [decode_entry(e.record) for e in effects if isinstance(e, Persist) and e.sync]
+        if self._network.is_calm(self._now) or not intents:
             return len(effects)
-        if self._rng.random() * 100 >= self._crash_rate:
+        rate = self._crash_rate
+        if any(is_lock(intent) for intent in intents):
+            rate *= 3  # a lock was just taken
+        if self._rng.random() * 100 >= rate:
             return len(effects)
         return self._rng.randrange(len(effects))
 
@@ -341,6 +328,15 @@ class Cluster:
             if self._network.silences(place.index, self._now):
                 for schemer in schemers:
                     schemer.sprung[message.height] = message.round
+                self._fail_power(place)
+
+    def _fail_power(self, victim: Place) -> None:
+        """Perhaps crash, one after another, those who could tell what `victim` decides."""
+        if self._crash_rate and self._rng.random() < 0.5:
+            for other in self._correct:
+                if other is not victim:
+                    delay = 10 + int(self._rng.random() * 60)
+                    self._at(delay, "crash", other.index, -1, None)
 
     def _decide(self, place: Place, effect: Decide) -> None:
         if place.adversary is None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from mlchain.consensus.actions import Snapshot
 from mlchain.consensus.driver import Driver
-from mlchain.consensus.effects import Effect, Persist
+from mlchain.consensus.effects import Effect, Persist, SignMessage
 from mlchain.consensus.engine import Engine
 from mlchain.consensus.height import Height
 from mlchain.consensus.inbox import Authenticator
-from mlchain.consensus.journal import decode_entry
+from mlchain.consensus.journal import decode_entry, intent_entry
 from mlchain.consensus.messages import BlockProposal, Status
 from mlchain.consensus.safety import SignRequest
 from mlchain.consensus.votes import VoteBook
@@ -28,9 +28,10 @@ class Mutant:
     """A driver with a bug, or a host that loses its log. Without arguments: neither."""
 
     driver: type[Driver] = Driver
-    loses_log: bool = False
     adversary: str = ""
-    """Who exposes it best."""
+    """Who exposes it best, and therefore plays against it unless another is named."""
+    loses_log: bool = False
+    loses_last_sign: bool = False
 
 
 def _with_engine(engine: type[Engine]) -> type[Driver]:
@@ -56,13 +57,6 @@ class _LateLock(Engine):
         if self._late[0] < round_ - 1:
             self.locked_round, self.locked_id = self._late
         super()._start_round(round_)
-
-
-class _StaleUnlock(Engine):
-    """Lets a polka older than the lock undo it (L29 with any valid round)."""
-
-    def _lock_allows(self, block_id: bytes, pol_round: int) -> bool:
-        return pol_round >= 0 or super()._lock_allows(block_id, pol_round)
 
 
 class _NoValid(Engine):
@@ -161,17 +155,33 @@ class _LogWithoutPolka(Driver):
     height_type = _LogWithoutPolkaHeight
 
 
+class _SignsFirst(Height):
+    """Has a message signed before the intent is in the log."""
+
+    def intend(self, request: SignRequest, block: bytes = b"") -> None:
+        emit, self._emit = self._emit, lambda effect: None
+        super().intend(request, block)
+        self._emit = emit
+        self._emit(SignMessage(request))
+        self._emit(Persist(intent_entry(self.engine.snapshot(), request, block), sync=True))
+
+
+class _SignBeforeLog(Driver):
+    height_type = _SignsFirst
+
+
 MUTANTS = {
-    "no-lock": Mutant(_with_engine(_NoLock)),
-    "late-lock": Mutant(_with_engine(_LateLock)),
-    "stale-unlock": Mutant(_with_engine(_StaleUnlock)),
-    "no-valid-value": Mutant(_with_engine(_NoValid)),
-    "no-polka-check": Mutant(_NoPolkaCheckDriver),
-    "small-quorum": Mutant(_with_engine(_SmallQuorum)),
-    "first-vote-only": Mutant(_with_engine(_FirstVote)),
-    "own-gossip-only": Mutant(_OwnGossip),
-    "log-lost": Mutant(loses_log=True),
-    "log-without-lock": Mutant(_with_engine(_LogWithoutLock)),
-    "log-without-polka": Mutant(_LogWithoutPolka),
+    "no-lock": Mutant(_with_engine(_NoLock), "schemer"),
+    "late-lock": Mutant(_with_engine(_LateLock), "schemer"),
+    "no-valid-value": Mutant(_with_engine(_NoValid), "deserter"),
+    "no-polka-check": Mutant(_NoPolkaCheckDriver, "forger"),
+    "small-quorum": Mutant(_with_engine(_SmallQuorum), "twins"),
+    "first-vote-only": Mutant(_with_engine(_FirstVote), "equivocator"),
+    "own-gossip-only": Mutant(_OwnGossip, "deserter"),
+    "log-lost": Mutant(Driver, "silent", loses_log=True),
+    "log-and-signer-lost": Mutant(Driver, "silent", loses_log=True, loses_last_sign=True),
+    "log-without-lock": Mutant(_with_engine(_LogWithoutLock), "schemer"),
+    "log-without-polka": Mutant(_LogWithoutPolka, "deserter"),
+    "sign-before-log": Mutant(_SignBeforeLog, "silent"),
 }
 """By name; the simulator's tests kill every one."""

@@ -39,7 +39,7 @@ def make_weather(rng: Random, gst_ms: int) -> Weather:
         repeat=rng.choice((0, 5)),
         delay_ms=rng.choice((3, 10, 25, 60)),
         partitions=rng.randrange(7),
-        envy=rng.choice((0, 50, 95)),
+        envy=rng.choice((40, 95)),
     )
 
 
