@@ -33,7 +33,9 @@ MAX_NODES = 31
 @click.option(
     "--nodes", type=click.IntRange(1, MAX_NODES), default=4, show_default=True, help="Validators."
 )
-@click.option("--adversary", default="", help="Who misbehaves; by default drawn from the seed.")
+@click.option(
+    "--adversary", default="", help="Who misbehaves, or none; by default drawn from the seed."
+)
 @click.option("--mutant", default="", help="Run with a deliberate bug, to see it found.")
 @click.pass_obj
 def command(out: Output, seed: int, count: int, nodes: int, adversary: str, mutant: str) -> None:
@@ -49,7 +51,7 @@ def command(out: Output, seed: int, count: int, nodes: int, adversary: str, muta
     from mlchain.sim.cluster import Scenario, run
     from mlchain.sim.mutants import MUTANTS
 
-    _check_name("--adversary", adversary, ADVERSARIES)
+    _check_name("--adversary", adversary, {**ADVERSARIES, "none": None})
     _check_name("--mutant", mutant, MUTANTS)
     started = time.monotonic()
     outcomes: list[Outcome] = []
