@@ -131,14 +131,16 @@ class GrowingChain:
         self.store = Store.create_or_open(kv, genesis, lambda s: write_genesis(s, genesis))
         self.content = ContentStore(MemoryKeyValue())
         proposer = next(m.key for m in genesis.members if m.role == "validator")
-        self.chain = Chain(self.store, proposer, lambda ref, commit: True)
+        self.now_ms = 0
+        """The node's own clock; moves only when a test moves it."""
+        self.chain = Chain(self.store, proposer, lambda ref, commit: True, lambda: self.now_ms)
         self.duties = {
             m.key: Duties(genesis, self.keys[m.name])
             for m in genesis.members
             if m.role == "validator"
         }
         self.on_block: list[Callable[[Committed], None]] = []
-        self._last_commit: Any = None
+        self.last_commit: Any = None
 
     # ---- blocks
 
@@ -157,16 +159,14 @@ class GrowingChain:
     def grow(self, blocks: int = 1, absent: tuple[str, ...] = ()) -> Block:
         """Add blocks of what waits, signed by all validators but the `absent`; return the last."""
         for _ in range(blocks):
-            block, identity = self.chain.build(
-                self.store.head.time_ms + BLOCK_MS, self._last_commit
-            )
+            block, identity = self.chain.build(self.store.head.time_ms + BLOCK_MS, self.last_commit)
             votes = [
                 self.precommit(key, block.header.height, identity)
                 for key in self.chain.validators.keys
                 if key not in {self.keys[name].public for name in absent}
             ]
-            self._last_commit = make_commit(votes)
-            committed = self.chain.commit(identity, codec.encode(block), self._last_commit)
+            self.last_commit = make_commit(votes)
+            committed = self.chain.commit(identity, codec.encode(block), self.last_commit)
             for duties in self.duties.values():
                 duties.settle(self.chain.state())
             for listener in self.on_block:

@@ -200,6 +200,7 @@ class Agreement:
             case BuildBlock(height, round_):
                 self._build(height, round_, now)
             case CheckBlock(height, block_id, block):
+                self._chain.note_voters(self._driver.last_commit())
                 verdict, reason = self._chain.check(block_id, block, self._clock.wall_ms())
                 if reason:
                     log.info("block-refused", height=height, verdict=verdict.name, reason=reason)

@@ -5,8 +5,10 @@ Everything is checked against what the chain says before anybody uses it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
+import trio
 from msgspec import Meta
 
 from mlchain import codec
@@ -31,7 +33,11 @@ from mlchain.vm.families.jobs import PLANS, SEGMENTS, Job, Segment
 
 CHUNK_PROTOCOL = "/mlchain/chunk-state/1"
 MAX_STATE_RESPONSE = 50 << 20
-FETCH_TIMEOUT_S = 20.0
+FETCH_TIMEOUT_S = 3.0
+"""For one try at a chunk state, besides its transfer at `SLOWEST_BYTES_PER_S`."""
+SLOWEST_BYTES_PER_S = 4 << 20
+MAX_RELAYED = 4
+"""Chunk states that we fetch for other validators at one time."""
 MAX_EXHIBITS = 16
 
 
@@ -61,15 +67,32 @@ class Artifacts:
         self._exchange = exchange
         self._spool = spool
         self._exhibits: dict[ChunkRequest, bytes] = {}
+        self._relays = trio.CapacityLimiter(MAX_RELAYED)
+        self.worker_of: Callable[[ChunkRequest], bytes | None] = lambda request: None
+        """Tells whose segment at work a request is about; None: we do not relay it."""
         self._peer_of = {member.key: member.peer for member in genesis.members}
 
     async def serve_chunk(self, peer: bytes, payload: bytes) -> bytes:
-        """Answer a `ChunkRequest` from our own spool, or from what we accuse somebody with."""
+        """Answer a `ChunkRequest`: from our spool, from what we accuse somebody with, or relayed.
+
+        A validator asks the worker on behalf of another: so a worker that serves only some of them
+        cannot tell whom it would leave waiting.
+        """
         request = codec.decode(ChunkRequest, payload, 256)
         if request in self._exhibits:
             return self._exhibits[request]
+        worker = self._peer_of.get(self.worker_of(request) or b"")
+        if worker is not None and worker not in (peer, self._transport.public_key):
+            async with self._relays:
+                return await self._ask(worker, payload, MAX_STATE_RESPONSE)
         place = (request.job, request.segment, request.attempt)
         return self._spool.read(place, request.offset)
+
+    async def _ask(self, peer: bytes, request: bytes, size: int) -> bytes:
+        timeout_s = FETCH_TIMEOUT_S + size / SLOWEST_BYTES_PER_S
+        return await self._transport.request(
+            peer, CHUNK_PROTOCOL, request, MAX_STATE_RESPONSE, timeout_s
+        )
 
     def exhibit(self, segment: Segment, offset: int, data: bytes) -> None:
         """Keep a state that an accusation rests on, to show it to whoever must judge."""
@@ -158,9 +181,7 @@ class Artifacts:
         if peer == self._transport.public_key:
             data = await self.serve_chunk(peer, request)
         else:
-            data = await self._transport.request(
-                peer, CHUNK_PROTOCOL, request, MAX_STATE_RESPONSE, FETCH_TIMEOUT_S
-            )
+            data = await self._ask(peer, request, self.content.size(commit.end_content))
         if state_digest(data, plan) != digest:
             raise VerificationFailed(f"the state before chunk {offset} has another digest")
         return data

@@ -6,10 +6,10 @@ ticket, no verdict (protocol.md section 7). Before accusing, it computes twice.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
 from typing import TypeVar
 
 import structlog
@@ -48,7 +48,7 @@ T = TypeVar("T")
 Targets = list[Target]
 Act = Callable[[State, Target], Awaitable[None]]
 
-SERVE_PATIENCE_S = 8.0
+SERVE_PATIENCE_S = 12.0
 """How long a worker may fail to serve a chunk before that is said on chain."""
 RETRY_S = 0.5
 PREFETCH = 4
@@ -230,12 +230,14 @@ class Auditor:
         """Replay one chunk while the states of the next ones are on their way."""
         send, receive = trio.open_memory_channel[tuple[int, bytes | MlchainError]](PREFETCH)
 
+        sources = self._sources(subject)
+
         async def fetch_all() -> None:
             async with send:
                 for offset in offsets:
                     data: bytes | MlchainError
                     try:
-                        data = await self._fetch_patiently(subject, offset)
+                        data = await self._fetch_patiently(subject, offset, sources)
                     except Stale as stale:  # not through the nursery either
                         data = stale
                     await send.send((offset, data))
@@ -255,9 +257,19 @@ class Auditor:
     async def _replay_each(
         self, subject: Subject, states: trio.MemoryReceiveChannel[tuple[int, bytes | MlchainError]]
     ) -> Finding | None:
-        async for offset, data in states:
+        waited_s = 0.0
+        while True:
+            asked = trio.current_time()
+            try:
+                offset, data = await states.receive()
+            except trio.EndOfChannel:
+                return None
             self._check_current(subject.commit)
             chunk = subject.first + offset
+            waited_s += trio.current_time() - asked
+            if waited_s > SERVE_PATIENCE_S:  # trickled: say so, lest FINALISE come before us
+                self._send_claim(subject, Finding(ClaimKind.UNSERVED, chunk, "served too slowly"))
+                waited_s = 0.0
             if isinstance(data, Stale):
                 raise data
             if isinstance(data, MlchainError) and chunk in subject.segment.cleared:
@@ -267,7 +279,15 @@ class Auditor:
             if await self._replay(subject, offset, data) == Outcome.DIFFERS:
                 self.artifacts.exhibit(subject.segment, offset, data)
                 return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
-        return None
+
+    def _send_claim(self, subject: Subject, finding: Finding) -> MakeClaim | None:
+        ticket = self.duties.ticket(subject.segment.commit_height)
+        if ticket is None or finding.chunk in subject.segment.cleared:
+            return None
+        identity, kind = commit_id(subject.commit), int(finding.kind)
+        claim = MakeClaim(subject.job_id, subject.index, identity, finding.chunk, kind, ticket)
+        self.outbox.send(claim)
+        return claim
 
     async def _subject(self, state: State, target: Target) -> Subject | MlchainError:
         """Return a segment with all that is needed to examine it, or why that is not served.
@@ -321,21 +341,34 @@ class Auditor:
             return None
         return Finding(ClaimKind.FRAUD, subject.first + commit.count - 1, "metrics differ")
 
+    def _sources(self, subject: Subject, accuser: bytes = b"") -> deque[bytes]:
+        """Return whom to ask for chunk states: the worker, the accuser, then other validators.
+
+        The accuser has what it accuses with: an accused worker that falls silent must not get away
+        with the smaller penalty. The others relay: a worker that serves some and leaves one waiting
+        does not know for whom they ask.
+        """
+        others = [key for key in self.chain.validators.keys if key not in (self.key, accuser)]
+        first = [subject.segment.worker, *([accuser] if accuser else [])]
+        return deque([*first, *others])
+
     async def _fetch_patiently(
-        self, subject: Subject, offset: int, accuser: bytes = b""
+        self, subject: Subject, offset: int, sources: deque[bytes]
     ) -> bytes | MlchainError:
         """Return the state before a chunk, or the last reason why it could not be had in time.
 
-        In a dispute the accuser is asked in turn with the worker: an accused worker that falls
-        silent must not get away with the smaller penalty.
+        `sources` begins with who is asked first; one that fails goes to the end.
         """
-        sources = cycle([subject.segment.worker, accuser] if accuser else [subject.segment.worker])
 
         async def fetch() -> bytes:
             digest = subject.digest_before(offset)
-            return await self.artifacts.fetch_state(
-                subject.segment, offset, digest, subject.plan, next(sources)
-            )
+            try:
+                return await self.artifacts.fetch_state(
+                    subject.segment, offset, digest, subject.plan, sources[0]
+                )
+            except MlchainError:
+                sources.rotate(-1)
+                raise
 
         return await self._patiently(subject.commit, fetch)
 
@@ -383,7 +416,8 @@ class Auditor:
             if digest != commit.start:
                 return Outcome.DIFFERS
         else:
-            served = await self._fetch_patiently(subject, offset, claim.accuser)
+            sources = self._sources(subject, claim.accuser)
+            served = await self._fetch_patiently(subject, offset, sources)
             if isinstance(served, MlchainError):
                 return Outcome.UNSERVED
             data = served

@@ -14,6 +14,7 @@ from mlchain.consensus.actions import Verdict
 from mlchain.consensus.evidence import verify_evidence
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.consensus.work.sampling import slice_size
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
 from mlchain.ledger.block import (
     MAX_BLOCK_BYTES,
@@ -35,20 +36,26 @@ from mlchain.vm.context import BlockContext, Context
 from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
-from mlchain.vm.families.jobs import SEGMENTS, MakeClaim, Segment
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, MakeClaim, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
 from mlchain.vm.gas import intrinsic_gas
-from mlchain.vm.lifecycle import finality_depth
 from mlchain.vm.votes import is_valid_extension
 
 MAX_DRIFT_MS = 10_000
 """How far ahead of our clock a block's time may be."""
 MAX_CANDIDATES = 16
-PATIENCE = 10
-"""Blocks that our own proposals give slow auditors beyond the least age of a segment.
+PATIENCE_MS = 30_000
+"""How long FINALISE waits for a validator that votes but has not attested, besides its audit.
 
-A segment that all have attested was re-run in more places, and no veto costs its block a round.
+A worker sees who asks for what, and could serve only those whose slices are clean. Whoever is left
+waiting needs time to ask through others and to say so on chain (`auditor.SERVE_PATIENCE_S`).
 """
+AUDIT_SLACK = 4
+"""Times the gas of a slice that its audit may take, at 1 gas = 1 ns."""
+PRESENCE = 20
+"""Blocks after which a validator whose precommits we do not see is not waited for."""
+MAX_SEEN = 10_000
+"""Heights of which we remember when they became final here."""
 MAX_EVIDENCE_KEPT = 64
 HEAD_BYTES = 16 << 10
 """Bytes of a block kept for its header and for what it finalises."""
@@ -79,7 +86,16 @@ class Committed:
 class Chain:
     """The next block of one node's ledger, and the transactions that wait for it."""
 
-    def __init__(self, store: Store, key: bytes | None, has_attested: HasAttested) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: bytes | None,
+        has_attested: HasAttested,
+        clock_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`key` None: this node does not vote. `clock_ms` never goes back; if it stands still,
+        FINALISE waits for every validator that votes.
+        """
         self.store = store
         self.genesis = store.genesis
         self.mempool = Mempool(self._check_transaction, self._nonce_of, is_duty=is_duty)
@@ -90,6 +106,11 @@ class Chain:
         self._evidence: dict[bytes, None] = {}
         self._liars: dict[tuple[int, bytes], None] = {}  # who signed a bad extension at a height
         self._view = store.state()
+        self._clock_ms = clock_ms
+        self._started_ms = clock_ms()
+        self._first_height = store.height
+        self._seen_ms: dict[int, int] = {}
+        self._last_vote: dict[bytes, int] = {}
 
     @property
     def height(self) -> int:
@@ -123,19 +144,17 @@ class Chain:
     def build(self, now_ms: int, last_commit: Commit | None) -> tuple[Block, bytes]:
         """Return a new block of the next height, executed, and its id."""
         assert self._key is not None, "only validators build"
+        self.note_voters(last_commit)
         parent, parent_id = self.store.head, self.store.head_id
         time_ms = max(now_ms, parent.time_ms + 1)
         state = self.store.state()
         evidence = tuple(self._evidence)[:MAX_BLOCK_EVIDENCE]
 
-        def is_wanted(ref: SegmentRef, segment: Segment) -> bool:
-            return self._is_ripe(segment, last_commit) and self._is_wanted(ref, segment)
-
         room = MAX_BLOCK_BYTES - HEAD_BYTES - len(codec.encode((last_commit, evidence)))
         block, outcome = propose_block(
             parent, parent_id, state, self.genesis, last_commit, evidence,
             self.mempool.take(room, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
-            self._key, time_ms, is_wanted, self._is_known,
+            self._key, time_ms, self._is_wanted, self._is_known,
         )  # fmt: skip
         identity = header_id(block.header)
         self._keep(identity, Candidate(block, state, outcome))
@@ -150,11 +169,10 @@ class Chain:
         header = candidate.block.header
         if header.time_ms > now_ms + MAX_DRIFT_MS:  # clocks differ: no reason to refuse a quorum's
             return Verdict.UNWANTED, f"its time is {header.time_ms - now_ms} ms ahead of our clock"
-        state = self._view
         for ref in candidate.block.body.finalise:
-            segment = SEGMENTS.get(state, ref.job, ref.index)
+            segment = SEGMENTS.get(candidate.state, ref.job, ref.index)
             if segment is None or not self._is_wanted(ref, segment):
-                return Verdict.UNWANTED, f"finalises segment {ref.index}, accused or not attested"
+                return Verdict.UNWANTED, f"finalises segment {ref.index} before its time"
         return Verdict.VALID, ""
 
     def is_valid_extension(self, height: int, validator: bytes, extension: bytes) -> bool:
@@ -181,6 +199,9 @@ class Chain:
         block, outcome = candidate.block, candidate.outcome
         self.store.append(block, commit, candidate.state, outcome.receipts)
         self._view = self.store.state()
+        self._seen_ms[self.height] = self._clock_ms()
+        self._seen_ms.pop(self.height - MAX_SEEN, None)
+        self.note_voters(commit)
         self._candidates.clear()
         self._liars.clear()
         self.validators = outcome.validators
@@ -212,23 +233,43 @@ class Chain:
 
     # ---- what it asks -------------------------------------------------------------------------
 
-    def _is_ripe(self, segment: Segment, last_commit: Commit | None) -> bool:
-        """Tell whether all who voted last have attested, or had `PATIENCE` blocks for it.
+    def note_voters(self, commit: Commit | None) -> None:
+        """Remember who votes: FINALISE waits for those, as far as we can see them ourselves."""
+        for signature in commit.signatures if commit else ():
+            self._last_vote[signature.validator] = self.height
 
-        Only our own proposals wait: blocks of others are judged by `_is_wanted` alone.
+    def _is_ripe(self, ref: SegmentRef, segment: Segment) -> bool:
+        """Tell whether all validators that vote have attested, or had their time for it.
+
+        Measured by our own clock and our own view of the votes: a proposer chooses neither.
         """
         done = [segment.worker, *(a.validator for a in segment.attestations)]
-        present = [s.validator for s in last_commit.signatures] if last_commit else []
-        ripe_at = segment.undisputed_since + finality_depth(self.validators) + PATIENCE
-        return all(key in done for key in present) or self.height + 1 >= ripe_at
+        recent = self.height - PRESENCE
+        if all(
+            key in done or self._last_vote.get(key, self._first_height) < recent
+            for key in self.validators.keys
+        ):
+            return True
+        waited = self._clock_ms() - self._seen_ms.get(segment.undisputed_since, self._started_ms)
+        return waited >= PATIENCE_MS + self._audit_ms(ref, segment)
+
+    def _audit_ms(self, ref: SegmentRef, segment: Segment) -> int:
+        """Return how long re-running one validator's slice of a segment may take."""
+        job = JOBS.get(self._view, ref.job)
+        if job is None or segment.commit is None or not segment.commit.count:
+            return 0
+        size = slice_size(job.tier, job.chunks, segment.commit.count, len(self.validators))
+        return AUDIT_SLACK * size * (job.gas // job.chunks) // 10**6
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
-        """Apply the veto: attested by us, or our own work, and nobody's accusation waits.
+        """Apply the veto: all had their time, it is attested by us or our own, nobody accuses.
 
         Attestations of 2f+1 do not outweigh the one validator whose slice held the forged chunk;
         its claim goes first, even if every proposer leaves it out.
         """
         if segment.commit is None or self._is_accused(commit_id(segment.commit)):
+            return False
+        if not self._is_ripe(ref, segment):
             return False
         if self._key == segment.worker or any(
             a.validator == self._key for a in segment.attestations

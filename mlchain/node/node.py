@@ -33,7 +33,7 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
 from mlchain.node import adversary
 from mlchain.node.agreement import Agreement
-from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts
+from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.compute import Compute
@@ -48,7 +48,7 @@ from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.data import MAX_DATASET_BYTES
-from mlchain.vm.families.jobs import JOBS, SEGMENTS
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, SegmentState
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.receipt import wanted_files
 from mlchain.vm.registry import check_registry
@@ -124,6 +124,7 @@ class Node:
             store,
             keys.validator.public if keys.validator else None,
             self.duties.has_attested if self.duties else lambda ref, commit: True,
+            self.clock.monotonic_ms,
         )
         self.content = ContentStore(storage.content)
         self.exchange = Exchange(transport, self.content)
@@ -223,6 +224,8 @@ class Node:
         transport.on_link = self.spread.on_link
         transport.serve(BLOCKS_PROTOCOL, self.sync.serve)
         transport.serve(CHUNK_PROTOCOL, self.artifacts.serve_chunk)
+        if self.duties:
+            self.artifacts.worker_of = self._worker_of
         self.exchange.serve()
         self.spread.on_admitted = self.agreement.poke
         self.spread.on_news = self._on_news
@@ -292,6 +295,14 @@ class Node:
             key.public, self.chain, self.artifacts, Compute(), self.spool, outbox,
             adversary.make_skips(misbehaviour),
         )  # fmt: skip
+
+    def _worker_of(self, request: ChunkRequest) -> bytes | None:
+        """Return the worker of a committed segment at work, whose chunks we relay."""
+        segment = SEGMENTS.get(self.chain.state(), request.job, request.segment)
+        if segment is None or segment.attempt != request.attempt:
+            return None
+        is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
+        return segment.worker if is_open else None
 
     def _make_auditor(self) -> Auditor:
         key = self.keys.validator

@@ -13,10 +13,13 @@ from mlchain.errors import MlchainError
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.chain import Chain
 from mlchain.vm.context import Payload
+from mlchain.vm.families.jobs import MakeClaim
 
 log = structlog.get_logger("outbox")
 
 GAS_LIMIT = 10_000_000
+CLAIM_GAS_LIMIT = 110_000_000
+"""A claim pays for checking its ticket: up to 2^18 hashes."""
 RESPREAD_HEIGHTS = 8
 """Blocks after which a transaction that waits still is spread again. Gossip may lose it, and a node
 that was behind may have refused it."""
@@ -52,7 +55,8 @@ class Outbox:
             return
         nonce = self._chain.mempool.next_nonce(self._key.public)
         body = TransactionBody(
-            self._chain.genesis.chain_id, self._key.public, nonce, GAS_LIMIT, 0,
+            self._chain.genesis.chain_id, self._key.public, nonce,
+            CLAIM_GAS_LIMIT if isinstance(payload, MakeClaim) else GAS_LIMIT, 0,
             payload.KIND, codec.encode(payload),
         )  # fmt: skip
         data = codec.encode(sign_transaction(body, self._key))

@@ -7,6 +7,7 @@ not vote for FINALISE, and an honest proposer within D blocks puts the claim on 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import pytest
@@ -60,7 +61,13 @@ def scene() -> Scene:
 def node(scene: Scene, name: str, *waiting: bytes) -> Chain:
     """What a validator knows: the chain, its own attestation, the transactions gossip brought."""
     attested = name in scene.lucky
-    chain = Chain(scene.world.store, make_key(name).public, lambda ref, commit: attested)
+    hours_ms = count(0, 3_600_000)  # patience has passed: what is left is the veto
+    chain = Chain(
+        scene.world.store,
+        make_key(name).public,
+        lambda ref, commit: attested,
+        lambda: next(hours_ms),
+    )
     for transaction in waiting:
         chain.add_transaction(transaction)
     return chain

@@ -51,6 +51,8 @@ Seed = Annotated[bytes, Meta(max_length=32)]
 SUBMIT_GAS = 20_000
 COMMIT_GAS = 5_000
 CLAIM_GAS = 5_000
+HASH_GAS = 400
+"""For each element of a hash chain between the one shown and the one known."""
 
 
 class JobState(IntEnum):
@@ -249,6 +251,8 @@ class SubmitJob(Payload, frozen=True):
         floor = -(-gas // GAS_PER_MICROCREDIT)
         if self.fee < floor:
             raise InvalidTransaction(f"fee {self.fee} is below {floor} for {gas} gas")
+        if ctx.block.height >= ctx.block.params.ticket_heights:
+            raise InvalidTransaction("the validators' tickets are used up: nobody could attest")
         dataset = DATASETS.get(ctx.state, self.dataset)
         if dataset is None:
             raise InvalidTransaction("the dataset is not registered", "send RegisterData first")
@@ -387,6 +391,7 @@ def own_slice(
     record = VALIDATORS.get(ctx.state, ctx.sender)
     assert record is not None, "the role was checked"
     length = ctx.block.params.ticket_heights
+    ctx.charge(HASH_GAS * abs(segment.commit_height - record.tickets.height))
     if check_reveal(record.tickets, ticket, segment.commit_height, length) is None:
         raise InvalidTransaction("the ticket is not of the sender's registered chain")
     return segment_slice(job, commit, ticket, len(ctx.block.validators))
