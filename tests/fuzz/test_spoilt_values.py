@@ -67,7 +67,7 @@ def busy_chain():
     for key in chain.chain.validators.keys:
         chain.attest(key, job_id, 0)
     chain.grow(1)
-    block, _ = chain.chain.build(chain.store.head.time_ms + 1000, chain._last_commit)
+    block, _ = chain.chain.build(chain.store.head.time_ms + 1000, chain.last_commit)
     return chain, block
 
 
