@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VALIDATORS, WORKERS = 4, 2
 CHEATS = {
-    "worker": {"worker-1": "skip:0.05"},
+    "worker": {"worker-1": "skip:0.02"},
     "validator": {"validator-2": "lie"},
 }
 """Which nodes misbehave, and how, by what `--cheat` names."""

@@ -71,7 +71,7 @@ def test_a_demo_that_fails_stops_everything_and_keeps_the_logs(run, job, home, e
 @pytest.mark.parametrize(
     ("arguments", "cheats"),
     [
-        (("--cheat",), {"worker-1": "skip:0.05"}),
+        (("--cheat",), {"worker-1": "skip:0.02"}),
         (("--cheat=validator",), {"validator-2": "lie"}),
     ],
 )
