@@ -210,7 +210,7 @@ def anchors(text: str) -> list[str]:
 
 
 _NOT_OURS = re.compile(
-    r"(?:^|[\s`(\"'])(/work/|/tmp/|/root/|/home/\w|\.\./shared)"  # paths of one machine
+    r"(?:^|[\s`(\"'])(/tmp/|/root/|/home/\w)"  # paths of one machine
     r"|(?<![\w/&#])#\d+\b(?!\.)"  # numbers of a tracker
     r"|\b(?:GH-|issue |pull request )\d"
 )
@@ -311,7 +311,7 @@ CAUGHT = [
     (links_resolve, "[x](nowhere.md)"),
     (links_resolve, "[x](job-file.md#no-such-heading)"),
     (links_resolve, "# Title\n[x](#no-title)"),
-    (pages_speak_of_the_project_alone, "look in /work/main"),
+    (pages_speak_of_the_project_alone, "look in /root/chain"),
     (pages_speak_of_the_project_alone, "as said in #12"),
     (pages_speak_of_the_project_alone, "issue 12"),
     (messages_are_ours, "| “we never say this” | do |"),
