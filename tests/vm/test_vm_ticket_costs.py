@@ -1,0 +1,44 @@
+"""Hash chains are finite, and walking along them is paid for."""
+
+from __future__ import annotations
+
+from vm.world import CONTENT, FEATURES, JOB, PARAMS, ROWS, World
+
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.vm.families.data import RegisterData
+from mlchain.vm.families.jobs import HASH_GAS
+
+IDLE = 100
+
+
+def gas_of_claim(kind: ClaimKind) -> tuple[int, int]:
+    """Return (gas of a claim after idle blocks, elements of the chain that its ticket spans)."""
+    world = World()
+    world.blocks(IDLE)
+    job = world.running()
+    world.commit(job)
+    name = world.validators[0]
+    receipt = world.do(name, world.claim(name, job, world.slice_of(name, job)[0], kind))
+    assert receipt.code == "ok"
+    return receipt.gas_used, world.segment(job, 0).commit_height
+
+
+def test_a_claim_that_shows_a_ticket_pays_for_every_hash_of_checking_it():
+    shown, span = gas_of_claim(ClaimKind.UNSERVED)
+    plain, _ = gas_of_claim(ClaimKind.FRAUD)  # shows a ticket that nobody has to check
+    assert span > IDLE
+    assert shown - plain == HASH_GAS * span
+
+
+def test_no_job_is_taken_when_the_tickets_are_used_up():
+    world = World()
+    assert world.do("alice", RegisterData(CONTENT, 9_999, ROWS, FEATURES)).code == "ok"
+    world.blocks(PARAMS.ticket_heights - world.store.height - 1)
+    assert "used up" in world.do("alice", JOB).message
+
+
+def test_the_block_before_a_job_is_still_taken():
+    world = World()
+    assert world.do("alice", RegisterData(CONTENT, 9_999, ROWS, FEATURES)).code == "ok"
+    world.blocks(PARAMS.ticket_heights - world.store.height - 2)
+    assert world.do("alice", JOB).code == "ok"
