@@ -124,6 +124,8 @@ RAW = [
     b"GET /v1/status HTTP/1.1\r\n" + b"x: " + b"y" * 300_000 + b"\r\n\r\n",
     b"GET /v1/status HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nhttp2-settings: \xff\xff\r\n"
     b"connection: upgrade, http2-settings\r\n\r\n",
+    b"GET /v1/status HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nhttp2-settings: A\r\n"
+    b"connection: upgrade, http2-settings\r\n\r\n",
     b"GET /v1/stream HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import binascii
 import json
+from functools import partial
 
 import pytest
 import trio
 from factories import make_chain
-from web_harness import BYTES, is_problem, open_web, transfers
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from web_harness import BYTES, FakeNode, is_problem, open_web, transfers
 
 from mlchain import codec
 from mlchain.errors import ConfigError
@@ -199,6 +203,43 @@ def test_garbage_on_the_socket_is_answered_or_dropped():
                 assert (await web.http.get("/healthz")).status_code == 200
 
     trio.run(main)
+
+
+BREAKS_HYPERCORN = (
+    b"GET /v1/status HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nhttp2-settings: A\r\n"
+    b"connection: upgrade, http2-settings\r\n\r\n"
+)
+
+
+def test_a_client_that_provokes_a_bug_of_the_library_loses_only_its_own_connection(caplog):
+    async def main() -> None:
+        async with open_web() as web:
+            stream = web.http.stream("GET", "/v1/stream")
+            async with stream as other, trio.open_nursery():
+                await web.raw(BREAKS_HYPERCORN)
+                assert other.status_code == 200 and not other.is_closed
+                assert (await web.http.get("/healthz")).status_code == 200
+
+    trio.run(main)
+    assert "connection dropped" in caplog.text
+
+
+def test_control_the_librarys_own_loop_ends_by_it():
+    async def main() -> None:
+        config = Config()
+        config.bind = ["127.0.0.1:0"]
+        shutdown = trio.Event()
+        async with trio.open_nursery() as nursery:
+            serve = partial(hypercorn_serve, shutdown_trigger=shutdown.wait)
+            (url,) = await nursery.start(serve, make_app(FakeNode(make_chain())), config)
+            async with await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[-1])) as client:
+                await client.send_all(BREAKS_HYPERCORN)
+                with trio.fail_after(10):
+                    await trio.sleep_forever()  # until the loop's failure ends us
+
+    with pytest.raises(ExceptionGroup) as caught:
+        trio.run(main)
+    assert caught.group_contains(binascii.Error)
 
 
 def test_an_address_that_is_taken_is_a_configuration_error():
