@@ -51,7 +51,9 @@ def _functions(backend: Backend) -> bytes:
     p = b.emit("softmax", x)
     outputs = [p, b.emit("log_loss", p, y), b.emit("tanh", x), b.emit("sigmoid", x)]
     targets = np.arange(300, dtype=np.int64) % 5
-    values = execute(b.program(outputs), [_numbers("f", 300, 5) ** 3 * 150, targets], backend)
+    numbers = _numbers("f", 300, 5)
+    cubes = numbers * numbers * numbers  # no power: libm's last bits are each processor's own
+    values = execute(b.program(outputs), [cubes * 150, targets], backend)
     kinds = [b.type(r) for r in outputs]
     return crypto.digest("selftest", *map(digest, kinds, values))
 
@@ -82,7 +84,7 @@ CASES: dict[str, Callable[[Backend], bytes]] = {
 PINNED = {
     "words": "82d7fc396af181b8dc4772bf729bb1ad4792bef32757254f38ec828c433a20de",
     "product": "cdc9ebf1c998391a944b15ee1d535d6bedbe331677cb2c4c2b96b84c78352047",
-    "functions": "9d79fd1572d282caac699c25b2fa2f8a69ec42c1f57512263a629116062a299d",
+    "functions": "3e67c48cbff98ba18a2f81c92f56ad4a6b67bfb927fac5130a0883483623b983",
     "linear, sgd": "583642695694107e93ed6699d108115f6593630a1563c712e5881f375344e506",
     "softmax, momentum": "4c58e8c53bd4a4e13130094b814ec219f6103f34bca5b54440a283eacc48d1b3",
     "mlp, adam": "4caacad0ad58392a8cb9de62c14d05be2979a439026dde2675700e16952ca326",

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlchain.ml_runtime import functions, oracle
+from mlchain.ml_runtime import functions
 from mlchain.ml_runtime.functions import BLOCK, Scratch
+from mlchain.ml_runtime.oracle import arithmetic
 
 TWINS = {
-    functions.exp: lambda x: oracle._exp_scaled(x, functions.LOG2E),
-    functions.log: oracle._log,
-    functions.sigmoid: oracle._sigmoid,
-    functions.tanh: oracle._tanh,
+    functions.exp: lambda x: arithmetic.exp_scaled(x, functions.LOG2E),
+    functions.log: arithmetic.log,
+    functions.sigmoid: arithmetic.sigmoid,
+    functions.tanh: arithmetic.tanh,
 }
 
 

@@ -4,6 +4,8 @@ Adding an op is adding a block here and its slow twin in `oracle`; checking, gas
 gradients and the conformance suite follow.
 """
 
-from mlchain.ml_runtime.ops import elementwise, exact, losses, updates
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["elementwise", "exact", "losses", "updates"]
+for _info in sorted(iter_modules(__path__), key=lambda info: info.name):
+    import_module(f"{__name__}.{_info.name}")

@@ -1,0 +1,48 @@
+"""Twins of ops/losses.py."""
+
+from __future__ import annotations
+
+import math
+
+from mlchain.ml_runtime import functions
+from mlchain.ml_runtime.oracle.arithmetic import (
+    Numbers,
+    Operands,
+    divide,
+    exp_scaled,
+    log,
+    on_grid,
+    twin,
+)
+
+
+def _rows(o: Operands) -> list[Numbers]:
+    width = o.shapes[0][1]
+    return [o.ins[0][i : i + width] for i in range(0, len(o.ins[0]), width)]
+
+
+@twin("softmax")
+def _softmax(o: Operands) -> tuple[Numbers, ...]:
+    out: Numbers = []
+    for row in _rows(o):
+        largest = math.nan if any(v != v for v in row) else max(row)
+        terms = [exp_scaled(v - largest, functions.LOG2E) for v in row]
+        if any(t != t for t in terms):
+            total = math.nan
+        else:
+            total = float(sum(on_grid(t, -40) for t in terms))
+        out += [divide(t, total) for t in terms]
+    return (out,)
+
+
+@twin("log_loss")
+def _log_loss(o: Operands) -> tuple[Numbers, ...]:
+    return ([-log(row[int(y)]) for row, y in zip(_rows(o), o.ins[1], strict=True)],)
+
+
+@twin("softmax_residual")
+def _softmax_residual(o: Operands) -> tuple[Numbers, ...]:
+    out: Numbers = []
+    for row, y, g in zip(_rows(o), o.ins[1], o.ins[2], strict=True):
+        out += [(p - 1.0 if j == y else p) * g for j, p in enumerate(row)]
+    return (out,)
