@@ -204,9 +204,7 @@ class Auditor:
                 log.error("overruled", hint="this machine computes otherwise than a quorum")
                 self._overruled[identity] = None
             return
-        claim = MakeClaim(job_id, index, identity, finding.chunk, int(finding.kind), ticket)
-        self._claims[identity] = claim
-        self.outbox.send(claim)
+        self._claims[identity] = self._send_claim(commit, finding, ticket)
 
     async def _examine(
         self, state: State, target: Target, offsets: tuple[int, ...]
@@ -268,7 +266,7 @@ class Auditor:
             chunk = subject.first + offset
             waited_s += trio.current_time() - asked
             if waited_s > SERVE_PATIENCE_S:  # trickled: say so, lest FINALISE come before us
-                self._send_claim(subject, Finding(ClaimKind.UNSERVED, chunk, "served too slowly"))
+                self._complain(subject, Finding(ClaimKind.UNSERVED, chunk, "served too slowly"))
                 waited_s = 0.0
             if isinstance(data, Stale):
                 raise data
@@ -280,12 +278,15 @@ class Auditor:
                 self.artifacts.exhibit(subject.segment, offset, data)
                 return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
 
-    def _send_claim(self, subject: Subject, finding: Finding) -> MakeClaim | None:
+    def _complain(self, subject: Subject, finding: Finding) -> None:
         ticket = self.duties.ticket(subject.segment.commit_height)
-        if ticket is None or finding.chunk in subject.segment.cleared:
-            return None
-        identity, kind = commit_id(subject.commit), int(finding.kind)
-        claim = MakeClaim(subject.job_id, subject.index, identity, finding.chunk, kind, ticket)
+        if ticket is not None and finding.chunk not in subject.segment.cleared:
+            self._send_claim(subject.commit, finding, ticket)
+
+    def _send_claim(self, commit: SegmentCommit, finding: Finding, ticket: bytes) -> MakeClaim:
+        claim = MakeClaim(
+            commit.job, commit.segment, commit_id(commit), finding.chunk, int(finding.kind), ticket
+        )
         self.outbox.send(claim)
         return claim
 

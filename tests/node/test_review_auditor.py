@@ -10,10 +10,12 @@ import trio.testing
 from factories import make_key
 from vm.world import World
 
-from mlchain.node.auditor import Auditor
+from mlchain.consensus.work.attestation import Outcome
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.node.auditor import SERVE_PATIENCE_S, Auditor
 from mlchain.node.chain import Chain
 from mlchain.node.duties import Duties
-from mlchain.node.subject import Target
+from mlchain.node.subject import Subject, Target
 
 ME, YOU = "validator-0", "validator-1"
 
@@ -90,3 +92,46 @@ def test_a_verdict_waits_for_no_audit(scene):
 
     run_while(auditor, accuse)
     assert auditor.begun == [("audit", slow_job), ("vote", slow_job)]
+
+
+class Outbox:
+    """Keeps what would be sent to the chain."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, payload: Any) -> None:
+        self.sent.append(payload)
+
+
+def complaints(scene: tuple[World, Watched, bytes, bytes], each_s: float) -> list[Any]:
+    """Audit four chunks, each served after `each_s` seconds; return what the chain hears of it."""
+    world, auditor, job_id, _ = scene
+    auditor.outbox = Outbox()
+    job, segment = world.job(job_id), world.segment(job_id)
+    assert segment.commit is not None
+    subject = Subject(job_id, job, 0, segment, segment.commit, *(None,) * 3)  # type: ignore[arg-type]
+
+    async def fetch(*_: Any) -> bytes:
+        await trio.sleep(each_s)
+        return b"a state"
+
+    async def replay(*_: Any) -> Outcome:
+        return Outcome.EQUAL
+
+    auditor._fetch_patiently = fetch  # type: ignore[method-assign]
+    auditor._replay = replay  # type: ignore[method-assign]
+    follow(world, auditor)
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    assert trio.run(auditor._replay_slice, subject, (1, 2, 3, 5), clock=clock) is None
+    return auditor.outbox.sent
+
+
+def test_a_worker_that_trickles_its_chunks_is_reported_before_the_audit_ends(scene):
+    first, second = complaints(scene, SERVE_PATIENCE_S * 0.7)
+    assert (first.kind, first.chunk) == (ClaimKind.UNSERVED, 2)
+    assert (second.kind, second.chunk) == (ClaimKind.UNSERVED, 5)
+
+
+def test_a_worker_that_serves_in_time_is_not(scene):
+    assert complaints(scene, SERVE_PATIENCE_S * 0.2) == []
