@@ -16,6 +16,7 @@ from hashlib import blake2s
 from typing import Any
 
 import msgspec
+import second_layout
 from blake3 import blake3
 
 Numbers = list[Any]
@@ -126,18 +127,22 @@ def softmax_row(z: Numbers) -> Numbers:
 # ---- rules 4, 5 and 7: ops, from values, shapes and attributes to outputs -----------------------
 
 
+def parts(x: Numbers, size: int) -> list[Numbers]:
+    return [x[i : i + size] for i in range(0, len(x), size)]
+
+
 def matmul(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
-    (a, b), ((rows, inner), (_, columns)) = x, shapes
-    at = [[a[i * inner + k] for k in range(inner)] for i in range(rows)]
-    bt = [[b[k * columns + j] for k in range(len(b) // columns)] for j in range(columns)]
-    if attrs[0]:
-        at = [list(column) for column in zip(*at, strict=True)]
-    if attrs[1]:
-        bt = [list(column) for column in zip(*bt, strict=True)]
-    pairs = ((row, column) for row in at for column in bt)
-    return [
-        [float(sum(Fraction(p) * Fraction(q) for p, q in zip(r, c, strict=True))) for r, c in pairs]
-    ]
+    out: Numbers = []
+    stacks = [parts(v, math.prod(s[-2:])) for v, s in zip(x, shapes, strict=True)]
+    for a, b in zip(*stacks, strict=True):
+        rows, columns = parts(a, shapes[0][-1]), list(zip(*parts(b, shapes[1][-1]), strict=True))
+        if attrs[0]:
+            rows = [list(column) for column in zip(*rows, strict=True)]
+        if attrs[1]:
+            columns = list(zip(*columns, strict=True))
+        pairs = [[zip(r, c, strict=True) for c in columns] for r in rows]
+        out += [float(sum(Fraction(p) * Fraction(q) for p, q in t)) for line in pairs for t in line]
+    return [out]
 
 
 def residual(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
@@ -186,12 +191,16 @@ def each(f: Callable[..., float]) -> Callable[..., list[Numbers]]:
     return lambda x, shapes, attrs: [[f(*values) for values in zip(*x, strict=True)]]
 
 
-def by_rows(x: Numbers, columns: int) -> list[Numbers]:
-    return [x[i : i + columns] for i in range(0, len(x), columns)]
+by_rows = parts
+
+
+def broadcast(f: Callable[[float, float], float]) -> Callable[..., list[Numbers]]:
+    """y has the shape of x or of its last axes."""
+    return lambda x, s, a: [[f(v, x[1][i % len(x[1])]) for i, v in enumerate(x[0])]]
 
 
 OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Numbers]]] = {
-    "add": lambda x, s, a: [[v + x[1][i % len(x[1])] for i, v in enumerate(x[0])]],
+    "add": broadcast(lambda v, w: v + w),
     "adam": adam,
     "adam_powers": lambda x, s, a: [
         [round_state(v * real(b)) for v, b in zip(x[0], a, strict=True)]
@@ -202,7 +211,7 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     ],
     "matmul": matmul,
     "momentum": momentum,
-    "multiply": each(lambda v, w: v * w),
+    "multiply": broadcast(lambda v, w: v * w),
     "quantise": lambda x, s, a: [quantise(x[0], a[0])],
     "relu": each(lambda v: v if v != v else max(v, 0.0)),
     "relu_gradient": each(lambda g, y: g * (1.0 if y > 0 else 0.0)),
@@ -213,7 +222,7 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][1]) for p in softmax_row(row)]],
     "softmax_residual": residual,
     "spread": lambda x, s, a: [x[0] * len(x[1])],
-    "subtract": each(lambda v, w: v - w),
+    "subtract": broadcast(lambda v, w: v - w),
     "sum_all": lambda x, s, a: [[total(x[0])]],
     "sum_rows": lambda x, s, a: [[total(c) for c in zip(*by_rows(x[0], s[0][1]), strict=True)]],
     "tanh": each(lambda v: 1 - (2 / (exp2(v, 2 * LOG2E) + 1))),
@@ -221,35 +230,53 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
 }
 
 
-def result_shapes(op: str, shapes: list[list[int]], attrs: list[int]) -> list[list[int]]:
-    if op == "matmul":
-        return [[shapes[0][1 if attrs[0] else 0], shapes[1][0 if attrs[1] else 1]]]
-    if op in ("constant", "sum_all"):
-        return [[]]
-    first = {"log_loss": shapes[0][:1], "sum_rows": shapes[0][1:], "spread": shapes[-1]}
-    return [first.get(op, shapes[0])] * {"momentum": 2, "adam": 3}.get(op, 1)
+Kind = tuple[str, int, list[int]]
+"""Letter, bound and dimensions of a type."""
+
+
+def result_kinds(op: str, seen: list[Kind], attrs: list[int]) -> list[Kind]:
+    """Rule 12: the types of the results; F of the first shape where nothing else is said."""
+    if op in KINDS:
+        return KINDS[op](seen, attrs)
+    shape = seen[0][2]
+    if op in ("quantise", "saturate"):
+        return [("G", attrs[0], shape)]
+    if op in UPDATES:
+        return [("S", 0, shape)] * UPDATES[op]
+    return [("F", 0, shape)]
+
+
+UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adam_powers": 1}
+KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
+    "constant": lambda k, a: [("F", 0, [])],
+    "log_loss": lambda k, a: [("F", 0, k[0][2][:1])],
+    "matmul": lambda k, a: [
+        ("F", 0, [*k[0][2][:-2], k[0][2][-1 if a[0] else -2], k[1][2][-2 if a[1] else -1]])
+    ],
+    "spread": lambda k, a: [("F", 0, k[1][2])],
+    "sum_all": lambda k, a: [("F", 0, [])],
+    "sum_rows": lambda k, a: [("F", 0, k[0][2][1:])],
+}
+for family in (second_layout,):
+    OPS |= family.OPS
+    KINDS |= family.KINDS
 
 
 def run(program: Any, inputs: list[Numbers], trace: list[str] | None = None) -> list[Numbers]:
     """Rule 12: registers count up. `trace` is given the digest of every output of every op."""
     kinds, nodes, results = program
-    values, shapes = list(inputs), [kind[2] for kind in kinds]
+    values, kinds = list(inputs), list(kinds)
     for op, reads, attrs in nodes:
-        seen = [shapes[r] for r in reads]
-        outs = OPS[op]([values[r] for r in reads], seen, attrs)
+        seen = [kinds[r] for r in reads]
+        outs = OPS[op]([values[r] for r in reads], [shape for _, _, shape in seen], attrs)
         values += outs
-        shapes += result_shapes(op, seen, attrs) if seen else [[]]
+        kinds += result_kinds(op, seen, attrs)
         if trace is not None:
-            letter, bound = RESULTS.get(op, "F"), attrs[0] if op in ("quantise", "saturate") else 0
-            trace += [
-                tensor_digest(letter, bound, shape, numbers).hex()
-                for shape, numbers in zip(shapes[-len(outs) :], outs, strict=True)
-            ]
+            filled = zip(kinds[-len(outs) :], outs, strict=True)
+            trace += [tensor_digest(*kind, numbers).hex() for kind, numbers in filled]
     return [values[r] for r in results]
 
 
-RESULTS = {"quantise": "G", "saturate": "G"}
-RESULTS |= dict.fromkeys(("sgd", "momentum", "adam", "adam_powers"), "S")
 ELEMENT = {"F": "d", "G": "d", "S": "f", "I": "q"}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.op import OPS, Value, decode_attributes, encode_attributes
 from mlchain.ml_runtime.program import Node, Program
-from mlchain.ml_runtime.tensor import Type
+from mlchain.ml_runtime.tensor import MAX_RANK, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,39 @@ class Builder:
         return self.emit("quantise", x, bits=bits)
 
     def matmul(self, a: int, b: int, transpose_a: bool = False, transpose_b: bool = False) -> int:
-        """Emit the product of two matrices, quantised first."""
+        """Emit the product of two matrices or stacks of them, quantised first."""
         a, b = (self.on_grid(r, grid.PRODUCT_BITS) for r in (a, b))
         return self.emit("matmul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
     def sum_rows(self, x: int) -> int:
         """Emit the sum over the first axis, quantised first."""
         return self.emit("sum_rows", self.on_grid(x, grid.SUM_BITS))
+
+    def reshape(self, x: int, shape: Sequence[int]) -> int:
+        """Emit x in another shape, or return x if it has that shape."""
+        if self._types[x].shape == tuple(shape):
+            return x
+        d0, d1, d2, d3 = (*shape, *[0] * (MAX_RANK - len(shape)))
+        return self.emit("reshape", x, d0=d0, d1=d1, d2=d2, d3=d3)
+
+    def transpose(self, x: int, *axes: int) -> int:
+        """Emit x with its axes in another order, or return x if it is the same."""
+        d0, d1, d2, d3 = (*axes, *range(len(axes), MAX_RANK))
+        if (d0, d1, d2, d3) == tuple(range(MAX_RANK)):
+            return x
+        return self.emit("transpose", x, d0=d0, d1=d1, d2=d2, d3=d3)
+
+    def sum_to(self, x: int, shape: Sequence[int]) -> int:
+        """Emit the exact sum of x over its leading axes, down to `shape`: its last ones."""
+        kind = self._types[x]
+        if kind.shape == tuple(shape):
+            return x
+        x = self.on_grid(x, grid.SUM_BITS)
+        if not shape:
+            return self.emit("sum_all", x)
+        size = prod(shape)
+        rows = self.reshape(x, (kind.elements // size, size))
+        return self.reshape(self.emit("sum_rows", rows), shape)
 
     def mean(self, x: int) -> int:
         """Emit the mean of all elements, quantised first."""

@@ -135,8 +135,12 @@ class Op:
         """Emit the gradient; return (register, its gradient) pairs for what the op read."""
         raise RejectedProgram(f"{self.name}: has no gradient")
 
-    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
-        """Say what becomes of inputs split by rows: "rows" again, a "sum" to add up, or "peak"."""
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        """Say what becomes of inputs split by rows: "rows" again, a "sum" to add up, or "peak".
+
+        `ins` are the types of the whole inputs. With "rows" each shard gets a share of the rows
+        of the result; where the result has more or fewer rows than the input, in proportion.
+        """
         return "rows"
 
 

@@ -9,6 +9,7 @@ row by row. Here the shards run one after the other; the exchange is the same ov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
@@ -17,7 +18,7 @@ from mlchain.errors import ConfigError
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.machine import Run, Trace
-from mlchain.ml_runtime.op import Call
+from mlchain.ml_runtime.op import Call, require
 from mlchain.ml_runtime.program import Checked, Program, Step, check
 from mlchain.ml_runtime.tensor import Array, Type, allocate, digest
 
@@ -73,14 +74,16 @@ class ShardedBackend:
         split = [len(parts) > 1 for parts in ins]
         if not any(split):
             return [[out] for out in self._forward(step, types, [p[0] for p in ins])]
-        rule = step.op.sharding(split, step.attrs)
+        whole = tuple(checked.types[r] for r in step.inputs)
+        rule = step.op.sharding(split, step.attrs, whole)
         if rule == "peak":
             return [self._quantise(step, types[0], ins[0])]
         results = []
         for k in range(self.shards):
             local = [parts[k] if s else parts[0] for parts, s in zip(ins, split, strict=True)]
-            rows = next(len(p) for p, s in zip(local, split, strict=True) if s)
-            kinds = types if rule == "sum" else [_with_rows(t, rows) for t in types]
+            first = split.index(True)
+            share = Fraction(len(local[first]), whole[first].shape[0])
+            kinds = types if rule == "sum" else [_share_of(t, share) for t in types]
             results.append(self._forward(step, kinds, local))
         columns = [list(column) for column in zip(*results, strict=True)]
         return [[reduce(np.add, c)] for c in columns] if rule == "sum" else columns
@@ -100,6 +103,13 @@ class ShardedBackend:
 
 def _larger(a: float, b: float) -> float:
     return a if a != a or a > b else b
+
+
+def _share_of(kind: Type, share: Fraction) -> Type:
+    """Return the type of a shard's part of a tensor: that share of its rows."""
+    rows = kind.shape[0] * share if kind.shape else Fraction(1, 2)
+    require(rows.denominator == 1, f"{kind} cannot be split by rows")
+    return _with_rows(kind, int(rows))
 
 
 def _with_rows(kind: Type, rows: int) -> Type:

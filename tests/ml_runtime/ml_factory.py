@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
+from ml_attributes import FITTING
 
 from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import Dataset, Task, make_plan
@@ -96,22 +98,29 @@ def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> lis
     return [tuple(r.choices(pool, k=arity)) for _ in range(200)]
 
 
-def make_program(seed: int, length: int = 14) -> tuple[Program, list[Array]]:
-    """Return a random program with inputs: any op that fits registers so far may follow."""
+def make_program(
+    seed: int, length: int = 14, ops: Sequence[str] = ()
+) -> tuple[Program, list[Array]]:
+    """Return a random program with inputs: any op that fits registers so far may follow.
+
+    Ops named in `ops` are tried first.
+    """
     r = random.Random(seed)
     b = Builder()
     n, k = r.randint(1, 6), r.randint(1, 6)
     kinds = [finite(n, k), finite(n, k), grid(16, k, n), labels(k, n), finite(n), stored(2)]
     kinds += [stored(n, k)] * 3 + [stored(k), grid(16, n, k), grid(16, n, n)]
+    kinds += [finite(2, n, k), grid(16, 2, k, n), grid(12, 2, 1, n, k)]
     pool = [b.input(kind) for kind in kinds]
     inputs = [make_values(r, kind) for kind in kinds]
     inputs[5][...] = 0.5  # bias powers
     names = sorted(OPS) + ["matmul"] * 4 + ["softmax_residual"] * 2
-    for _ in range(length):
-        name = r.choice(names)
+    for name in (*ops, *(r.choice(names) for _ in range(length - len(ops)))):
         op = OPS[name]
         attributes = _attributes(r, op)
         for candidate in _candidates(r, name, op.arity, pool):
+            if name in FITTING:
+                attributes = FITTING[name](r, b.type(candidate[0]))
             try:
                 pool += b.emit_all(name, *candidate, **attributes)
             except RejectedProgram:

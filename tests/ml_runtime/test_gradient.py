@@ -52,6 +52,34 @@ def unary(op: str, **attributes: float):
 CASES = {
     "add": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("add", x, y)),
     "add a row": ([(3, 2), (2,)], lambda b, x, y: b.emit("add", x, y)),
+    "add a vector to a stack": ([(2, 3, 2), (2,)], lambda b, x, y: b.emit("add", x, y)),
+    "subtract a matrix from a stack": (
+        [(2, 3, 2), (3, 2)],
+        lambda b, x, y: b.emit("subtract", x, y),
+    ),
+    "multiply by a row": ([(2, 3, 2), (2,)], lambda b, x, y: b.emit("multiply", x, y)),
+    "multiply by a number": ([(3, 2), ()], lambda b, x, y: b.emit("multiply", x, y)),
+    "reshape": ([(2, 3, 2)], lambda b, x: b.reshape(x, (6, 2))),
+    "transpose": ([(2, 3, 2, 4)], lambda b, x: b.transpose(x, 2, 0, 3, 1)),
+    "slice": ([(3, 4)], unary("slice", axis=1, start=1, stop=3)),
+    "pad": ([(3, 2)], unary("pad", axis=1, before=1, after=2)),
+    "concatenate": ([(2, 3), (2, 2)], lambda b, x, y: b.emit("concatenate", x, y, axis=1)),
+    "sum_axis": ([(2, 3, 2)], lambda b, x: b.emit("sum_axis", b.on_grid(x, 32), axis=1)),
+    "sum_rows": ([(3, 2)], lambda b, x: b.emit("sum_rows", b.on_grid(x, 32))),
+    "repeat": ([(3, 2)], unary("repeat", axis=1, count=4)),
+    "matmul of stacks": ([(2, 3, 4), (2, 4, 2)], lambda b, x, y: b.matmul(x, y)),
+    "matmul of stacks, left transposed": (
+        [(2, 4, 3), (2, 4, 2)],
+        lambda b, x, y: b.matmul(x, y, True),
+    ),
+    "matmul of stacks of stacks, right transposed": (
+        [(2, 2, 3, 4), (2, 2, 5, 4)],
+        lambda b, x, y: b.matmul(x, y, False, True),
+    ),
+    "matmul of stacks, both transposed": (
+        [(2, 4, 3), (2, 2, 4)],
+        lambda b, x, y: b.matmul(x, y, True, True),
+    ),
     "subtract": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("subtract", x, y)),
     "multiply": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("multiply", x, y)),
     "a square, read twice": ([(3, 2)], lambda b, x: b.emit("multiply", x, x)),
@@ -86,7 +114,7 @@ def test_gradients_equal_central_differences(case):
     wrt = [b.input(finite(*shape)) for shape in shapes]
     loss = scalar_of(b, write(b, *wrt))
     grads = gradients(b, loss, wrt)
-    values = [r.normal(size=shape) + 0.1 for shape in shapes]
+    values = [np.array(r.normal(size=shape) + 0.1) for shape in shapes]
     loss_program, grad_program = b.program([loss]), b.program(grads)
 
     def loss_at(point: list[Array]) -> float:

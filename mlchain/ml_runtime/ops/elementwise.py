@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlchain.ml_runtime import functions
@@ -71,53 +73,64 @@ class Widen(Op):
         return [(node.inputs[0], g)]
 
 
-@register
-class Add(Op):
-    """x + y; y has the shape of x, or is a vector added to every row of a matrix."""
+class _Broadcast(_Elementwise):
+    """x and y of one shape, or y of the shape of x's last axes, met by every part of x."""
 
-    name, arity, in_place = "add", 2, True
-    source = "MLRT-1 rule 4"
+    arity = 2
 
     def infer(self, ins: Types, attrs: Values) -> Types:
-        x, y = ins
-        require_real(x, y)
-        is_row = len(x.shape) == 2 and x.shape[1:] == y.shape
-        require(x.shape == y.shape or is_row, "y is neither shaped like x nor a row of it")
-        return (finite(*x.shape),)
+        require_real(*ins)
+        x, y = (t.shape for t in ins)
+        require(x[len(x) - len(y) :] == y, "y has neither the shape of x nor of its last axes")
+        return (finite(*x),)
+
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        same = len(ins[0].shape) == len(ins[1].shape)
+        require(split[0] and split[1] == same, "y cannot be split with the rows of x")
+        return "rows"
+
+
+@register
+class Add(_Broadcast):
+    """x + y; y has the shape of x or of its last axes."""
+
+    name = "add"
 
     def forward(self, c: Call) -> None:
         np.add(c.ins[0], c.ins[1], out=c.outs[0])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         x, y = node.inputs
-        return [(x, g), (y, g if b.type(x).shape == b.type(y).shape else b.sum_rows(g))]
+        return [(x, g), (y, b.sum_to(g, b.type(y).shape))]
 
 
 @register
-class Subtract(_Elementwise):
-    """x - y."""
+class Subtract(_Broadcast):
+    """x - y; y has the shape of x or of its last axes."""
 
-    name, arity = "subtract", 2
+    name = "subtract"
 
     def forward(self, c: Call) -> None:
         np.subtract(c.ins[0], c.ins[1], out=c.outs[0])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
-        return [(node.inputs[0], g), (node.inputs[1], b.emit("scale", g, factor=-1.0))]
+        x, y = node.inputs
+        return [(x, g), (y, b.emit("scale", b.sum_to(g, b.type(y).shape), factor=-1.0))]
 
 
 @register
-class Multiply(_Elementwise):
-    """x * y."""
+class Multiply(_Broadcast):
+    """x * y; y has the shape of x or of its last axes."""
 
-    name, arity = "multiply", 2
+    name = "multiply"
 
     def forward(self, c: Call) -> None:
         np.multiply(c.ins[0], c.ins[1], out=c.outs[0])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         x, y = node.inputs
-        return [(x, b.emit("multiply", g, y)), (y, b.emit("multiply", g, x))]
+        gx, gy = b.emit("multiply", g, y), b.emit("multiply", g, x)
+        return [(x, gx), (y, b.sum_to(gy, b.type(y).shape))]
 
 
 @register

@@ -26,7 +26,8 @@ from mlchain.ml_runtime.op import (
     require_exact,
     require_real,
 )
-from mlchain.ml_runtime.tensor import finite
+from mlchain.ml_runtime.ops.layout import moved, require_axis
+from mlchain.ml_runtime.tensor import MAX_DIMENSION, MAX_RANK, finite
 from mlchain.ml_runtime.tensor import grid as grid_type
 
 Grads = list[tuple[int, int]]
@@ -52,7 +53,7 @@ class Quantise(Op):
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         return [(node.inputs[0], g)]
 
-    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
         return "peak"  # shards agree on the largest element first
 
 
@@ -76,7 +77,10 @@ class Saturate(Op):
 
 @register
 class Matmul(Op):
-    """Exact product of two grid matrices, each transposed if its flag is 1."""
+    """Exact product of two grids: of matrices, or of each pair in two equal stacks of them.
+
+    A flag of 1 swaps the last two axes of its operand first.
+    """
 
     name, arity = "matmul", 2
     attributes = integers("transpose_a", "transpose_b")
@@ -86,21 +90,24 @@ class Matmul(Op):
         a, c = ins
         require(all(v in (0, 1) for v in attrs), "flags are 0 or 1")
         require(a.kind == c.kind == "G", "takes two grids")
-        require(len(a.shape) == len(c.shape) == 2, "takes two matrices")
-        n, k = a.shape[::-1] if attrs[0] else a.shape
-        k2, m = c.shape[::-1] if attrs[1] else c.shape
+        require(len(a.shape) >= 2 and len(c.shape) >= 2, "takes matrices")
+        require(a.shape[:-2] == c.shape[:-2], "leading dimensions differ")
+        n, k = a.shape[:-3:-1] if attrs[0] else a.shape[-2:]
+        k2, m = c.shape[:-3:-1] if attrs[1] else c.shape[-2:]
         require(k == k2, f"inner dimensions {k} and {k2} differ")
         require_exact(a.bound - 1 + c.bound - 1, k)
-        return (finite(n, m),)
+        return (finite(*a.shape[:-2], n, m),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        moved = ins[0].elements + ins[1].elements + outs[0].elements
-        multiply_adds = outs[0].elements * (ins[0].elements // outs[0].shape[0])
-        return 4000 + multiply_adds // 32 + moved // 2
+        touched = ins[0].elements + ins[1].elements + outs[0].elements
+        rows = outs[0].elements // outs[0].shape[-1]
+        multiply_adds = outs[0].elements * (ins[0].elements // rows)
+        return 4000 + multiply_adds // 32 + touched // 2
 
     def forward(self, c: Call) -> None:
         a, b = c.ins
-        np.matmul(a.T if c.attrs[0] else a, b.T if c.attrs[1] else b, out=c.outs[0])
+        a, b = a.swapaxes(-1, -2) if c.attrs[0] else a, b.swapaxes(-1, -2) if c.attrs[1] else b
+        np.matmul(a, b, out=c.outs[0])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         x, y = node.inputs
@@ -109,7 +116,10 @@ class Matmul(Op):
         gy = b.matmul(g, x, True, tx) if ty else b.matmul(x, g, not tx, False)
         return [(x, gx), (y, gy)]
 
-    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        if len(ins[0].shape) > 2:
+            require(all(split), "a stack of products is split by rows in both operands")
+            return "rows"
         if all(split) and attrs[0] and not attrs[1]:
             return "sum"  # the batch is the inner dimension
         require(split[0] and not split[1] and not attrs[0], "this product cannot be split by rows")
@@ -131,8 +141,65 @@ class SumRows(Op):
     def forward(self, c: Call) -> None:
         np.add.reduce(c.ins[0], axis=0, out=c.outs[0])
 
-    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        rows = b.type(node.inputs[0]).shape[0]
+        return [(node.inputs[0], b.emit("repeat", g, axis=0, count=rows))]
+
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
         return "sum"
+
+
+@register
+class SumAxis(Op):
+    """Exact sum of a grid over one axis, which goes."""
+
+    name, arity = "sum_axis", 1
+    attributes = integers("axis")
+    source = "MLRT-1 rule 3"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require(ins[0].kind == "G", "takes a grid")
+        axis, shape = require_axis(ins[0], attrs[0]), ins[0].shape
+        require_exact(ins[0].bound - 1, shape[axis])
+        return (finite(*shape[:axis], *shape[axis + 1 :]),)
+
+    def forward(self, c: Call) -> None:
+        np.add.reduce(c.ins[0], axis=int(c.attrs[0]), out=c.outs[0])
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        axis = int(node.attrs[0])
+        count = b.type(node.inputs[0]).shape[axis]
+        return [(node.inputs[0], b.emit("repeat", g, axis=axis, count=count))]
+
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        return "rows" if attrs[0] else "sum"
+
+
+@register
+class Repeat(Op):
+    """x in each of `count` places of a new axis; keeps the type."""
+
+    name, arity = "repeat", 1
+    attributes = integers("axis", "count")
+    source = "adjoint of sum_axis"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        axis, count = (int(v) for v in attrs)
+        shape = ins[0].shape
+        require(0 <= axis <= len(shape) < MAX_RANK, f"no new axis {axis} in {ins[0]}")
+        require(1 <= count <= MAX_DIMENSION, f"{count} places")
+        return moved(ins[0], (*shape[:axis], count, *shape[axis:]))
+
+    def forward(self, c: Call) -> None:
+        np.copyto(c.outs[0], np.expand_dims(c.ins[0], int(c.attrs[0])))
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        total = b.emit("sum_axis", b.on_grid(g, grid.SUM_BITS), axis=int(node.attrs[0]))
+        return [(node.inputs[0], total)]
+
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        require(attrs[0] > 0, "a new first axis cannot be split by rows")
+        return "rows"
 
 
 @register
@@ -153,7 +220,7 @@ class SumAll(Op):
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         return [(node.inputs[0], b.emit("spread", g, node.inputs[0]))]
 
-    def sharding(self, split: Sequence[bool], attrs: Values) -> str:
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
         return "sum"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 from mlchain.ml_runtime.oracle.arithmetic import (
     Numbers,
@@ -25,10 +26,14 @@ def _widen(o: Operands) -> tuple[Numbers, ...]:
     return (list(o.ins[0]),)
 
 
-@twin("add")
-def _add(o: Operands) -> tuple[Numbers, ...]:
-    x, y = o.ins
-    return (list(map(operator.add, x, y * (len(x) // len(y)))),)  # a row is added to every row
+def _broadcast(name: str, function: Callable[[float, float], float]) -> None:
+    """Enter the twin of an op whose y meets every part of x that has its shape."""
+
+    def apply(o: Operands) -> tuple[Numbers, ...]:
+        x, y = o.ins
+        return (list(map(function, x, y * (len(x) // len(y)))),)
+
+    twin(name)(apply)
 
 
 def _relu(x: float) -> float:
@@ -44,8 +49,9 @@ def _scale(o: Operands) -> tuple[Numbers, ...]:
     return ([x * o.attrs[0] for x in o.ins[0]],)
 
 
-each("subtract", operator.sub)
-each("multiply", operator.mul)
+_broadcast("add", operator.add)
+_broadcast("subtract", operator.sub)
+_broadcast("multiply", operator.mul)
 each("relu", _relu)
 each("relu_gradient", _relu_gradient)
 each("sigmoid", sigmoid)

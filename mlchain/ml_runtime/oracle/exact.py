@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from math import prod
 from operator import mul
 
 from mlchain.errors import Trap
@@ -47,14 +48,38 @@ def _integers(values: Numbers) -> tuple[list[int], int]:
 
 @twin("matmul")
 def _matmul(o: Operands) -> tuple[Numbers, ...]:
-    rows, columns = o.out
+    rows, columns = o.out[-2:]
     (a, da), (b, db) = (_integers(v) for v in o.ins)
-    (_, wa), (_, wb) = o.shapes
     ta, tb = o.attrs
-    left = [a[i::wa] if ta else a[i * wa : (i + 1) * wa] for i in range(rows)]
-    right = [b[j * wb : (j + 1) * wb] if tb else b[j::wb] for j in range(columns)]
-    scale = da * db
-    return ([float(Fraction(sum(map(mul, x, y)), scale)) for x in left for y in right],)
+    scale, out = da * db, []
+    sizes = [prod(shape[-2:]) for shape in o.shapes]
+    for at in range(prod(o.out[:-2])):
+        p, q = (v[at * n : (at + 1) * n] for v, n in zip((a, b), sizes, strict=True))
+        wa, wb = (shape[-1] for shape in o.shapes)
+        left = [p[i::wa] if ta else p[i * wa : (i + 1) * wa] for i in range(rows)]
+        right = [q[j * wb : (j + 1) * wb] if tb else q[j::wb] for j in range(columns)]
+        out += [float(Fraction(sum(map(mul, x, y)), scale)) for x in left for y in right]
+    return (out,)
+
+
+@twin("sum_axis")
+def _sum_axis(o: Operands) -> tuple[Numbers, ...]:
+    values, denominator = _integers(o.ins[0])
+    axis, shape = int(o.attrs[0]), o.shapes[0]
+    inner = prod(shape[axis + 1 :])
+    sums = [0] * prod(o.out)
+    for place, value in enumerate(values):
+        outer, rest = divmod(place, inner * shape[axis])
+        sums[outer * inner + rest % inner] += value
+    return ([float(Fraction(total, denominator)) for total in sums],)
+
+
+@twin("repeat")
+def _repeat(o: Operands) -> tuple[Numbers, ...]:
+    axis, count = (int(v) for v in o.attrs)
+    inner = prod(o.shapes[0][axis:])
+    parts = [o.ins[0][at : at + inner] for at in range(0, len(o.ins[0]), inner)]
+    return ([v for part in parts for _ in range(count) for v in part],)
 
 
 @twin("sum_rows")
