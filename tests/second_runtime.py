@@ -16,6 +16,7 @@ from hashlib import blake2s
 from typing import Any
 
 import msgspec
+import second_choice
 import second_layout
 from blake3 import blake3
 
@@ -222,6 +223,7 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][1]) for p in softmax_row(row)]],
     "softmax_residual": residual,
     "spread": lambda x, s, a: [x[0] * len(x[1])],
+    "store": each(round_state),
     "subtract": broadcast(lambda v, w: v - w),
     "sum_all": lambda x, s, a: [[total(x[0])]],
     "sum_rows": lambda x, s, a: [[total(c) for c in zip(*by_rows(x[0], s[0][1]), strict=True)]],
@@ -246,7 +248,7 @@ def result_kinds(op: str, seen: list[Kind], attrs: list[int]) -> list[Kind]:
     return [("F", 0, shape)]
 
 
-UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adam_powers": 1}
+UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adam_powers": 1, "store": 1}
 KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "constant": lambda k, a: [("F", 0, [])],
     "log_loss": lambda k, a: [("F", 0, k[0][2][:1])],
@@ -257,7 +259,7 @@ KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "sum_all": lambda k, a: [("F", 0, [])],
     "sum_rows": lambda k, a: [("F", 0, k[0][2][1:])],
 }
-for family in (second_layout,):
+for family in (second_choice, second_layout):
     OPS |= family.OPS
     KINDS |= family.KINDS
 

@@ -82,9 +82,13 @@ def _attributes(r: random.Random, op: Op) -> dict[str, int | float]:
                 "beta2": 0.999,
             }.get(name, r.choice([-1.5, 0.1, 3.0, 1e-7, 1e200]))
         else:
-            values[name] = {"bits": r.choice([2, 8, 16, 32, 48]), "exponent": r.randint(-8, 8)}.get(
-                name, r.randrange(2)
-            )
+            values[name] = {
+                "bits": r.choice([2, 8, 16, 32, 48]),
+                "exponent": r.randint(-8, 8),
+                "relation": r.randrange(3),
+                "classes": r.randint(1, 8),
+                "count": r.randint(1, 6),
+            }.get(name, r.randrange(2))
     return values
 
 

@@ -94,6 +94,18 @@ CASES = {
     "matmul, both transposed": ([(4, 3), (2, 4)], lambda b, x, y: b.matmul(x, y, True, True)),
     "sum_all": ([(3, 2)], lambda b, x: b.emit("sum_all", b.on_grid(x, 32))),
     "mean": ([(3, 2)], lambda b, x: b.mean(x)),
+    "divide": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("divide", x, y)),
+    "divide, by a row": ([(3, 2), (2,)], lambda b, x, y: b.emit("divide", x, y)),
+    "divide, by a number": ([(3, 2), ()], lambda b, x, y: b.emit("divide", x, y)),
+    "square_root": ([(3, 2)], lambda b, x: b.emit("square_root", b.emit("multiply", x, x))),
+    "absolute": ([(3, 2)], unary("absolute")),
+    "minimum": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("minimum", x, y)),
+    "maximum": ([(3, 2), (2,)], lambda b, x, y: b.emit("maximum", x, y)),
+    "row_maximum": ([(3, 4)], unary("row_maximum")),
+    "select": (
+        [(3, 2), (2,)],
+        lambda b, x, y: b.emit("select", b.emit("compare", x, y, relation=0), x, y),
+    ),
     "softmax and log_loss": (
         [(3, 2)],
         lambda b, x: b.emit("log_loss", b.emit("softmax", x), classes_of(b)),
@@ -133,7 +145,23 @@ def test_gradients_equal_central_differences(case):
 def test_every_op_with_a_gradient_is_among_the_cases():
     names = {name for name, op in OPS.items() if type(op).gradient is not Op.gradient}
     seen = {name.split(",")[0].split(" ")[0] for name in CASES} | {"multiply", "log_loss"}
-    assert names - seen == {"constant", "widen"}  # nothing to give; the test below
+    assert names - seen == {"constant", "widen", *STEPS}  # nothing to give; the test below
+
+
+STEPS = {"argmax", "compare", "one_hot", "positions"}
+
+
+def test_a_mask_lets_the_gradient_through_where_it_is_1_and_has_none_itself():
+    b = Builder()
+    x = b.input(finite(2, 2))
+    first = b.emit("one_hot", b.emit("argmax", x), classes=2)
+    mask = b.emit(
+        "compare", b.emit("positions", count=2), b.emit("constant", value=1.0), relation=0
+    )
+    chosen = b.emit("multiply", x, b.emit("select", mask, first, b.emit("constant", value=0.0)))
+    (grad,) = gradients(b, b.emit("sum_all", b.on_grid(chosen, 32)), [x])
+    (slope,) = execute(b.program([grad]), [np.array([[3.0, 1], [1, 3]])], NumpyBackend())
+    assert slope.tolist() == [[1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])

@@ -20,7 +20,7 @@ from mlchain.ml_runtime.op import (
     require,
     require_real,
 )
-from mlchain.ml_runtime.tensor import finite
+from mlchain.ml_runtime.tensor import Type, finite
 
 Grads = list[tuple[int, int]]
 
@@ -73,25 +73,35 @@ class Widen(Op):
         return [(node.inputs[0], g)]
 
 
-class _Broadcast(_Elementwise):
+def require_suffix(y: Type, x: Type) -> None:
+    """Reject a y of another shape than that of x or of its last axes."""
+    shape = x.shape[len(x.shape) - len(y.shape) :]
+    require(y.shape == shape, "y has neither the shape of x nor of its last axes")
+
+
+def require_split_with(x: Type, is_split: bool, *others: tuple[Type, bool]) -> None:
+    """Reject shards of x unless exactly those other operands are split that have its rows."""
+    same = all((len(y.shape) == len(x.shape)) == split for y, split in others)
+    require(is_split and same, "y cannot be split with the rows of x")
+
+
+class Broadcast(_Elementwise):
     """x and y of one shape, or y of the shape of x's last axes, met by every part of x."""
 
     arity = 2
 
     def infer(self, ins: Types, attrs: Values) -> Types:
         require_real(*ins)
-        x, y = (t.shape for t in ins)
-        require(x[len(x) - len(y) :] == y, "y has neither the shape of x nor of its last axes")
-        return (finite(*x),)
+        require_suffix(ins[1], ins[0])
+        return (finite(*ins[0].shape),)
 
     def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
-        same = len(ins[0].shape) == len(ins[1].shape)
-        require(split[0] and split[1] == same, "y cannot be split with the rows of x")
+        require_split_with(ins[0], split[0], (ins[1], split[1]))
         return "rows"
 
 
 @register
-class Add(_Broadcast):
+class Add(Broadcast):
     """x + y; y has the shape of x or of its last axes."""
 
     name = "add"
@@ -105,7 +115,7 @@ class Add(_Broadcast):
 
 
 @register
-class Subtract(_Broadcast):
+class Subtract(Broadcast):
     """x - y; y has the shape of x or of its last axes."""
 
     name = "subtract"
@@ -119,7 +129,7 @@ class Subtract(_Broadcast):
 
 
 @register
-class Multiply(_Broadcast):
+class Multiply(Broadcast):
     """x * y; y has the shape of x or of its last axes."""
 
     name = "multiply"

@@ -50,6 +50,23 @@ def _decayed(g: Array, p: Array, decay: Array, out: Array) -> Array:
 
 
 @register
+class Store(Op):
+    """A real tensor as state, rounded: the next value that a rule without gradients found."""
+
+    name, arity = "store", 1
+    source = "MLRT-1 rule 7"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require_real(*ins)
+        return (stored(*ins[0].shape),)
+
+    def forward(self, c: Call) -> None:
+        for (x,), (new,), (w, *_) in c.blocks:
+            np.copyto(w, x)
+            round_state(w, new)
+
+
+@register
 class Sgd(Op):
     """p' = p - rate (g + decay p)."""
 

@@ -26,7 +26,7 @@ def _widen(o: Operands) -> tuple[Numbers, ...]:
     return (list(o.ins[0]),)
 
 
-def _broadcast(name: str, function: Callable[[float, float], float]) -> None:
+def broadcast(name: str, function: Callable[[float, float], float]) -> None:
     """Enter the twin of an op whose y meets every part of x that has its shape."""
 
     def apply(o: Operands) -> tuple[Numbers, ...]:
@@ -49,9 +49,9 @@ def _scale(o: Operands) -> tuple[Numbers, ...]:
     return ([x * o.attrs[0] for x in o.ins[0]],)
 
 
-_broadcast("add", operator.add)
-_broadcast("subtract", operator.sub)
-_broadcast("multiply", operator.mul)
+broadcast("add", operator.add)
+broadcast("subtract", operator.sub)
+broadcast("multiply", operator.mul)
 each("relu", _relu)
 each("relu_gradient", _relu_gradient)
 each("sigmoid", sigmoid)

@@ -10,6 +10,11 @@ def _decayed(g: float, p: float, decay: float) -> float:
     return g + p * decay if decay else g
 
 
+@twin("store")
+def _store(o: Operands) -> tuple[Numbers, ...]:
+    return ([state(x) for x in o.ins[0]],)
+
+
 @twin("sgd")
 def _sgd(o: Operands) -> tuple[Numbers, ...]:
     rate, decay = o.attrs
