@@ -95,13 +95,13 @@ OPS: dict[str, Any] = {
 
 
 def keeps(shape: Any) -> Any:
-    """The kind of the first input in another shape."""
-    return lambda k, a: [(k[0][0], k[0][1], shape(k[0][2], a))]
+    """The kind of the first input in another shape; F for R."""
+    return lambda k, a: [(*(("F", 0) if k[0][0] == "R" else k[0][:2]), shape(k[0][2], a))]
 
 
 def joined(k: list[Any], a: list[int]) -> list[Any]:
     shape = replaced(k[0][2], a[0], k[0][2][a[0]] + k[1][2][a[0]])
-    real = k[0][0] in "FG"
+    real = k[0][0] in "FGR"
     return [("F", 0, shape) if real else (k[0][0], k[0][1], shape)]
 
 

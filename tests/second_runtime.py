@@ -214,6 +214,9 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "momentum": momentum,
     "multiply": broadcast(lambda v, w: v * w),
     "quantise": lambda x, s, a: [quantise(x[0], a[0])],
+    "quantise_rows": lambda x, s, a: [
+        [v for row in by_rows(x[0], s[0][-1]) for v in quantise(row, a[0])]
+    ],
     "relu": each(lambda v: v if v != v else max(v, 0.0)),
     "relu_gradient": each(lambda g, y: g * (1.0 if y > 0 else 0.0)),
     "saturate": lambda x, s, a: [saturate(x[0], a[0], a[1])],
@@ -243,6 +246,8 @@ def result_kinds(op: str, seen: list[Kind], attrs: list[int]) -> list[Kind]:
     shape = seen[0][2]
     if op in ("quantise", "saturate"):
         return [("G", attrs[0], shape)]
+    if op == "quantise_rows":
+        return [("R", attrs[0], shape)]
     if op in UPDATES:
         return [("S", 0, shape)] * UPDATES[op]
     return [("F", 0, shape)]
@@ -279,7 +284,7 @@ def run(program: Any, inputs: list[Numbers], trace: list[str] | None = None) -> 
     return [values[r] for r in results]
 
 
-ELEMENT = {"F": "d", "G": "d", "S": "f", "I": "q"}
+ELEMENT = {"F": "d", "G": "d", "R": "d", "S": "f", "I": "q"}
 
 
 def tensor_digest(letter: str, bound: int, shape: list[int], numbers: Numbers) -> bytes:

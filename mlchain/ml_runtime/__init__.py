@@ -7,9 +7,9 @@ is MLRT-1. Importable alone: numpy and the base of mlchain are all it needs.
 
 from mlchain.ml_runtime import ops  # fills the table of ops
 from mlchain.ml_runtime.data import Dataset
-from mlchain.ml_runtime.inference import Model
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
 from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.model import Model, Predictor, load_model
 from mlchain.ml_runtime.oracle import Oracle
 from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan, make_plan
 from mlchain.ml_runtime.registry import registry_digest
@@ -27,6 +27,7 @@ __all__ = [
     "NumpyBackend",
     "Oracle",
     "Plan",
+    "Predictor",
     "ShardedBackend",
     "State",
     "StateSpec",
@@ -34,6 +35,7 @@ __all__ = [
     "Trainer",
     "check_plan",
     "decode_plan",
+    "load_model",
     "make_plan",
     "ops",
     "registry_digest",

@@ -58,6 +58,36 @@ def quantise(x: Array, bits: int, largest: float, out: Array) -> None:
     np.subtract(out, magic, out)
 
 
+def quantise_rows(x: Array, bits: int, out: Array) -> None:
+    """out = x with every row along the last axis on the grid of `bits` bits that it asks for.
+
+    Raises:
+        Trap: a value is not a number or of magnitude 2^500 and more.
+    """
+    peaks = np.maximum.reduce(x, axis=-1, keepdims=True)
+    np.maximum(peaks, -np.minimum.reduce(x, axis=-1, keepdims=True), out=peaks)
+    if not np.maximum.reduce(peaks, axis=None) < PEAK_TRAP:
+        raise Trap("quantise_rows: a value is not finite or reaches 2^500")
+    magic = np.ldexp(_MAGIC, np.frexp(peaks)[1] - (bits - 1))
+    np.add(x, magic, out=out)
+    np.subtract(out, magic, out=out)
+    if np.minimum.reduce(peaks, axis=None) < PEAK_ZERO:
+        out[(peaks < PEAK_ZERO)[..., 0]] = 0.0
+
+
+def is_on_grid(x: Array, bits: int) -> bool:
+    """Whether x may be a G(bits) tensor: m 2^e with |m| <= 2^(bits-1), as rounding leaves it."""
+    largest = peak(x)
+    if not largest < PEAK_TRAP:
+        return False
+    if largest < PEAK_ZERO:
+        return largest == 0
+    fraction, exponent = math.frexp(largest)
+    exponent -= fraction == 0.5  # |m| = 2^(bits-1) itself is allowed
+    scaled = np.ldexp(x, bits - 1 - exponent)
+    return bool(np.all(np.rint(scaled) == scaled))
+
+
 def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
     """out = x on the fixed grid below 2^exponent, larger values clipped to its ends.
 

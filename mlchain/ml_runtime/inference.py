@@ -7,75 +7,20 @@ in the last bits. A model file fixes the scales once, from the first training ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
 
 import numpy as np
-from msgspec import Meta
 
-from mlchain.codec import Record
-from mlchain.errors import ConfigError, RejectedProgram
 from mlchain.ml_runtime import grid
-from mlchain.ml_runtime.data import FRACTION, Exponent, is_in_range, quantise_rows
-from mlchain.ml_runtime.machine import Backend, NumpyBackend, plan_arena, require_finite
-from mlchain.ml_runtime.plan import MAX_ARENA_BYTES, MAX_FEATURES, MAX_STATE_BYTES, Plan
+from mlchain.ml_runtime.data import FRACTION
+from mlchain.ml_runtime.machine import Backend, NumpyBackend, require_finite
+from mlchain.ml_runtime.model import Model
+from mlchain.ml_runtime.plan import MAX_STATE_BYTES, Plan
 from mlchain.ml_runtime.program import Node, Program, check
 from mlchain.ml_runtime.state import State
-from mlchain.ml_runtime.tensor import Array, allocate, finite
-from mlchain.ml_runtime.tensor import grid as grid_type
+from mlchain.ml_runtime.tensor import Array, allocate
 
 HEADROOM_BITS = 1
 """Static scales leave this factor of two above what calibration saw."""
-
-
-class Model(Record, frozen=True):
-    """A trained model: the program with static scales, its parameters, the scales of x."""
-
-    predict: Program
-    parameters: Annotated[tuple[bytes, ...], Meta(max_length=4096)]
-    """Little-endian binary32 elements of each parameter, in order."""
-    exponents: Annotated[tuple[Exponent, ...], Meta(min_length=1, max_length=MAX_FEATURES)]
-    outputs: Annotated[int, Meta(ge=1)]
-
-    def scores(self, x: Any, backend: Backend | None = None) -> Array:
-        """Return the scores of rows of raw features, rows x outputs.
-
-        Raises:
-            RejectedProgram: the program is refused, or the parameters are not those it reads.
-            ConfigError: another number of features, or a number outside the domain.
-            Trap: a score is not finite.
-        """
-        self._require_sound()
-        rows = np.asarray(x, np.float64)
-        if rows.ndim != 2 or rows.shape[1] != len(self.exponents) or not is_in_range(rows):
-            raise ConfigError(
-                f"predict: x has to be rows of {len(self.exponents)} numbers, 0 or of magnitude"
-                " 2^-100 to 2^100"
-            )
-        kinds = self.predict.inputs[1:]
-        tensors = [
-            np.frombuffer(raw, "<f4", kind.elements).reshape(kind.shape)
-            for raw, kind in zip(self.parameters, kinds, strict=True)
-        ]
-        return predict(self.predict, tensors, quantise_rows(rows, self.exponents), backend)
-
-    def _require_sound(self) -> None:
-        """Reject a file whose parts do not fit together, before its numbers are looked at."""
-        checked = check(self.predict)
-        x, *parameters = self.predict.inputs or (None,)
-        result = checked.types[self.predict.outputs[0]]
-        if (
-            x is None
-            or len(x.shape) != 2
-            or x.shape[1] != len(self.exponents)
-            or (
-                x != grid_type(grid.PRODUCT_BITS, *x.shape)
-                or result != finite(x.shape[0], self.outputs)
-                or any(p.kind != "S" for p in parameters)
-                or [p.bytes for p in parameters] != [len(raw) for raw in self.parameters]
-                or plan_arena(checked)[1] > MAX_ARENA_BYTES
-            )
-        ):
-            raise RejectedProgram("model: program, parameters and scales do not fit together")
 
 
 def predict(
@@ -140,4 +85,5 @@ def make_model(plan: Plan, program: Program, state: State, exponents: tuple[int,
     """Return the model file of a calibrated program and the parameters it reads."""
     parameters = state.tensors[: len(program.inputs) - 1]
     assert sum(p.nbytes for p in parameters) <= MAX_STATE_BYTES, "check_plan bounds the state"
-    return Model(program, tuple(p.tobytes() for p in parameters), exponents, plan.outputs)
+    raw = tuple(p.tobytes() for p in parameters)
+    return Model(program, raw, exponents, plan.outputs, plan.target, ())

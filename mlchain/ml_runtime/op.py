@@ -127,6 +127,10 @@ class Op:
         """Return the gas, about nanoseconds on the reference machine."""
         return 3000 + most_elements(ins, outs)
 
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        """Return the gas of a node; for ops whose attributes count too."""
+        return self.gas(ins, outs)
+
     def forward(self, c: Call) -> None:
         """Fill the outputs. Raises Trap when values leave the exact range."""
         raise NotImplementedError
@@ -151,7 +155,7 @@ def most_elements(ins: Types, outs: Types) -> int:
 
 def require_real(*ins: Type) -> None:
     """Reject state and labels where binary64 arithmetic is meant."""
-    require(all(t.kind in "FG" for t in ins), "takes F or G; widen state first")
+    require(all(t.kind in "FGR" for t in ins), "takes F, G or R; widen state first")
 
 
 OPS: dict[str, Op] = {}

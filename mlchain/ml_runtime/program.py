@@ -91,7 +91,7 @@ def check(program: Program) -> Checked:
             raise RejectedProgram(f"{where}: {error.message}") from error
         for kind in outs:
             _check_type(kind, where)
-        gas += op.gas(ins, outs)
+        gas += op.cost(ins, outs, attrs)
         if gas > MAX_GAS:
             raise RejectedProgram(f"{where}: the program passes {MAX_GAS} gas")
         filled = tuple(range(len(types), len(types) + len(outs)))
@@ -124,7 +124,7 @@ def slice_program(checked: Checked, start: int, stop: int) -> Program:
 def _check_type(kind: Type, where: str) -> None:
     if kind.elements > MAX_ELEMENTS:
         raise RejectedProgram(f"{where}: {kind} has more than {MAX_ELEMENTS} elements")
-    if kind.kind == "G" and not 2 <= kind.bound <= 48:
+    if kind.kind in "GR" and not 2 <= kind.bound <= 48:
         raise RejectedProgram(f"{where}: a grid of {kind.bound} bits, not 2 to 48")
     if kind.kind == "I" and kind.bound < 1:
         raise RejectedProgram(f"{where}: labels below {kind.bound}")

@@ -53,7 +53,7 @@ class State:
             at += len(head)
             raw = np.frombuffer(data, storage(kind), kind.elements, at)
             at += kind.bytes
-            if not _is_state(raw):
+            if not is_state(raw):
                 raise CodecError(f"state {spec.name}: an element is no finite rounded state")
             tensors.append(raw.reshape(kind.shape))
         return State(tuple(tensors))
@@ -69,7 +69,7 @@ class State:
                 raise Trap("state: an element is not finite in binary32")
 
 
-def _is_state(raw: Array) -> bool:
+def is_state(raw: Array) -> bool:
     """Whether rounding these elements as state gives them back, bit for bit."""
     if not math.isfinite(peak(raw)):
         return False

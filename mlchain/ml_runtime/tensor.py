@@ -4,6 +4,7 @@ A tensor is a numpy array plus a type known before anything runs:
 
     F       any finite binary64
     G(b)    on a grid: every element is m * 2^e with |m| <= 2^(b-1) and one e for the tensor
+    R(b)    on a grid by rows: the same with one e for each row along the last axis
     S       state between steps: exactly binary32, stored so, never -0
     I(n)    integers 0 <= i < n (labels)
 
@@ -33,13 +34,19 @@ MAX_ELEMENTS = 1 << 27
 Dimension = Annotated[int, Meta(ge=1, le=MAX_DIMENSION)]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=MAX_RANK)]
 
-_STORAGE = {kind: np.dtype(t) for kind, t in zip("FGSI", ("<f8", "<f8", "<f4", "<i8"), strict=True)}
+_STORAGE: dict[str, np.dtype[Any]] = {
+    "F": np.dtype("<f8"),
+    "G": np.dtype("<f8"),
+    "R": np.dtype("<f8"),
+    "S": np.dtype("<f4"),
+    "I": np.dtype("<i8"),
+}
 
 
 class Type(Record, frozen=True):
-    """Static type of a tensor. `bound`: b of G(b), n of I(n), 0 for F and S."""
+    """Static type of a tensor. `bound`: b of G(b) and R(b), n of I(n), 0 for F and S."""
 
-    kind: Annotated[str, Meta(pattern="^[FGSI]$")]
+    kind: Annotated[str, Meta(pattern="^[FGRSI]$")]
     bound: Annotated[int, Meta(ge=0, le=MAX_DIMENSION)]
     shape: Shape
 
@@ -66,6 +73,11 @@ def finite(*shape: int) -> Type:
 def grid(bits: int, *shape: int) -> Type:
     """Return the type G(bits) of a shape."""
     return Type("G", bits, shape)
+
+
+def row_grid(bits: int, *shape: int) -> Type:
+    """Return the type R(bits) of a shape."""
+    return Type("R", bits, shape)
 
 
 def stored(*shape: int) -> Type:

@@ -18,9 +18,10 @@ from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import metrics
 from mlchain.ml_runtime.data import FRACTION, MAX_ROWS, Dataset
 from mlchain.ml_runtime.grid import probe
-from mlchain.ml_runtime.inference import Model, calibrate, make_model, predict
+from mlchain.ml_runtime.inference import calibrate, make_model, predict
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
 from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.model import Model
 from mlchain.ml_runtime.plan import MAX_PLAN_BYTES, Plan, check_plan, decode_plan, input_types
 from mlchain.ml_runtime.random import make_key, permutation
 from mlchain.ml_runtime.state import State, initial_state

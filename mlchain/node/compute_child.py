@@ -95,7 +95,7 @@ def _compute(trainer: Trainer, request: Question) -> Iterator[Record]:
     if isinstance(request, Evaluate):
         yield Measured(trainer.evaluate(state))
     elif isinstance(request, MakeModel):
-        yield ModelIs(codec.encode(trainer.model(state)))
+        yield ModelIs(trainer.model(state).encode())
     elif isinstance(request, Replay):
         _require_chunks(trainer, request.index, 1)
         try:

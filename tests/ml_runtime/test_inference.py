@@ -8,7 +8,7 @@ import pytest
 from ml_factory import SEED, make_dataset, make_task
 
 from mlchain import codec
-from mlchain.errors import ConfigError, RejectedProgram, Trap
+from mlchain.errors import ConfigError, RejectedProgram
 from mlchain.ml_runtime import Model, NumpyBackend, Oracle, Trainer
 from mlchain.ml_runtime.data import FRACTION
 from mlchain.ml_runtime.inference import predict
@@ -98,9 +98,9 @@ def test_a_hostile_model_file_is_refused(model):
         model.scores(ROWS)
 
 
-def test_a_model_file_with_parameters_that_are_no_numbers_traps():
+def test_a_model_file_with_parameters_that_are_no_numbers_is_refused():
     nothing = np.full(len(MODEL.parameters[0]) // 4, np.nan, "<f4").tobytes()
-    with pytest.raises(Trap):
+    with pytest.raises(RejectedProgram, match="parameter 0 holds a number that is not in S"):
         altered(parameters=(nothing, *MODEL.parameters[1:])).scores(ROWS)
 
 

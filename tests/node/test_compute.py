@@ -109,7 +109,7 @@ async def test_it_computes_what_the_runtime_computes_here(compute):
         assert await compute.replay(handle, index, states[index].encode()) == got[index].digest
     assert await compute.evaluate(handle, got[-1].state) == trainer.evaluate(states[-1])
     model = await compute.model(handle, got[-1].state)
-    assert codec.decode(Model, model) == trainer.model(states[-1])
+    assert Model.decode(model) == trainer.model(states[-1])
     async with compute.run_chunks(handle, 3, 0, got[-1].state) as chunks:
         assert [chunk async for chunk in chunks] == []
 

@@ -43,7 +43,7 @@ class Quantise(Op):
 
     def infer(self, ins: Types, attrs: Values) -> Types:
         require(MIN_BITS <= attrs[0] <= MAX_BITS, f"{attrs[0]} bits, not 2 to 48")
-        require(ins[0].kind in "FGS", "takes F, G or S")
+        require(ins[0].kind in "FGRS", "takes F, G, R or S")
         return (grid_type(int(attrs[0]), *ins[0].shape),)
 
     def forward(self, c: Call) -> None:
@@ -68,7 +68,7 @@ class Saturate(Op):
     def infer(self, ins: Types, attrs: Values) -> Types:
         require(MIN_BITS <= attrs[0] <= MAX_BITS, f"{attrs[0]} bits, not 2 to 48")
         require(-400 <= attrs[1] <= 500, f"exponent {attrs[1]}, not -400 to 500")
-        require(ins[0].kind in "FGS", "takes F, G or S")
+        require(ins[0].kind in "FGRS", "takes F, G, R or S")
         return (grid_type(int(attrs[0]), *ins[0].shape),)
 
     def forward(self, c: Call) -> None:
@@ -79,7 +79,7 @@ class Saturate(Op):
 class Matmul(Op):
     """Exact product of two grids: of matrices, or of each pair in two equal stacks of them.
 
-    A flag of 1 swaps the last two axes of its operand first.
+    A flag of 1 swaps the last two axes of its operand first; the left may be R if it has none.
     """
 
     name, arity = "matmul", 2
@@ -89,7 +89,8 @@ class Matmul(Op):
     def infer(self, ins: Types, attrs: Values) -> Types:
         a, c = ins
         require(all(v in (0, 1) for v in attrs), "flags are 0 or 1")
-        require(a.kind == c.kind == "G", "takes two grids")
+        by_rows = a.kind == "R" and not attrs[0]  # each sum lies along a row, of one exponent
+        require((a.kind == "G" or by_rows) and c.kind == "G", "takes two grids")
         require(len(a.shape) >= 2 and len(c.shape) >= 2, "takes matrices")
         require(a.shape[:-2] == c.shape[:-2], "leading dimensions differ")
         n, k = a.shape[:-3:-1] if attrs[0] else a.shape[-2:]
@@ -151,15 +152,16 @@ class SumRows(Op):
 
 @register
 class SumAxis(Op):
-    """Exact sum of a grid over one axis, which goes."""
+    """Exact sum of a grid over one axis, which goes; of R over the last."""
 
     name, arity = "sum_axis", 1
     attributes = integers("axis")
     source = "MLRT-1 rule 3"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
-        require(ins[0].kind == "G", "takes a grid")
         axis, shape = require_axis(ins[0], attrs[0]), ins[0].shape
+        by_rows = ins[0].kind == "R" and axis == len(shape) - 1
+        require(ins[0].kind == "G" or by_rows, "takes a grid")
         require_exact(ins[0].bound - 1, shape[axis])
         return (finite(*shape[:axis], *shape[axis + 1 :]),)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlchain.ml_runtime.builder import Builder, Emitted
 from mlchain.ml_runtime.op import Call, Op, Types, Values, integers, register, require
-from mlchain.ml_runtime.tensor import MAX_DIMENSION, MAX_RANK, Shape, Type
+from mlchain.ml_runtime.tensor import MAX_DIMENSION, MAX_RANK, Shape, Type, finite
 
 Grads = list[tuple[int, int]]
 AXES = ("d0", "d1", "d2", "d3")
@@ -20,7 +20,9 @@ AXES = ("d0", "d1", "d2", "d3")
 
 
 def moved(kind: Type, shape: Shape) -> Types:
-    """Return the type of the same kind of elements in another shape."""
+    """Return the type of the same kind of elements in another shape; rows may not stay rows."""
+    if kind.kind == "R":
+        return (finite(*shape),)
     return (Type(kind.kind, kind.bound, shape),)
 
 
@@ -163,7 +165,7 @@ class Concatenate(Op):
         rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in ins]
         require(rest[0] == rest[1], "shapes differ beside the axis")
         shape = (*x.shape[:axis], x.shape[axis] + y.shape[axis], *x.shape[axis + 1 :])
-        if x.kind in "FG" and y.kind in "FG":
+        if x.kind in "FGR" and y.kind in "FGR":
             return (Type("F", 0, shape),)  # two grids have two exponents
         require((x.kind, x.bound) == (y.kind, y.bound), "kinds of elements differ")
         return moved(x, shape)
