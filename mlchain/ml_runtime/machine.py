@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from mlchain.errors import Trap
 from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.grid import peak
 from mlchain.ml_runtime.op import Call
-from mlchain.ml_runtime.program import Checked, Program, check
+from mlchain.ml_runtime.program import Checked, Program, Step, check
 from mlchain.ml_runtime.tensor import Array, Type, allocate, digest, storage
 
 ALIGNMENT = 64
@@ -94,6 +94,24 @@ def _first_gap(live: list[tuple[int, int]], size: int) -> int:
     return offset
 
 
+class Arena:
+    """Memory for the intermediate tensors of one program at a time, kept from run to run."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def place(self, checked: Checked, arrays: dict[int, Array]) -> None:
+        """Add an array for every register of `checked` that `plan_arena` places."""
+        offsets, size = plan_arena(checked)
+        if self._bytes.size < size + ALIGNMENT:
+            self._bytes = np.empty(size + ALIGNMENT, np.uint8)
+        base = -self._bytes.ctypes.data % ALIGNMENT
+        for register, offset in offsets.items():
+            kind = checked.types[register]
+            raw = self._bytes[base + offset : base + offset + kind.bytes]
+            arrays[register] = raw.view(storage(kind)).reshape(kind.shape)
+
+
 class NumpyBackend:
     """The normative fast path: BLAS for exact products, one ufunc call per rounding.
 
@@ -104,7 +122,7 @@ class NumpyBackend:
 
     def __init__(self) -> None:
         self._scratch = Scratch()
-        self._arena = np.empty(0, np.uint8)
+        self._arena = Arena()
 
     def bind(
         self,
@@ -115,32 +133,30 @@ class NumpyBackend:
     ) -> Run:
         """Bind a program; see Backend."""
         checked = check(program)
-        offsets, size = plan_arena(checked)
-        if self._arena.size < size + ALIGNMENT:
-            self._arena = np.empty(size + ALIGNMENT, np.uint8)
-        base = -self._arena.ctypes.data % ALIGNMENT
         arrays = dict(enumerate(inputs))
         for register, array in zip(program.outputs, outputs, strict=True):
             arrays.setdefault(register, array)
-        for register, offset in offsets.items():
-            kind = checked.types[register]
-            raw = self._arena[base + offset : base + offset + kind.bytes]
-            arrays[register] = raw.view(storage(kind)).reshape(kind.shape)
+        self._arena.place(checked, arrays)
         calls: list[Run] = []
         for step in checked.steps:
-            outs = [arrays[r] for r in step.outputs]
-            call = Call(outs, [arrays[r] for r in step.inputs], step.attrs, self._scratch)
-            calls.append(partial(step.op.forward, call))
+            calls.append(bind_step(step, arrays, self._scratch))
             if trace is not None:
                 kinds = [checked.types[r] for r in step.outputs]
-                calls.append(partial(_trace, trace, kinds, outs))
+                calls.append(partial(_trace, trace, kinds, [arrays[r] for r in step.outputs]))
         for register, array in zip(program.outputs, outputs, strict=True):
             if arrays[register] is not array:  # a result twice, or an input as a result
                 calls.append(partial(np.copyto, array, arrays[register]))
-        return partial(_run_all, calls)
+        return partial(run_all, calls)
 
 
-def _run_all(calls: list[Run]) -> None:
+def bind_step(step: Step, arrays: Mapping[int, Array], scratch: Scratch) -> Run:
+    """Return the forward pass of one op on its arrays."""
+    outs, ins = ([arrays[r] for r in registers] for registers in (step.outputs, step.inputs))
+    return partial(step.op.forward, Call(outs, ins, step.attrs, scratch))
+
+
+def run_all(calls: Sequence[Run]) -> None:
+    """Make the calls in order; what leaves binary64 is found where it matters, not warned of."""
     with np.errstate(all="ignore"):
         for call in calls:
             call()

@@ -147,6 +147,10 @@ class Op:
         """
         return "rows"
 
+    def share_attributes(self, attrs: Values, outs: Types) -> Values:
+        """Return the attributes for a shard, whose share of the results has the types `outs`."""
+        return attrs
+
 
 def most_elements(ins: Types, outs: Types) -> int:
     """Return the size of the largest tensor an op touches: the n of the gas formulas."""

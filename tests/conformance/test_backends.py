@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_factory import SEED, make_dataset, make_program, make_task, observe
 
-from mlchain.errors import ConfigError, RejectedProgram, Trap
+from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import NumpyBackend, Oracle, ShardedBackend, Trainer, run
 from mlchain.ml_runtime.builder import Builder
 from mlchain.ml_runtime.machine import execute
 from mlchain.ml_runtime.program import Node, Program
-from mlchain.ml_runtime.tensor import finite, grid, labels
+from mlchain.ml_runtime.tensor import finite
 
 BACKENDS = {
     "numpy": NumpyBackend,
@@ -82,35 +82,3 @@ def test_inputs_are_not_changed_and_runs_repeat(name):
     first = trainer.run_chunk(0, state).digest()
     assert trainer.run_chunk(0, state).digest() == first
     assert state.encode() == before
-
-
-def test_shards_that_round_by_their_own_largest_element_change_the_result(monkeypatch):
-    """Control: without agreeing on one exponent the split shows."""
-    data = make_dataset()
-    task = make_task(data, steps=3, chunk=3, batch=11, hidden=(5,))
-    whole = run(task, data, SEED).digest()
-
-    def alone(self, step, kind, parts):
-        outs = []
-        for part in parts:
-            local = kind.__class__(kind.kind, kind.bound, part.shape)
-            outs += self._forward(step, [local], [part])
-        return outs
-
-    monkeypatch.setattr(ShardedBackend, "_quantise", alone)
-    assert run(task, data, SEED, backend=ShardedBackend(2)).digest() != whole
-
-
-def test_more_shards_than_rows_are_refused():
-    data = make_dataset()
-    with pytest.raises(ConfigError, match="9 for a batch of 8"):
-        Trainer(make_task(data), data, SEED, ShardedBackend(9))
-
-
-def test_a_program_that_mixes_rows_cannot_be_sharded():
-    b = Builder()
-    x, y = b.input(grid(16, 4, 4)), b.input(labels(4, 4))
-    program = b.program([b.matmul(x, x)])
-    assert y not in b.nodes
-    with pytest.raises(RejectedProgram, match="cannot be split"):
-        execute(program, [np.ones((4, 4)), np.zeros(4, np.int64)], ShardedBackend(2))

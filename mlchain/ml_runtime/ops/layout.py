@@ -57,6 +57,9 @@ class Reshape(Op):
         if c.outs[0].ctypes.data != c.ins[0].ctypes.data:  # else it took the place of its input
             np.copyto(c.outs[0].reshape(-1), c.ins[0].reshape(-1))
 
+    def share_attributes(self, attrs: Values, outs: Types) -> Values:
+        return (*outs[0].shape, *[0] * (MAX_RANK - len(outs[0].shape)))
+
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         return [(node.inputs[0], b.reshape(g, b.type(node.inputs[0]).shape))]
 
