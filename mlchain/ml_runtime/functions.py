@@ -22,7 +22,7 @@ import numpy as np
 
 from mlchain.ml_runtime.tensor import Array
 
-BLOCK = 8192
+BLOCK = 16384
 """Elements worked on at a time, so that scratch stays in the cache."""
 
 EXP_BITS, LOG_BITS = 11, 10

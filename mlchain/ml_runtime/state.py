@@ -15,7 +15,7 @@ from mlchain.ml_runtime.random import make_key, uniform
 from mlchain.ml_runtime.tensor import (
     Array,
     allocate,
-    digest_as_stored,
+    digest_state,
     header,
     merkle_root,
     storage,
@@ -60,7 +60,7 @@ class State:
 
     def digest(self) -> bytes:
         """Return the Merkle root over the digests of the tensors."""
-        return merkle_root([digest_as_stored(stored(*t.shape), t) for t in self.tensors])
+        return merkle_root([digest_state(t) for t in self.tensors])
 
     def require_finite(self) -> None:
         """Trap unless every element is finite; called where a state is committed."""

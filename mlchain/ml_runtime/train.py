@@ -17,6 +17,7 @@ from mlchain.codec import Record
 from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import metrics
 from mlchain.ml_runtime.data import FRACTION, MAX_ROWS, Dataset
+from mlchain.ml_runtime.functions import constant
 from mlchain.ml_runtime.grid import probe
 from mlchain.ml_runtime.inference import calibrate, make_model, predict
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
@@ -26,6 +27,8 @@ from mlchain.ml_runtime.plan import MAX_PLAN_BYTES, Plan, check_plan, decode_pla
 from mlchain.ml_runtime.random import make_key, permutation
 from mlchain.ml_runtime.state import State, initial_state
 from mlchain.ml_runtime.tensor import Array, allocate
+
+_UNIT = constant(2.0**-FRACTION)
 
 MAX_STEPS = 1 << 32
 CALIBRATION_ROWS = 512
@@ -108,6 +111,7 @@ class Trainer:
         self._order = Order(seed, task.train_rows, self.plan.batch)
         x, y = (allocate(kind) for kind in input_types(self.plan))
         self._x, self._y, self._loss = x, y, np.zeros(())
+        self._mantissas = np.empty(x.shape, "<i2")
         self._banks = [[np.zeros(s.shape, "<f4") for s in self.plan.state] for _ in range(2)]
         self._runs = [
             self._backend.bind(self.plan.step, [x, y, *old], [*new, self._loss])
@@ -149,8 +153,9 @@ class Trainer:
         return after
 
     def _load(self, rows: Array) -> None:
-        np.multiply(self.dataset.x[rows], 2.0**-FRACTION, out=self._x)
-        self._y[...] = self.dataset.y[rows]
+        np.take(self.dataset.x, rows, 0, self._mantissas, "clip")  # "raise" would buffer them
+        np.multiply(self._mantissas, _UNIT, self._x)
+        np.take(self.dataset.y, rows, 0, self._y, "clip")
 
     def model(self, state: State) -> Model:
         """Return the model file of a state, its scales taken from the first training rows."""
