@@ -75,16 +75,20 @@ def quantise_rows(x: Array, bits: int, out: Array) -> None:
         out[(peaks < PEAK_ZERO)[..., 0]] = 0.0
 
 
-def is_on_grid(x: Array, bits: int) -> bool:
-    """Whether x may be a G(bits) tensor: m 2^e with |m| <= 2^(bits-1), as rounding leaves it."""
-    largest = peak(x)
-    if not largest < PEAK_TRAP:
+def is_on_grid(x: Array, bits: int, by_rows: bool = False) -> bool:
+    """Whether x may be a G(bits) tensor: m 2^e with |m| <= 2^(bits-1), as rounding leaves it.
+
+    With `by_rows` each row along the last axis has its own e: whether x may be an R(bits) tensor.
+    """
+    rows = x.reshape(-1, x.shape[-1] if by_rows else x.size)
+    peaks = np.maximum.reduce(np.absolute(rows), axis=1, keepdims=True)
+    if not np.maximum.reduce(peaks, axis=None) < PEAK_TRAP:
         return False
-    if largest < PEAK_ZERO:
-        return largest == 0
-    fraction, exponent = math.frexp(largest)
-    exponent -= fraction == 0.5  # |m| = 2^(bits-1) itself is allowed
-    scaled = np.ldexp(x, bits - 1 - exponent)
+    if np.any((peaks > 0) & (peaks < PEAK_ZERO)):
+        return False
+    fractions, exponents = np.frexp(peaks)
+    exponents -= fractions == 0.5  # |m| = 2^(bits-1) itself is allowed
+    scaled = np.ldexp(rows, bits - 1 - exponents)
     return bool(np.all(np.rint(scaled) == scaled))
 
 

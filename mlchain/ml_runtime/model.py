@@ -23,7 +23,7 @@ from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.data import FRACTION, Exponent, is_in_range, quantise_rows
 from mlchain.ml_runtime.machine import Backend, NumpyBackend, Run, plan_arena, require_finite
 from mlchain.ml_runtime.plan import MAX_ARENA_BYTES, MAX_FEATURES, MAX_OUTPUTS, MAX_STATE_BYTES
-from mlchain.ml_runtime.program import MAX_TENSORS, Checked, Program, check
+from mlchain.ml_runtime.program import MAX_TENSORS, Checked, Node, Program, check
 from mlchain.ml_runtime.state import is_state
 from mlchain.ml_runtime.tensor import Array, Type, allocate, finite, storage
 from mlchain.ml_runtime.tensor import grid as grid_type
@@ -250,10 +250,26 @@ class Predictor:
 
 
 def with_batch(program: Program, rows: int) -> Program:
-    """Return the program for another number of rows of x."""
+    """Return the program for another number of rows of x.
+
+    A reshape writes its first dimension out; that of what depends on x grows with the rows.
+
+    Raises:
+        RejectedProgram: the program is refused, or a reshape joins several rows into one.
+    """
     x, *parameters = program.inputs
+    batch, nodes, depends = x.shape[0], [], {0}
+    for node, step in zip(program.nodes, check(program).steps, strict=True):
+        if depends.intersection(step.inputs):
+            depends.update(step.outputs)
+            if node.op == "reshape":
+                first, *others = node.attributes
+                if first % batch:
+                    raise RejectedProgram("reshape: joins rows of the batch")
+                node = Node(node.op, node.inputs, (first // batch * rows, *others))
+        nodes.append(node)
     resized = Type(x.kind, x.bound, (rows, *x.shape[1:]))
-    return Program((resized, *parameters), program.nodes, program.outputs)
+    return Program((resized, *parameters), tuple(nodes), program.outputs)
 
 
 def is_row_by_row(checked: Checked) -> bool:
@@ -294,6 +310,6 @@ def _is_of(kind: Type, array: Array) -> bool:
         return bool(array.min() >= 0 and array.max() < kind.bound)
     if kind.kind == "S":
         return is_state(array)
-    if kind.kind == "G":
-        return grid.is_on_grid(array, kind.bound)
+    if kind.kind in "GR":
+        return grid.is_on_grid(array, kind.bound, by_rows=kind.kind == "R")
     return kind.kind == "F" and not math.isnan(grid.peak(array))

@@ -81,6 +81,17 @@ def test_a_product_sums_along_rows_exactly():
     assert np.array_equal(np.concatenate(alone), fast)
 
 
+def test_both_operands_may_be_rows_where_the_sum_lies_along_a_row_of_each():
+    r = np.random.default_rng(4)
+    x, y = (r.normal(size=(2, n, 6)) * np.logspace(-60, 60, n)[:, None] for n in (4, 5))
+    b = Builder()
+    rows = [b.emit("quantise_rows", b.input(finite(*a.shape)), bits=25) for a in (x, y)]
+    program = b.program([b.emit("matmul", *rows, transpose_a=0, transpose_b=1)])
+    fast, slow = (execute(program, [x, y], backend)[0] for backend in BACKENDS)
+    assert np.array_equal(fast, slow)
+    assert np.allclose(fast, x @ y.swapaxes(1, 2), rtol=1e-5)
+
+
 def test_the_bound_of_53_bits_holds_for_rows_too():
     product(row_grid(26, 3, 8), grid(26, 8, 2))
     with pytest.raises(RejectedProgram, match="not exact: 54 bits"):
@@ -92,7 +103,7 @@ def test_the_bound_of_53_bits_holds_for_rows_too():
     [
         (row_grid(16, 8, 3), grid(16, 8, 2), {"transpose_a": 1}),  # sums would cross rows
         (grid(16, 3, 8), row_grid(16, 8, 2), {}),
-        (grid(16, 3, 8), row_grid(16, 2, 8), {"transpose_b": 1}),
+        (row_grid(16, 3, 8), row_grid(16, 2, 8), {"transpose_a": 1, "transpose_b": 1}),
         (row_grid(16, 3, 8), row_grid(16, 8, 2), {}),
     ],
 )
@@ -123,6 +134,27 @@ def test_what_rounding_leaves_is_on_the_grid_and_a_bit_less_is_not(bits):
     assert not is_on_grid(x, bits)
     assert is_on_grid(np.array([2.0 ** (bits - 1), 1.0]), bits)
     assert not is_on_grid(np.array([2.0 ** (bits - 1) + 1, 1.0]), bits)
+
+
+def test_on_grids_by_rows_each_row_is_looked_at_by_itself():
+    out = on_row_grid(ROWS, 20)
+    assert is_on_grid(out, 20, by_rows=True)
+    assert not is_on_grid(out, 20)
+    assert not is_on_grid(ROWS, 20, by_rows=True)
+
+
+def test_a_reshape_grows_with_the_rows_and_one_that_joins_rows_is_refused():
+    b = Builder()
+    x = b.input(finite(4, 6))
+    halves = b.emit("relu", b.reshape(x, (8, 3)))
+    program = b.program([b.reshape(halves, (4, 6))])
+    assert np.array_equal(
+        execute(with_batch(program, 9), [np.eye(9, 6)], BACKENDS[0])[0], np.eye(9, 6)
+    )
+    joined = Builder()
+    program = joined.program([joined.reshape(joined.input(finite(4, 6)), (2, 12))])
+    with pytest.raises(RejectedProgram, match="joins rows"):
+        with_batch(program, 9)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**500, 5e-324])

@@ -79,7 +79,8 @@ class Saturate(Op):
 class Matmul(Op):
     """Exact product of two grids: of matrices, or of each pair in two equal stacks of them.
 
-    A flag of 1 swaps the last two axes of its operand first; the left may be R if it has none.
+    A flag of 1 swaps the last two axes of its operand first. The left may be R if its flag is 0,
+    the right if its flag is 1: each sum lies along one row of either, of one exponent.
     """
 
     name, arity = "matmul", 2
@@ -89,8 +90,9 @@ class Matmul(Op):
     def infer(self, ins: Types, attrs: Values) -> Types:
         a, c = ins
         require(all(v in (0, 1) for v in attrs), "flags are 0 or 1")
-        by_rows = a.kind == "R" and not attrs[0]  # each sum lies along a row, of one exponent
-        require((a.kind == "G" or by_rows) and c.kind == "G", "takes two grids")
+        left = a.kind == "G" or (a.kind == "R" and not attrs[0])
+        right = c.kind == "G" or (c.kind == "R" and attrs[1] == 1)
+        require(left and right, "takes two grids")
         require(len(a.shape) >= 2 and len(c.shape) >= 2, "takes matrices")
         require(a.shape[:-2] == c.shape[:-2], "leading dimensions differ")
         n, k = a.shape[:-3:-1] if attrs[0] else a.shape[-2:]
