@@ -210,6 +210,9 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "log_loss": lambda x, s, a: [
         [-log(row[i]) for row, i in zip(by_rows(x[0], s[0][1]), x[1], strict=True)]
     ],
+    "logistic_loss": each(
+        lambda v, t: ((v if v != v else max(v, 0.0)) - v * t) + log(1 + exp2(-abs(v), LOG2E))
+    ),
     "matmul": matmul,
     "momentum": momentum,
     "multiply": broadcast(lambda v, w: v * w),

@@ -11,7 +11,8 @@ from mlchain.ml_runtime.machine import Backend, NumpyBackend
 from mlchain.ml_runtime.metrics import Metrics
 from mlchain.ml_runtime.model import Model, Predictor, load_model
 from mlchain.ml_runtime.oracle import Oracle
-from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan, make_plan
+from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan
+from mlchain.ml_runtime.planner import make_plan
 from mlchain.ml_runtime.registry import registry_digest
 from mlchain.ml_runtime.selftest import self_test
 from mlchain.ml_runtime.sharded import ShardedBackend

@@ -73,10 +73,13 @@ class Dataset:
         return self.header.outputs
 
     @staticmethod
-    def from_arrays(x: Any, y: Any, *, classes: int = 0, shared_scale: bool = True) -> Dataset:
+    def from_arrays(
+        x: Any, y: Any = None, *, classes: int = 0, shared_scale: bool = True
+    ) -> Dataset:
         """Round arrays into a dataset.
 
         `x` is rows x features; `y` holds `classes` labels from 0, or values if `classes` is 0.
+        Without y, for who groups rows: all rows are of one class.
         `shared_scale`: one power of two for all columns (images, standardised tables), else one
         per column (columns in different units).
 
@@ -85,6 +88,8 @@ class Dataset:
                 magnitude is outside 2^-100 … 2^100.
         """
         x = np.asarray(x, np.float64)
+        if y is None:
+            y, classes = np.zeros(len(x), np.int64), 1
         if x.ndim != 2 or not x.size or len(x) != len(y):
             raise ConfigError("dataset: x has to be rows x features, with a target for each row")
         _require_range(x, "x")

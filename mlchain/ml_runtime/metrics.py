@@ -20,10 +20,11 @@ class Metrics(Record, frozen=True):
     """A result on `total` test rows.
 
     accuracy: `correct` rows had the largest score in their label's column (ties: the lowest).
-    mean squared error: `error` is the bit pattern of a binary64; `correct` is 0.
+    mean squared error, mean squared distance: `error` is the bit pattern of a binary64; `correct`
+    is 0.
     """
 
-    name: Annotated[str, Meta(pattern="^(accuracy|mean squared error)$")]
+    name: Annotated[str, Meta(pattern="^(accuracy|mean squared error|mean squared distance)$")]
     correct: Uint
     total: Uint
     error: Word
@@ -38,7 +39,7 @@ class Metrics(Record, frozen=True):
     def __str__(self) -> str:
         if self.name == "accuracy":
             return f"accuracy {float(self.value):.4f} ({self.correct} of {self.total})"
-        return f"mean squared error {float(self.value):.6g} over {self.total} rows"
+        return f"{self.name} {float(self.value):.6g} over {self.total} rows"
 
 
 def accuracy(scores: Array, y: Array) -> Metrics:
@@ -53,8 +54,27 @@ def mean_squared_error(scores: Array, y: Array) -> Metrics:
     Raises:
         Trap: an error is too large to square.
     """
-    squares = np.square(scores - y)
-    rounded = np.empty_like(squares)
-    grid.quantise(squares, grid.SUM_BITS, grid.peak(squares), rounded)
-    error = grid.total(rounded, grid.SUM_BITS) / y.size
-    return Metrics("mean squared error", 0, len(y), real_to_bits(error))
+    return Metrics("mean squared error", 0, len(y), real_to_bits(mean(np.square(scores - y))))
+
+
+def mean_squared_distance(scores: Array, y: Array) -> Metrics:
+    """Return the mean of a row's squared distance to the nearest centre: minus its best score.
+
+    `y` is not looked at.
+
+    Raises:
+        Trap: a distance is too large.
+    """
+    error = mean(-scores.max(axis=1))
+    return Metrics("mean squared distance", 0, len(scores), real_to_bits(error))
+
+
+def mean(x: Array) -> float:
+    """Return the mean of numbers rounded to one grid and summed exactly, whatever their order.
+
+    Raises:
+        Trap: a number is not finite or reaches 2^500.
+    """
+    rounded = np.empty_like(x)
+    grid.quantise(x, grid.SUM_BITS, grid.peak(x), rounded)
+    return grid.total(rounded, grid.SUM_BITS) / x.size

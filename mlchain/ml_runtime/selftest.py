@@ -16,7 +16,7 @@ from mlchain.ml_runtime import functions, grid
 from mlchain.ml_runtime.builder import Builder
 from mlchain.ml_runtime.data import Dataset
 from mlchain.ml_runtime.machine import Backend, NumpyBackend, execute
-from mlchain.ml_runtime.plan import make_plan
+from mlchain.ml_runtime.planner import make_plan
 from mlchain.ml_runtime.random import make_key, uniform, words
 from mlchain.ml_runtime.tensor import Array, digest, finite, labels
 from mlchain.ml_runtime.train import Task, run
@@ -64,7 +64,7 @@ def _training(model: str, optimiser: str, **options: Any) -> Callable[[Backend],
         x = _numbers("rows", 40, 7)
         y = np.arange(40) * 7 % 3 if is_class else x[:, :2] * 3
         data = Dataset.from_arrays(x, y, classes=3 if is_class else 0)
-        sizes = {"classes": 3} if is_class else {"outputs": 2}
+        sizes: dict[str, Any] = {"classes": 3} if is_class else {"outputs": 2}
         plan = make_plan(model, features=7, optimiser=optimiser, batch=9, **sizes, **options)
         return run(Task(plan.encode(), 8, 4, 40, 0), data, SEED, backend=backend).digest()
 

@@ -155,7 +155,8 @@ class Trainer:
     def _load(self, rows: Array) -> None:
         np.take(self.dataset.x, rows, 0, self._mantissas, "clip")  # "raise" would buffer them
         np.multiply(self._mantissas, _UNIT, self._x)
-        np.take(self.dataset.y, rows, 0, self._y, "clip")
+        if self.plan.target != "cluster":  # who groups rows is shown no labels
+            np.take(self.dataset.y, rows, 0, self._y, "clip")
 
     def model(self, state: State) -> Model:
         """Return the model file of a state, its scales taken from the first training rows."""
@@ -180,8 +181,7 @@ class Trainer:
         first = self.dataset.rows - self.task.test_rows
         parameters = state.tensors[: len(model.parameters)]
         scores = predict(model.predict, parameters, self.dataset.x[first:], self._backend)
-        measure = metrics.accuracy if self.plan.target == "class" else metrics.mean_squared_error
-        return measure(scores, self.dataset.y[first:])
+        return MEASURES[self.plan.target](scores, self.dataset.y[first:])
 
 
 def run(
@@ -213,13 +213,21 @@ def replay(
     return Trainer(task, dataset, seed, backend).run_chunk(chunk_index, state)
 
 
+MEASURES = {
+    "class": metrics.accuracy,
+    "value": metrics.mean_squared_error,
+    "cluster": metrics.mean_squared_distance,
+}
+"""By target: how scores are measured against y."""
+
+
 def _require_fit(plan: Plan, task: Task, dataset: Dataset) -> None:
-    fits = (
-        dataset.outputs <= plan.outputs
-        if plan.target == "class"
-        else (dataset.outputs == plan.outputs)
-    )
-    if dataset.kind != plan.target or dataset.features != plan.features or not fits:
+    fits = {
+        "class": dataset.kind == "class" and dataset.outputs <= plan.outputs,
+        "value": dataset.kind == "value" and dataset.outputs == plan.outputs,
+        "cluster": dataset.kind == "class",
+    }
+    if dataset.features != plan.features or not fits[plan.target]:
         raise RejectedProgram(
             f"task: the plan learns a {plan.target} from {plan.features} features with"
             f" {plan.outputs} outputs; the dataset holds {dataset.kind}, {dataset.features},"

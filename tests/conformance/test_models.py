@@ -7,25 +7,55 @@ import pytest
 from ml_factory import SEED, make_dataset, make_task
 
 from mlchain.errors import ConfigError
-from mlchain.ml_runtime import Oracle, Trainer, check_plan, decode_plan, make_plan, run
+from mlchain.ml_runtime import (
+    Dataset,
+    Oracle,
+    ShardedBackend,
+    Trainer,
+    check_plan,
+    decode_plan,
+    make_plan,
+    run,
+)
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.optim import OPTIMISERS
+from mlchain.ml_runtime.planner import SIZES, learns_by_gradient
 
+BY_GRADIENT = [name for name, module in MODELS.items() if learns_by_gradient(module)]
 CASES = [(name, target) for name, module in MODELS.items() for target in module.TARGETS]
 every_model = pytest.mark.parametrize(("model", "target"), CASES)
+every_way = pytest.mark.parametrize(
+    ("model", "target", "optimiser"),
+    [
+        (model, target, optimiser)
+        for model, target in CASES
+        for optimiser in (OPTIMISERS if model in BY_GRADIENT else [""])
+    ],
+)
 
 
 def data_for(target: str, rows: int = 60):
+    """Rows to learn from; those to group stand in three heaps."""
+    if target == "cluster":
+        r = np.random.default_rng(7)
+        return Dataset.from_arrays(r.normal(size=(rows, 7)) + 9 * (np.arange(rows) % 3)[:, None])
     sizes = {"classes": 3} if target == "class" else {"classes": 0, "outputs": 2}
     return make_dataset(rows, **sizes)
 
 
-@every_model
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def task_for(data, model, target, **options):
+    sizes = {"clusters": 3} if target == "cluster" else {}
+    return make_task(data, model, **sizes, **options)
+
+
+@every_way
 def test_it_learns(model, target, optimiser):
     data = data_for(target, rows=200)
-    rates = {"adam": "0.05", "momentum": "0.05", "sgd": "1" if target == "class" else "0.2"}
-    task = make_task(data, model, steps=300, chunk=300, optimiser=optimiser, rate=rates[optimiser])
+    options = {}
+    if optimiser:
+        rates = {"adam": "0.05", "momentum": "0.05", "sgd": "1" if target == "class" else "0.2"}
+        options = {"optimiser": optimiser, "rate": rates[optimiser]}
+    task = task_for(data, model, target, steps=300, chunk=300, **options)
     trainer = Trainer(task, data, SEED)
     before = trainer.evaluate(trainer.initial_state()).value
     after = trainer.evaluate(trainer.run_chunk(0, trainer.initial_state())).value
@@ -35,18 +65,28 @@ def test_it_learns(model, target, optimiser):
         assert after < before / 5
 
 
-@every_model
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@every_way
 def test_it_trains_to_the_oracle_s_state(model, target, optimiser):
     data = data_for(target)
-    task = make_task(data, model, steps=3, chunk=3, optimiser=optimiser)
+    task = task_for(data, model, target, steps=3, chunk=3, optimiser=optimiser)
     assert run(task, data, SEED).digest() == run(task, data, SEED, backend=Oracle()).digest()
+
+
+@every_way
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_shards_give_the_same_bits(model, target, optimiser, shards):
+    data = data_for(target)
+    task = task_for(data, model, target, steps=4, chunk=2, batch=11, optimiser=optimiser)
+    split = Trainer(task, data, SEED, ShardedBackend(shards))
+    whole = Trainer(task, data, SEED)
+    state = split.run_chunk(0, split.initial_state())
+    assert state.digest() == whole.run_chunk(0, whole.initial_state()).digest()
 
 
 @every_model
 def test_its_plan_is_canonical_and_costed(model, target):
     data = data_for(target)
-    plan = decode_plan(make_task(data, model).plan)
+    plan = decode_plan(task_for(data, model, target).plan)
     assert plan.model == model
     assert plan.target == target
     cost = check_plan(plan)
@@ -57,7 +97,7 @@ def test_its_plan_is_canonical_and_costed(model, target):
 @every_model
 def test_a_row_alone_is_predicted_as_in_company(model, target):
     data = data_for(target)
-    trainer = Trainer(make_task(data, model, steps=5, chunk=5), data, SEED)
+    trainer = Trainer(task_for(data, model, target, steps=5, chunk=5), data, SEED)
     learned = trainer.model(trainer.run_chunk(0, trainer.initial_state()))
     rows = np.random.default_rng(1).normal(size=(9, data.features))
     together = learned.scores(rows)
@@ -66,16 +106,24 @@ def test_a_row_alone_is_predicted_as_in_company(model, target):
 
 @every_model
 def test_one_output_and_one_feature_are_enough(model, target):
-    sizes = {"classes": 1} if target == "class" else {"outputs": 1}
-    check_plan(make_plan(model, features=1, batch=1, **sizes))
+    check_plan(make_plan(model, features=1, batch=1, **{SIZES[target]: 1}))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_it_says_what_it_is_and_what_it_learns(model):
     module = MODELS[model]
     assert module.__doc__
-    assert module.build.__doc__
-    assert set(module.TARGETS) <= {"class", "value"}
-    if "value" not in module.TARGETS:
+    rules = [module.build] if learns_by_gradient(module) else [module.fit, module.predict]
+    assert all(rule.__doc__ for rule in rules)
+    assert set(module.TARGETS) <= set(SIZES)
+    for target in set(SIZES) - set(module.TARGETS):
         with pytest.raises(ConfigError, match="does not learn"):
-            make_plan(model, features=2, outputs=1)
+            make_plan(model, features=2, **{SIZES[target]: 1})
+
+
+@pytest.mark.parametrize("model", sorted(set(MODELS) - set(BY_GRADIENT)))
+def test_a_rule_of_its_own_takes_no_optimiser_and_no_loss(model):
+    sizes = {SIZES[MODELS[model].TARGETS[0]]: 2}
+    for option in ({"optimiser": "sgd"}, {"loss": "hinge"}):
+        with pytest.raises(ConfigError, match="a rule of its own"):
+            make_plan(model, features=2, **sizes, **option)

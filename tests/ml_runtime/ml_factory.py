@@ -34,9 +34,9 @@ def make_task(
     dataset: Dataset, model: str = "mlp", steps: int = 10, chunk: int = 4, **options: Any
 ) -> Task:
     sizes = {"classes" if dataset.kind == "class" else "outputs": dataset.outputs}
-    plan = make_plan(
-        model, features=dataset.features, **sizes, **{"batch": 8, "optimiser": "adam", **options}
-    )
+    if "clusters" in options:
+        sizes = {}
+    plan = make_plan(model, features=dataset.features, **sizes, **{"batch": 8, **options})
     train = dataset.rows * 3 // 4
     return Task(plan.encode(), steps, chunk, train, dataset.rows - train)
 

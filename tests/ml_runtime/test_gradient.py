@@ -99,6 +99,7 @@ CASES = {
     "divide, by a number": ([(3, 2), ()], lambda b, x, y: b.emit("divide", x, y)),
     "square_root": ([(3, 2)], lambda b, x: b.emit("square_root", b.emit("multiply", x, x))),
     "absolute": ([(3, 2)], unary("absolute")),
+    "logistic_loss": ([(3, 2)], lambda b, x: b.emit("logistic_loss", x, hot_of(b, x))),
     "minimum": ([(3, 2), (3, 2)], lambda b, x, y: b.emit("minimum", x, y)),
     "maximum": ([(3, 2), (2,)], lambda b, x, y: b.emit("maximum", x, y)),
     "row_maximum": ([(3, 4)], unary("row_maximum")),
@@ -111,6 +112,10 @@ CASES = {
         lambda b, x: b.emit("log_loss", b.emit("softmax", x), classes_of(b)),
     ),
 }
+
+
+def hot_of(b: Builder, x: int) -> int:
+    return b.emit("compare", x, b.emit("scale", x, factor=0.5), relation=0)
 
 
 def classes_of(b: Builder) -> int:

@@ -115,3 +115,35 @@ class SoftmaxResidual(Op):
         np.copyto(out, p)
         out.reshape(-1)[_at_labels(p, y)] -= 1.0
         np.multiply(out, g[:, None], out=out)
+
+
+@register
+class LogisticLoss(Op):
+    """(max(s, 0) - s t) + log(1 + exp(-|s|)) for scores s and targets t of 0 or 1."""
+
+    name, arity = "logistic_loss", 2
+    source = "MLRT-1 rule 5; its gradient by the scores is sigmoid(s) - t"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        require_real(*ins)
+        require(ins[0].shape == ins[1].shape, "scores and targets differ in shape")
+        return (finite(*ins[0].shape),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 12000 + 20 * most_elements(ins, outs)
+
+    def forward(self, c: Call) -> None:
+        (s, t), out = c.ins, c.outs[0]
+        tail = np.absolute(s)
+        np.negative(tail, out=tail)
+        functions.exp(tail, tail, c.scratch)
+        np.add(tail, 1.0, out=tail)
+        functions.log(tail, tail, c.scratch)
+        np.multiply(s, t, out=out)
+        np.subtract(np.maximum(s, 0.0), out, out=out)
+        np.add(out, tail, out=out)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        s, t = node.inputs
+        excess = b.emit("subtract", b.emit("sigmoid", s), t)
+        return [(s, b.emit("multiply", excess, g))]

@@ -9,8 +9,10 @@ from mlchain.ml_runtime.oracle.arithmetic import (
     Numbers,
     Operands,
     divide,
+    each,
     exp_scaled,
     log,
+    maximum,
     on_grid,
     twin,
 )
@@ -46,3 +48,11 @@ def _softmax_residual(o: Operands) -> tuple[Numbers, ...]:
     for row, y, g in zip(_rows(o), o.ins[1], o.ins[2], strict=True):
         out += [(p - 1.0 if j == y else p) * g for j, p in enumerate(row)]
     return (out,)
+
+
+def _logistic_loss(s: float, t: float) -> float:
+    tail = log(1.0 + exp_scaled(-abs(s), functions.LOG2E))
+    return (maximum(s, 0.0) - s * t) + tail
+
+
+each("logistic_loss", _logistic_loss)
