@@ -18,13 +18,11 @@ from typing import Any
 import msgspec
 import second_choice
 import second_layout
+import second_nets
 from blake3 import blake3
+from second_nets import Trapped, philox
 
 Numbers = list[Any]
-
-
-class Trapped(Exception):
-    """Rule 8."""
 
 
 def decode(data: bytes) -> Any:
@@ -120,7 +118,10 @@ def log(x: float) -> float:
 
 
 def softmax_row(z: Numbers) -> Numbers:
-    e = [exp2(v - max(z), LOG2E) for v in z]
+    largest = math.nan if any(v != v for v in z) else max(z)
+    e = [exp2(v - largest, LOG2E) for v in z]
+    if any(v != v for v in e):
+        return [math.nan] * len(z)
     denominator = total([nearest_multiple(v, 2.0**-40) for v in e])
     return [v / denominator for v in e]
 
@@ -143,6 +144,24 @@ def matmul(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[
             columns = list(zip(*columns, strict=True))
         pairs = [[zip(r, c, strict=True) for c in columns] for r in rows]
         out += [float(sum(Fraction(p) * Fraction(q) for p, q in t)) for line in pairs for t in line]
+    return [out]
+
+
+GELU_C, GELU_D = 0.044715, 1.5957691216057308
+GELU_CD = 3.0 * GELU_C * GELU_D
+
+
+def gelu(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    s = [1 / (exp2((((v * v) * GELU_C) * v) + v, -(GELU_D * LOG2E)) + 1) for v in x[0]]
+    return [[v * w for v, w in zip(x[0], s, strict=True)], s]
+
+
+def causal_softmax(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    out: Numbers = []
+    width = shapes[0][-1]
+    for i, row in enumerate(parts(x[0], width)):
+        p = softmax_row(row[: i % width + 1])
+        out += p + [math.nan if p[0] != p[0] else 0.0] * (width - len(p))
     return [out]
 
 
@@ -226,7 +245,14 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "scale": lambda x, s, a: [[v * real(a[0]) for v in x[0]]],
     "sgd": sgd,
     "sigmoid": each(lambda v: 1 / (exp2(v, -LOG2E) + 1)),
-    "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][1]) for p in softmax_row(row)]],
+    "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][-1]) for p in softmax_row(row)]],
+    "causal_softmax": causal_softmax,
+    "exp": each(lambda v: exp2(v, LOG2E)),
+    "gelu": gelu,
+    "gelu_gradient": each(
+        lambda g, x, s: g * (((((x * x) * GELU_CD) + GELU_D) * x * (1 - s) + 1) * s)
+    ),
+    "log": each(log),
     "softmax_residual": residual,
     "spread": lambda x, s, a: [x[0] * len(x[1])],
     "store": each(round_state),
@@ -267,7 +293,7 @@ KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "sum_all": lambda k, a: [("F", 0, [])],
     "sum_rows": lambda k, a: [("F", 0, k[0][2][1:])],
 }
-for family in (second_choice, second_layout):
+for family in (second_choice, second_layout, second_nets):
     OPS |= family.OPS
     KINDS |= family.KINDS
 
@@ -299,17 +325,6 @@ def tensor_digest(letter: str, bound: int, shape: list[int], numbers: Numbers) -
 
 
 # ---- rule 9: randomness -------------------------------------------------------------------------
-
-_WORD = 2**64 - 1
-
-
-def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        a, b = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
-        c = [(b >> 64) ^ c[1] ^ k[0], b & _WORD, (a >> 64) ^ c[3] ^ k[1], a & _WORD]
-        k = [(k[0] + 0x9E3779B97F4A7C15) & _WORD, (k[1] + 0xBB67AE8584CAA73B) & _WORD]
-    return c
 
 
 def words(seed: bytes, purpose: str, index: int, count: int) -> list[int]:

@@ -106,6 +106,13 @@ def constant(value: float) -> Array:
 _1, _2, _HALF, _THIRD, _QUARTER = map(constant, (1.0, 2.0, -0.5, 1 / 3, -0.25))
 _E1, _E2, _E3, _LN2_0 = map(constant, (E1, E2, E3, LN2))
 _UPPER, _LOWER, _SMALLEST = map(constant, (CLAMP, -CLAMP, SMALLEST_LOG))
+GELU_CUBE, GELU_SLOPE = 0.044715, 1.5957691216057308
+"""c and 2 sqrt(2 / pi) of gelu(x) = x sigmoid(2 sqrt(2 / pi) (x + c x^3))."""
+GELU_FACTOR = -(GELU_SLOPE * LOG2E)
+GELU_CUBE_SLOPE = 3.0 * GELU_CUBE * GELU_SLOPE
+_GELU_CUBE, _GELU_SLOPE, _GELU_FACTOR, _GELU_CUBE_SLOPE = map(
+    constant, (GELU_CUBE, GELU_SLOPE, GELU_FACTOR, GELU_CUBE_SLOPE)
+)
 _FACTOR_EXP, _FACTOR_SIGMOID, _FACTOR_TANH = map(constant, (LOG2E, -LOG2E, 2 * LOG2E))
 
 
@@ -197,6 +204,32 @@ def _log(x: Array, out: Array, scratch: Scratch) -> None:
     np.add(p, t, p)
     np.subtract(x, x, m)  # 0, or NaN where x is not finite: bit tricks must not hide it
     np.add(p, m, out)
+
+
+def gelu(x: Array, y: Array, s: Array, scratch: Scratch) -> None:
+    """s = sigmoid(2 sqrt(2 / pi) (x + c x^3)), y = x s, for contiguous vectors of up to BLOCK."""
+    np.multiply(x, x, s)
+    np.multiply(s, _GELU_CUBE, s)
+    np.multiply(s, x, s)
+    np.add(s, x, s)
+    _exp_scaled(s, _GELU_FACTOR, s, scratch)
+    np.add(s, _1, s)
+    np.divide(_1, s, s)
+    np.multiply(x, s, y)
+
+
+def gelu_gradient(g: Array, x: Array, s: Array, out: Array, scratch: Scratch) -> None:
+    """out = g s (1 + x (1 - s) 2 sqrt(2 / pi) (1 + 3 c x^2)), for vectors of up to BLOCK."""
+    (z, rest, *_), _ = scratch.rows(x.size)
+    np.multiply(x, x, z)
+    np.multiply(z, _GELU_CUBE_SLOPE, z)
+    np.add(z, _GELU_SLOPE, z)
+    np.multiply(z, x, z)
+    np.subtract(_1, s, rest)
+    np.multiply(z, rest, z)
+    np.add(z, _1, z)
+    np.multiply(z, s, z)
+    np.multiply(g, z, out)
 
 
 def _blocked(kernel: Kernel) -> Kernel:

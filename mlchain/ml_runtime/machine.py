@@ -149,10 +149,10 @@ class NumpyBackend:
         return partial(run_all, calls)
 
 
-def bind_step(step: Step, arrays: Mapping[int, Array], scratch: Scratch) -> Run:
-    """Return the forward pass of one op on its arrays."""
+def bind_step(step: Step, arrays: Mapping[int, Array], scratch: Scratch, before: int = 0) -> Run:
+    """Return the forward pass of one op on its arrays; `before` is for shards, see `Call`."""
     outs, ins = ([arrays[r] for r in registers] for registers in (step.outputs, step.inputs))
-    return partial(step.op.forward, Call(outs, ins, step.attrs, scratch))
+    return partial(step.op.forward, Call(outs, ins, step.attrs, scratch, before))
 
 
 def run_all(calls: Sequence[Run]) -> None:

@@ -79,9 +79,16 @@ class Call:
     """What a forward pass works on, the same arrays at every step, so views are made once."""
 
     def __init__(
-        self, outs: Sequence[Array], ins: Sequence[Array], attrs: Values, scratch: Scratch
+        self,
+        outs: Sequence[Array],
+        ins: Sequence[Array],
+        attrs: Values,
+        scratch: Scratch,
+        before: int = 0,
     ) -> None:
         self.outs, self.ins, self.attrs, self.scratch = outs, ins, attrs, scratch
+        self.before = before
+        """Elements of the whole first input that stand before this shard's; 0 without shards."""
 
     @cached_property
     def constants(self) -> list[Array]:
@@ -106,6 +113,23 @@ class Call:
             )
             for part in parts
         ]
+
+    @cached_property
+    def rows(self) -> list[tuple[list[Array], list[Array], list[Array]]]:
+        """Inputs and outputs as matrices of the first input's rows, cut like `blocks`.
+
+        Each block has whole rows along the last axis, at most BLOCK elements of them together.
+        """
+        width = self.ins[0].shape[-1]
+        count, step = self.ins[0].size // width, max(1, BLOCK // width)
+        ins, outs = ([a.reshape(count, -1) for a in arrays] for arrays in (self.ins, self.outs))
+        blocks = []
+        for at in range(0, count, step):
+            part = slice(at, min(at + step, count))
+            size = (part.stop - part.start) * width
+            scratch = [row.reshape(-1, width) for row in self.scratch.rows(size)[0]]
+            blocks.append(([a[part] for a in ins], [a[part] for a in outs], scratch))
+        return blocks
 
 
 class Op:

@@ -16,6 +16,8 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _WORD = (1 << 64) - 1
 
+Counter = tuple[int, int, int, int]
+
 
 def make_key(seed: bytes, purpose: str, index: int) -> tuple[int, int]:
     """Return the two key words of a stream."""
@@ -25,11 +27,17 @@ def make_key(seed: bytes, purpose: str, index: int) -> tuple[int, int]:
 
 def words(key: tuple[int, int], count: int) -> Array:
     """Return the first `count` words of a stream as uint64: blocks 0, 1, … of four words each."""
-    generator = np.random.Philox(0)
-    generator.state = {
+    return generator(key, (0, 0, 0, 0)).random_raw(count)
+
+
+def generator(key: tuple[int, int], counter: Counter) -> np.random.Philox:
+    """Return numpy's Philox so that its next words are the block of `counter`, then those after."""
+    philox = np.random.Philox(0)
+    before = sum(c << 64 * i for i, c in enumerate(counter)) - 1  # it counts before it draws
+    philox.state = {
         "bit_generator": "Philox",
         "state": {
-            "counter": np.full(4, _WORD, np.uint64),  # it counts before it draws
+            "counter": np.array([before >> 64 * i & _WORD for i in range(4)], np.uint64),
             "key": np.array(key, np.uint64),
         },
         "buffer": np.zeros(4, np.uint64),
@@ -37,10 +45,10 @@ def words(key: tuple[int, int], count: int) -> Array:
         "has_uint32": 0,
         "uinteger": 0,
     }
-    return generator.random_raw(count)
+    return philox
 
 
-def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, ...]:
+def philox(counter: Counter, key: tuple[int, int]) -> tuple[int, ...]:
     """Return the block of four words of a counter and a key, from plain integers."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):

@@ -77,7 +77,12 @@ class Shard:
     def _bind(self, step: Step, scratch: Scratch) -> Run:
         if step.op.name == "quantise" and step.outputs[0] in self.plan.parts:
             return partial(self._quantise, step.inputs[0], step.outputs[0], int(step.attrs[0]))
-        return bind_step(step, self.arrays, scratch)
+        before = 0
+        if step.inputs and step.inputs[0] in self.plan.parts:
+            start, _ = self.plan.bounds(self.index)
+            whole = self.plan.checked.types[step.inputs[0]].elements
+            before = whole // self.plan.rows * start
+        return bind_step(step, self.arrays, scratch, before)
 
     def _quantise(self, source: int, target: int, bits: int) -> None:
         grid.quantise(self.arrays[source], bits, self._largest[source], self.arrays[target])

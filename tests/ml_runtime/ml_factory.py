@@ -96,10 +96,36 @@ def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> lis
     """Registers to try an op on; most will be refused."""
     if name == "adam":
         return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]
+    if name == "dropout":
+        return [(x, pool[16], pool[17]) for x in r.sample(pool, len(pool))]
     if arity < 3:
         pairs = list(product(pool, repeat=arity))
         return r.sample(pairs, min(len(pairs), 60))
     return [tuple(r.choices(pool, k=arity)) for _ in range(200)]
+
+
+BACKWARD = {
+    "gelu_gradient": ("gelu", lambda x, y, s: (y, x, s)),
+    "layer_norm_gradient": ("layer_norm", lambda x, y, r: (x, y, r)),
+    "max_pool_gradient": ("max_pool", lambda x, y: (y, x, y)),
+    "softmax_gradient": ("causal_softmax", lambda x, y: (x, y)),
+}
+"""Ops that read what another op filled: that op, and what they read of its input and outputs."""
+
+
+def _backward(r: random.Random, b: Builder, name: str, pool: list[int]) -> list[int]:
+    """Registers filled by an op and its gradient, where some register fits."""
+    forward, reads = BACKWARD[name]
+    for x in r.sample(pool, len(pool)):
+        fit = FITTING.get(forward, lambda r, kind: _attributes(r, OPS[forward]))
+        attributes = fit(r, b.type(x))
+        try:
+            outs = b.emit_all(forward, x, **attributes)
+        except RejectedProgram:
+            continue
+        after = attributes if OPS[name].attributes else {}
+        return [*outs, *b.emit_all(name, *reads(x, *outs), **after)]
+    return []
 
 
 def make_program(
@@ -115,12 +141,16 @@ def make_program(
     kinds = [finite(n, k), finite(n, k), grid(16, k, n), labels(k, n), finite(n), stored(2)]
     kinds += [stored(n, k)] * 3 + [stored(k), grid(16, n, k), grid(16, n, n)]
     kinds += [finite(2, n, k), grid(16, 2, k, n), grid(12, 2, 1, n, k)]
+    kinds += [finite(1, 4, 5, 2), stored(4), stored()]
     pool = [b.input(kind) for kind in kinds]
     inputs = [make_values(r, kind) for kind in kinds]
     inputs[5][...] = 0.5  # bias powers
     names = sorted(OPS) + ["matmul"] * 4 + ["softmax_residual"] * 2
     for name in (*ops, *(r.choice(names) for _ in range(length - len(ops)))):
         op = OPS[name]
+        if name in BACKWARD:
+            pool += _backward(r, b, name, pool)
+            continue
         attributes = _attributes(r, op)
         for candidate in _candidates(r, name, op.arity, pool):
             if name in FITTING:

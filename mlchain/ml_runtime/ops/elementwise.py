@@ -219,3 +219,62 @@ class Tanh(_Function):
         y = node.outputs[0]  # g (1 - y^2) as g - (g y) y
         shrunk = b.emit("multiply", b.emit("multiply", g, y), y)
         return [(node.inputs[0], b.emit("subtract", g, shrunk))]
+
+
+@register
+class Exp(_Function):
+    """exp(x), between 2^-100 and 2^100."""
+
+    name = "exp"
+
+    def forward(self, c: Call) -> None:
+        functions.exp(c.ins[0], c.outs[0], c.scratch)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("multiply", g, node.outputs[0]))]
+
+
+@register
+class Log(_Function):
+    """log(x); what is below 2^-1000 counts as that."""
+
+    name = "log"
+
+    def forward(self, c: Call) -> None:
+        functions.log(c.ins[0], c.outs[0], c.scratch)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("divide", g, node.inputs[0]))]
+
+
+@register
+class Gelu(_Function):
+    """y = x s, and s = sigmoid(1.5957691216057308 (x + 0.044715 x^3))."""
+
+    name, in_place = "gelu", False
+    source = "Hendrycks, Gimpel, arXiv:1606.08415, the form with tanh; MLRT-1 rule 6"
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        return super().infer(ins, attrs) * 2
+
+    def forward(self, c: Call) -> None:
+        for (x,), (y, s), _ in c.blocks:
+            functions.gelu(x, y, s, c.scratch)
+
+    def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
+        return [(node.inputs[0], b.emit("gelu_gradient", g, node.inputs[0], node.outputs[1]))]
+
+
+@register
+class GeluGradient(_Elementwise):
+    """g s (1 + x (1 - s) 1.5957691216057308 (1 + 3 0.044715 x^2)), from (g, x, s) of gelu."""
+
+    name, arity = "gelu_gradient", 3
+    source = "adjoint of gelu; MLRT-1 rule 6"
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 12000 + 5 * most_elements(ins, outs)
+
+    def forward(self, c: Call) -> None:
+        for (g, x, s), (out,), _ in c.blocks:
+            functions.gelu_gradient(g, x, s, out, c.scratch)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlchain.ml_runtime import functions
@@ -40,33 +42,47 @@ def _at_labels(p: Array, y: Array) -> Array:
     return np.arange(0, p.size, p.shape[1]) + y
 
 
-@register
-class Softmax(Op):
-    """exp(z - max z) / sum, row by row; the terms of the sum are rounded to 2^-40."""
+def normalise(e: Array, terms: Array) -> None:
+    """Divide every row of e, numbers from 0 to 1, by the sum of its terms on the 2^-40 grid."""
+    np.add(e, _MAGIC, terms)
+    np.subtract(terms, _MAGIC, terms)
+    np.divide(e, np.add.reduce(terms, axis=1, keepdims=True), e)
 
-    name, arity = "softmax", 1
-    source = "MLRT-1 rules 2 and 6"
+
+class SoftmaxBase(Op):
+    """What the two softmaxes share."""
+
+    arity = 1
+    source = "MLRT-1 rules 2, 5 and 6"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
         require_real(*ins)
-        require(len(ins[0].shape) == 2, "takes a matrix")
-        require_exact(FRACTION_BITS, ins[0].shape[1])
+        require(len(ins[0].shape) >= 1, "takes rows")
+        require_exact(FRACTION_BITS, ins[0].shape[-1])
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
         return 12000 + 10 * most_elements(ins, outs)
 
-    def forward(self, c: Call) -> None:
-        z, out = c.ins[0], c.outs[0]
-        np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out)
-        functions.exp(out, out, c.scratch)
-        terms = out + _MAGIC
-        np.subtract(terms, _MAGIC, terms)
-        np.divide(out, np.add.reduce(terms, axis=1, keepdims=True), out)
-
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
-        require(False, "softmax: differentiate through log_loss")
-        return []
+        return [(node.inputs[0], b.emit("softmax_gradient", g, node.outputs[0]))]
+
+    def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
+        require(len(ins[0].shape) > 1, "a softmax over the rows cannot be split by rows")
+        return "rows"
+
+
+@register
+class Softmax(SoftmaxBase):
+    """exp(z - max z) / sum along the last axis; the terms of the sum are rounded to 2^-40."""
+
+    name = "softmax"
+
+    def forward(self, c: Call) -> None:
+        for (z,), (out,), (terms, *_) in c.rows:
+            np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out)
+            functions.exp(out, out, c.scratch)
+            normalise(out, terms)
 
 
 @register
@@ -134,7 +150,7 @@ class LogisticLoss(Op):
 
     def forward(self, c: Call) -> None:
         (s, t), out = c.ins, c.outs[0]
-        tail = np.absolute(s)
+        tail = np.absolute(s, out=np.empty_like(s))
         np.negative(tail, out=tail)
         functions.exp(tail, tail, c.scratch)
         np.add(tail, 1.0, out=tail)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
+from mlchain.ml_runtime import functions
 from mlchain.ml_runtime.oracle.arithmetic import (
     Numbers,
     Operands,
+    divide,
     each,
+    exp_scaled,
+    log,
     maximum,
     sigmoid,
     tanh,
@@ -56,3 +60,25 @@ each("relu", _relu)
 each("relu_gradient", _relu_gradient)
 each("sigmoid", sigmoid)
 each("tanh", tanh)
+each("exp", lambda x: exp_scaled(x, functions.LOG2E))
+each("log", log)
+
+
+def _gelu(x: float) -> tuple[float, float]:
+    w = x * x * functions.GELU_CUBE * x + x
+    s = divide(1.0, exp_scaled(w, functions.GELU_FACTOR) + 1.0)
+    return x * s, s
+
+
+def _gelu_gradient(g: float, x: float, s: float) -> float:
+    z = (x * x * functions.GELU_CUBE_SLOPE + functions.GELU_SLOPE) * x
+    return g * ((z * (1.0 - s) + 1.0) * s)
+
+
+@twin("gelu")
+def _gelus(o: Operands) -> tuple[Numbers, ...]:
+    pairs = [_gelu(x) for x in o.ins[0]]
+    return [y for y, _ in pairs], [s for _, s in pairs]
+
+
+each("gelu_gradient", _gelu_gradient)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from mlchain.ml_runtime import functions
 from mlchain.ml_runtime.oracle.arithmetic import (
     Numbers,
     Operands,
-    divide,
     each,
     exp_scaled,
     log,
     maximum,
-    on_grid,
     twin,
 )
 
@@ -21,20 +17,6 @@ from mlchain.ml_runtime.oracle.arithmetic import (
 def _rows(o: Operands) -> list[Numbers]:
     width = o.shapes[0][1]
     return [o.ins[0][i : i + width] for i in range(0, len(o.ins[0]), width)]
-
-
-@twin("softmax")
-def _softmax(o: Operands) -> tuple[Numbers, ...]:
-    out: Numbers = []
-    for row in _rows(o):
-        largest = math.nan if any(v != v for v in row) else max(row)
-        terms = [exp_scaled(v - largest, functions.LOG2E) for v in row]
-        if any(t != t for t in terms):
-            total = math.nan
-        else:
-            total = float(sum(on_grid(t, -40) for t in terms))
-        out += [divide(t, total) for t in terms]
-    return (out,)
 
 
 @twin("log_loss")
