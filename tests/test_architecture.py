@@ -60,6 +60,8 @@ HOMES = {  # a library that only these files may name, so that it can be exchang
     "trio": ("p2p/*", "node/*", "web/*"),
     "nacl": ("crypto.py", "client/keystore.py"),
     "bech32": ("crypto.py",),
+    "numba": ("ml_runtime/backend_numba.py",),
+    "torch": ("ml_runtime/backend_torch*.py",),
     "fastapi": ("web/*",),
     "hypercorn": ("web/*", "node/*"),
 }

@@ -6,6 +6,7 @@ is MLRT-1. Importable alone: numpy and the base of mlchain are all it needs.
 """
 
 from mlchain.ml_runtime import ops  # fills the table of ops
+from mlchain.ml_runtime.backends import get_backend
 from mlchain.ml_runtime.data import Dataset
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
 from mlchain.ml_runtime.metrics import Metrics
@@ -36,6 +37,7 @@ __all__ = [
     "Trainer",
     "check_plan",
     "decode_plan",
+    "get_backend",
     "load_model",
     "make_plan",
     "ops",

@@ -100,12 +100,17 @@ def saturate(x: Array, bits: int, exponent: int, out: Array) -> None:
     """
     if not peak(x) < math.inf:
         raise Trap("saturate: a value is not finite")
-    unit = math.ldexp(1.0, exponent - (bits - 1))
-    limit, magic = math.ldexp(1.0, exponent) - unit, _MAGIC * unit
+    limit, magic = fixed_grid(bits, exponent)
     np.maximum(x, -limit, out=out, dtype=np.float64)
     np.minimum(out, limit, out=out)
     np.add(out, magic, out=out)
     np.subtract(out, magic, out=out)
+
+
+def fixed_grid(bits: int, exponent: int) -> tuple[float, float]:
+    """Return the largest number of the grid of `bits` bits below 2^exponent, and its rounder."""
+    unit = math.ldexp(1.0, exponent - (bits - 1))
+    return math.ldexp(1.0, exponent) - unit, _MAGIC * unit
 
 
 def total(x: Array, bits: int) -> float:

@@ -11,8 +11,9 @@ import pytest
 from ml_factory import observe
 
 from mlchain import codec
-from mlchain.errors import Trap
-from mlchain.ml_runtime import Dataset, NumpyBackend, Oracle, Task, Trainer
+from mlchain.errors import ConfigError, Trap
+from mlchain.ml_runtime import Backend, Dataset, Oracle, Task, Trainer
+from mlchain.ml_runtime.backends import BACKENDS, make_backend
 from mlchain.ml_runtime.functions import TABLE_DIGEST
 from mlchain.ml_runtime.op import OPS
 from mlchain.ml_runtime.program import Program
@@ -26,7 +27,16 @@ def load(name: str) -> list[dict[str, Any]]:
 
 
 PROGRAMS, TRAININGS = load("programs"), load("trainings")
-backends = pytest.mark.parametrize("backend", [NumpyBackend, Oracle])
+backends = pytest.mark.parametrize("backend", ["oracle", *BACKENDS])
+
+
+def make(name: str) -> Backend:
+    if name == "oracle":
+        return Oracle()
+    try:
+        return make_backend(name)
+    except ConfigError as error:
+        pytest.skip(str(error))
 
 
 @backends
@@ -37,7 +47,7 @@ def test_every_op_of_every_program_gives_its_digest(backend, case):
         np.frombuffer(bytes.fromhex(raw), storage(kind)).reshape(kind.shape)
         for raw, kind in zip(case["inputs"], program.inputs, strict=True)
     ]
-    trace, trap = observe(program, inputs, backend())
+    trace, trap = observe(program, inputs, make(backend))
     assert [digest.hex() for digest in trace] == case["digests"]
     assert trap == case["trap"]
 
@@ -47,7 +57,7 @@ def test_every_op_of_every_program_gives_its_digest(backend, case):
 def test_every_chunk_of_every_training_gives_its_digest(backend, case):
     task = codec.decode(Task, bytes.fromhex(case["task"]))
     dataset = Dataset.decode(bytes.fromhex(case["dataset"]))
-    trainer = Trainer(task, dataset, bytes.fromhex(case["seed"]), backend())
+    trainer = Trainer(task, dataset, bytes.fromhex(case["seed"]), make(backend))
     state = trainer.initial_state()
     digests, trap = [state.digest().hex()], None
     try:
