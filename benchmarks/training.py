@@ -108,7 +108,7 @@ def exact_stepper(trainer: Trainer) -> Step:
 
     def step() -> None:
         i = next(counter)
-        trainer._load(trainer._order.batch(i))
+        trainer.load(i)
         trainer._runs[i % 2]()
         assert np.isfinite(trainer._loss)
 

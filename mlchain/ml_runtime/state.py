@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlchain.errors import CodecError, Trap
+from mlchain.ml_runtime import tree
 from mlchain.ml_runtime.grid import peak, round_state
 from mlchain.ml_runtime.op import bits_to_real
 from mlchain.ml_runtime.plan import Plan
@@ -17,7 +18,6 @@ from mlchain.ml_runtime.tensor import (
     allocate,
     digest_state,
     header,
-    merkle_root,
     storage,
     stored,
 )
@@ -60,7 +60,11 @@ class State:
 
     def digest(self) -> bytes:
         """Return the Merkle root over the digests of the tensors."""
-        return merkle_root([digest_state(t) for t in self.tensors])
+        return tree.root(tree.STATE, self.tensor_digests())
+
+    def tensor_digests(self) -> list[bytes]:
+        """Return the digests of the tensors, the leaves under the digest of the state."""
+        return [digest_state(t) for t in self.tensors]
 
     def require_finite(self) -> None:
         """Trap unless every element is finite; called where a state is committed."""
@@ -80,14 +84,17 @@ def is_state(raw: Array) -> bool:
 
 def initial_state(plan: Plan, seed: bytes) -> State:
     """Return the state before step 0; tensor i draws from stream ("init", i) of `seed`."""
-    tensors = []
-    for i, spec in enumerate(plan.state):
-        kind = stored(*spec.shape)
-        tensor = allocate(kind)
-        if spec.init == "ones":
-            tensor.fill(1.0)
-        elif spec.init == "uniform":
-            draws = uniform(make_key(seed, "init", i), kind.elements).reshape(spec.shape)
-            round_state((draws * 2.0 - 1.0) * bits_to_real(spec.limit), tensor)
-        tensors.append(tensor)
-    return State(tuple(tensors))
+    return State(tuple(initial_tensor(plan, seed, i) for i in range(len(plan.state))))
+
+
+def initial_tensor(plan: Plan, seed: bytes, index: int) -> Array:
+    """Return one tensor of the state before step 0."""
+    spec = plan.state[index]
+    kind = stored(*spec.shape)
+    tensor = allocate(kind)
+    if spec.init == "ones":
+        tensor.fill(1.0)
+    elif spec.init == "uniform":
+        draws = uniform(make_key(seed, "init", index), kind.elements).reshape(spec.shape)
+        round_state((draws * 2.0 - 1.0) * bits_to_real(spec.limit), tensor)
+    return tensor

@@ -112,9 +112,14 @@ def digest(kind: Type, array: Array) -> bytes:
 
     The sign of zero and the payload of NaN are no part of a value: both are normalised first.
     """
-    if kind.kind != "I":
-        array = np.where(np.isnan(array), np.nan, array + 0.0)
-    return digest_as_stored(kind, array)
+    return digest_as_stored(kind, normalised(kind, array))
+
+
+def normalised(kind: Type, array: Array) -> Array:
+    """Return the same values without -0 and with one NaN, as digests and proofs take them."""
+    if kind.kind == "I":
+        return array
+    return np.where(np.isnan(array), np.nan, array + 0.0)
 
 
 def digest_as_stored(kind: Type, array: Array) -> bytes:
@@ -137,13 +142,3 @@ def _domain(kind: Type) -> str:
 @lru_cache(maxsize=4096)
 def _state_domain(shape: tuple[int, ...]) -> str:
     return _domain(stored(*shape))
-
-
-def merkle_root(leaves: list[bytes]) -> bytes:
-    """Return the Merkle root over tensor digests; the count is bound in, an odd node moves up."""
-    level = leaves
-    while len(level) > 1:
-        pairs = zip(level[::2], level[1::2], strict=False)
-        rest = level[-1:] if len(level) % 2 else []
-        level = [crypto.digest("mlchain/state-node", a, b) for a, b in pairs] + rest
-    return crypto.digest("mlchain/state", len(leaves).to_bytes(8, "little"), *level)

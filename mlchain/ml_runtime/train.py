@@ -138,7 +138,7 @@ class Trainer:
         side, step = 0, -1
         try:
             for step in self.task.chunk_steps(index):
-                self._load(self._order.batch(step))
+                self.load(step)
                 self._runs[side]()
                 if not math.isfinite(self._loss):
                     raise Trap("loss: not finite")
@@ -152,11 +152,14 @@ class Trainer:
         self.loss = float(self._loss)
         return after
 
-    def _load(self, rows: Array) -> None:
+    def load(self, step: int) -> tuple[Array, Array]:
+        """Return x and y of a step, in arrays that the next call fills anew."""
+        rows = self._order.batch(step)
         np.take(self.dataset.x, rows, 0, self._mantissas, "clip")  # "raise" would buffer them
         np.multiply(self._mantissas, _UNIT, self._x)
         if self.plan.target != "cluster":  # who groups rows is shown no labels
             np.take(self.dataset.y, rows, 0, self._y, "clip")
+        return self._x, self._y
 
     def model(self, state: State) -> Model:
         """Return the model file of a state, its scales taken from the first training rows."""

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from ml_factory import SEED, make_dataset, make_task
 
 from mlchain.errors import CodecError, Trap
-from mlchain.ml_runtime import State, Trainer, decode_plan
-from mlchain.ml_runtime.tensor import merkle_root
+from mlchain.ml_runtime import State, Trainer, decode_plan, tree
 
 DATA = make_dataset()
 TASK = make_task(DATA, hidden=(4,))
@@ -77,8 +76,10 @@ def test_a_state_that_left_binary32_is_not_committed():
 
 def test_the_root_binds_order_and_number_of_tensors():
     a, b, c = (bytes([i]) * 32 for i in range(3))
-    roots = [merkle_root(x) for x in ([a], [a, b], [b, a], [a, b, c], [a, b, c, c], [a, b, b])]
-    roots.append(merkle_root([merkle_root([a, b]), c]))
+    roots = [
+        tree.root(tree.STATE, x) for x in ([a], [a, b], [b, a], [a, b, c], [a, b, c, c], [a, b, b])
+    ]
+    roots.append(tree.root(tree.STATE, [tree.root(tree.STATE, [a, b]), c]))
     assert len(set(roots)) == len(roots)
 
 
