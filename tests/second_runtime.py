@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from decimal import Decimal, getcontext
 from fractions import Fraction
 from hashlib import blake2s
 from typing import Any
@@ -20,6 +19,15 @@ import second_choice
 import second_layout
 import second_nets
 from blake3 import blake3
+from second_functions import (
+    GELU_C,
+    GELU_CD,
+    GELU_D,
+    LOG2E,
+    erf,
+    exp2,
+    log,
+)
 from second_nets import Trapped, philox
 
 Numbers = list[Any]
@@ -83,40 +91,6 @@ def round_state(x: float) -> float:
         return math.copysign(math.inf, value)
 
 
-# ---- rule 6: functions --------------------------------------------------------------------------
-
-getcontext().prec = 80
-_LN2 = Decimal(2).ln()
-LN2, LOG2E, E1, E2, E3 = map(float, (_LN2, 1 / _LN2, _LN2, _LN2**2 / 2, _LN2**3 / 6))
-EXP2 = [float(Decimal(2) ** (Decimal(j) / 2048)) for j in range(2048)]
-_INVERSES = [round(2**24 / (1 + Fraction(2 * j + 1, 2048))) for j in range(1024)]
-LOG_INVERSE = [n / 2.0**24 for n in _INVERSES]
-LOG_VALUE = [float(-(Decimal(n) / 2**24).ln()) for n in _INVERSES]
-_TABLES = (*EXP2, *LOG_INVERSE, *LOG_VALUE, LN2, LOG2E, E1, E2, E3)
-TABLE_DIGEST = blake2s(struct.pack(f"<{len(_TABLES)}d", *_TABLES)).hexdigest()
-
-
-def exp2(x: float, factor: float) -> float:
-    if x != x:
-        return x
-    y = min(max(x * factor, -100.0), 100.0)
-    k = round(Fraction(y) * 2048)
-    r = y - k / 2048
-    p = (((r * E3) + E2) * r + E1) * r + 1
-    return (EXP2[k % 2048] * 2.0 ** (k // 2048)) * p
-
-
-def log(x: float) -> float:
-    if not math.isfinite(x):
-        return math.nan
-    fraction, exponent = math.frexp(max(x, 2.0**-1000))
-    m, e = 2 * fraction, exponent - 1
-    j = int((m - 1) * 1024)
-    s = (m * LOG_INVERSE[j]) - 1
-    t = LOG_VALUE[j] + (e * LN2)
-    return ((((s * -0.25) + 1 / 3) * s + -0.5) * s + 1) * s + t
-
-
 def softmax_row(z: Numbers) -> Numbers:
     largest = math.nan if any(v != v for v in z) else max(z)
     e = [exp2(v - largest, LOG2E) for v in z]
@@ -145,10 +119,6 @@ def matmul(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[
         pairs = [[zip(r, c, strict=True) for c in columns] for r in rows]
         out += [float(sum(Fraction(p) * Fraction(q) for p, q in t)) for line in pairs for t in line]
     return [out]
-
-
-GELU_C, GELU_D = 0.044715, 1.5957691216057308
-GELU_CD = 3.0 * GELU_C * GELU_D
 
 
 def gelu(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
@@ -247,6 +217,7 @@ OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Number
     "sigmoid": each(lambda v: 1 / (exp2(v, -LOG2E) + 1)),
     "softmax": lambda x, s, a: [[p for row in by_rows(x[0], s[0][-1]) for p in softmax_row(row)]],
     "causal_softmax": causal_softmax,
+    "erf": each(erf),
     "exp": each(lambda v: exp2(v, LOG2E)),
     "gelu": gelu,
     "gelu_gradient": each(

@@ -106,6 +106,21 @@ def constant(value: float) -> Array:
 _1, _2, _HALF, _THIRD, _QUARTER = map(constant, (1.0, 2.0, -0.5, 1 / 3, -0.25))
 _E1, _E2, _E3, _LN2_0 = map(constant, (E1, E2, E3, LN2))
 _UPPER, _LOWER, _SMALLEST = map(constant, (CLAMP, -CLAMP, SMALLEST_LOG))
+ERF = (
+    -1.2656555364609996,
+    1.00343220732,
+    0.338578069956,
+    0.308871039492,
+    -0.986787164208,
+    2.2706179961,
+    -4.44437277928,
+    5.1190477143,
+    -3.34489132141,
+    1.17594909575,
+    -0.174789321559,
+)
+"""ln(erfc(z) / t) + z^2 as powers of t = 2 / (2 + z), for 0 <= z <= 6; together exactly 0."""
+
 GELU_CUBE, GELU_SLOPE = 0.044715, 1.5957691216057308
 """c and 2 sqrt(2 / pi) of gelu(x) = x sigmoid(2 sqrt(2 / pi) (x + c x^3))."""
 GELU_FACTOR = -(GELU_SLOPE * LOG2E)

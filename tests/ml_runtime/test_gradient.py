@@ -118,6 +118,7 @@ CASES = {
         [(3, 2), (2,)],
         lambda b, x, y: b.emit("select", b.emit("compare", x, y, relation=0), x, y),
     ),
+    "erf": ([(3, 2)], unary("erf")),
     "exp": ([(3, 2)], unary("exp")),
     "log": ([(3, 2)], lambda b, x: b.emit("log", b.emit("exp", x))),
     "gelu": ([(3, 2)], lambda b, x: b.emit_all("gelu", x)[0]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,14 @@ def test_a_causal_softmax_sees_no_later_place():
     z += np.triu(np.full((6, 6), 1e300), 1)
     assert np.array_equal(apply("causal_softmax", real(z))[0], p)
     assert np.array_equal(p[:, 3, :4], apply("softmax", real(z[:, 3, :4]))[0])
+
+
+def test_erf_is_odd_exact_at_its_ends_and_within_two_billionths():
+    x = np.concatenate([np.linspace(-8, 8, 4001), [0.0, -40.0, 1e300, np.inf]])
+    (y,) = apply("erf", real(x))
+    assert np.abs(y - [math.erf(v) for v in x]).max() < 2e-9
+    assert np.array_equal(y, -apply("erf", real(-x))[0])
+    assert list(y[-4:]) == [0.0, -1.0, 1.0, 1.0]
 
 
 def test_gelu_is_the_form_with_tanh():
