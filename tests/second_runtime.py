@@ -18,6 +18,7 @@ import msgspec
 import second_choice
 import second_layout
 import second_nets
+import second_ordered
 from blake3 import blake3
 from second_functions import (
     GELU_C,
@@ -264,7 +265,7 @@ KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "sum_all": lambda k, a: [("F", 0, [])],
     "sum_rows": lambda k, a: [("F", 0, k[0][2][1:])],
 }
-for family in (second_choice, second_layout, second_nets):
+for family in (second_choice, second_layout, second_nets, second_ordered):
     OPS |= family.OPS
     KINDS |= family.KINDS
 

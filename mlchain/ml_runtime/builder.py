@@ -86,13 +86,13 @@ class Builder:
         a, b = (self.on_grid(r, grid.PRODUCT_BITS) for r in (a, b))
         return self.emit("matmul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
-    def wide_matmul(self, x: int, w: int) -> int:
+    def wide_matmul(self, x: int, w: int, transpose_x: bool = False) -> int:
         """Emit x times w, x on its grid and w on the widest that keeps the product exact."""
         x = self.on_grid(x, grid.PRODUCT_BITS)
         inner = self._types[w].shape[0]
         spare = grid.EXACT_BITS - (self._types[x].bound - 1) - (inner - 1).bit_length()
         w = self.on_grid(w, min(spare + 1, MAX_BITS))
-        return self.emit("matmul", x, w, transpose_a=False, transpose_b=False)
+        return self.emit("matmul", x, w, transpose_a=transpose_x, transpose_b=False)
 
     def sum_rows(self, x: int) -> int:
         """Emit the sum over the first axis, quantised first."""

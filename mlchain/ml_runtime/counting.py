@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlchain.ml_runtime.builder import Builder
+from mlchain.ml_runtime.grid import SUM_BITS
 from mlchain.ml_runtime.network import Network
 
 UNSEEN = -(2.0**100)
@@ -43,6 +44,12 @@ def one_hot(b: Builder, y: int, per_class: int) -> int:
 def means(b: Builder, sums: int, rows: int) -> int:
     """Emit sums divided by the rows of their class; 0 for a class without rows."""
     return b.emit("divide", sums, b.emit("maximum", rows, b.emit("constant", value=1.0)))
+
+
+def log_prior(b: Builder, rows: int) -> int:
+    """Emit the logarithm of every class's share of all rows."""
+    total = b.emit("sum_all", b.on_grid(rows, SUM_BITS))
+    return b.emit("subtract", b.emit("log", rows), b.emit("log", total))
 
 
 def only_seen(b: Builder, scores: int, rows: int) -> int:

@@ -98,6 +98,8 @@ def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> lis
         return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]
     if name == "dropout":
         return [(x, pool[16], pool[17]) for x in r.sample(pool, len(pool))]
+    if name == "weighted_distances":
+        return [(r.choice(pool), *r.choices(pool[:2], k=2)) for _ in range(40)]
     if arity < 3:
         pairs = list(product(pool, repeat=arity))
         return r.sample(pairs, min(len(pairs), 60))

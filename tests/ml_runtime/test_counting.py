@@ -12,7 +12,7 @@ from mlchain.ml_runtime.machine import execute
 from mlchain.ml_runtime.network import Network
 from mlchain.ml_runtime.tensor import finite
 
-COUNTING = ["nearest_centroid"]
+COUNTING = ["nearest_centroid", "multinomial_nb", "gaussian_nb"]
 every_counting = pytest.mark.parametrize("model", COUNTING)
 
 
