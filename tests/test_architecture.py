@@ -59,6 +59,8 @@ HOMES = {  # a library that only these files may name, so that it can be exchang
     "multiaddr": ("p2p/libp2p*.py",),
     "trio": ("p2p/*", "node/*", "web/*"),
     "nacl": ("crypto.py", "client/keystore.py"),
+    "dask": ("node/executor_dask.py",),
+    "distributed": ("node/executor_dask.py",),
     "bech32": ("crypto.py",),
     "numba": ("ml_runtime/backend_numba.py",),
     "torch": ("ml_runtime/backend_torch*.py",),

@@ -49,6 +49,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--worker-key", type=_FILE, help="Key that trains [HOME/keys/worker.json].")
 @click.option("--peer-key", type=_FILE, help="Key of the connections [HOME/keys/peer.json].")
 @click.option("--password-file", type=_FILE, help="Holds the password of encrypted key files.")
+@click.option(
+    "--executor",
+    metavar="WHERE",
+    help="Split a worker's steps: processes:N, or dask://HOST:PORT [in one process].",
+)
 @click.option("--log-format", type=click.Choice(("text", "json")), help="One line or one document.")
 @click.option(
     "--adversary",

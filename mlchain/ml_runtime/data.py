@@ -30,6 +30,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_ROWS = 1 << 31
 FRACTION = PRODUCT_BITS - 1
 _LIMIT = (1 << FRACTION) - 1
+_UNIT = np.array(2.0**-FRACTION)
 _SMALLEST, _LARGEST = 2.0**-100, 2.0**100
 
 Exponent = Annotated[int, Meta(ge=-100, le=101)]
@@ -108,6 +109,11 @@ class Dataset:
         header = DatasetHeader("value", len(x), values.shape[1], exponents)
         return Dataset(header, mantissas, values.astype("<f8"))
 
+    def without_labels(self) -> Dataset:
+        """Return the same rows as one class."""
+        header = DatasetHeader("class", self.rows, 1, self.header.exponents)
+        return Dataset(header, self.x, np.zeros(self.rows, "<i8"))
+
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         head = codec.encode(self.header)
@@ -142,6 +148,20 @@ class Dataset:
             if not is_in_range(y) or np.any(np.signbit(y) & (y == 0)):
                 raise CodecError("dataset: a value is outside the domain")
         return Dataset(head, x, y)
+
+
+class RowReader:
+    """Reads rows of a dataset into the arrays x and y of a step program, time and again."""
+
+    def __init__(self, dataset: Dataset, x: Array, y: Array) -> None:
+        self.dataset, self._x, self._y = dataset, x, y
+        self._mantissas = np.empty(x.shape, "<i2")
+
+    def __call__(self, rows: Array) -> None:
+        """Fill x and y with the rows of these numbers, each below the number of rows."""
+        np.take(self.dataset.x, rows, 0, self._mantissas, "clip")  # "raise" would buffer them
+        np.multiply(self._mantissas, _UNIT, self._x)
+        np.take(self.dataset.y, rows, 0, self._y, "clip")
 
 
 def column_exponents(x: Array, shared: bool) -> tuple[int, ...]:

@@ -62,13 +62,15 @@ class Shard:
 
         Raises:
             Trap: values left the exact range.
+            CodecError: a reply has another size.
         """
         for i, (exchange, offer) in enumerate(zip(self.plan.exchanges, self._offers, strict=True)):
             run_all(self._calls[i])
             for at, r in enumerate(exchange.peaks):
                 offer[at] = grid.peak(self.arrays[r])
             reply = yield offer
-            assert reply is not None, "an exchange has a reply"
+            if reply is None or reply.shape != (exchange.size_down,):
+                raise CodecError(f"exchange {i}: the reply has not {exchange.size_down} numbers")
             offer[: exchange.size_down] = reply
             self._largest.update(zip(exchange.peaks, reply.tolist(), strict=False))
         run_all(self._calls[-1])

@@ -7,8 +7,8 @@ after each; a checker takes the state before one chunk, replays it and compares 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from msgspec import Meta
@@ -16,19 +16,17 @@ from msgspec import Meta
 from mlchain.codec import Record
 from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import metrics
-from mlchain.ml_runtime.data import FRACTION, MAX_ROWS, Dataset
-from mlchain.ml_runtime.functions import constant
+from mlchain.ml_runtime.data import MAX_ROWS, Dataset, RowReader
 from mlchain.ml_runtime.grid import probe
 from mlchain.ml_runtime.inference import calibrate, make_model, predict
-from mlchain.ml_runtime.machine import Backend, NumpyBackend
+from mlchain.ml_runtime.machine import Backend, NumpyBackend, Run
 from mlchain.ml_runtime.metrics import Metrics
 from mlchain.ml_runtime.model import Model
 from mlchain.ml_runtime.plan import MAX_PLAN_BYTES, Plan, check_plan, decode_plan, input_types
+from mlchain.ml_runtime.program import Program
 from mlchain.ml_runtime.random import make_key, permutation
 from mlchain.ml_runtime.state import State, initial_state
 from mlchain.ml_runtime.tensor import Array, allocate
-
-_UNIT = constant(2.0**-FRACTION)
 
 MAX_STEPS = 1 << 32
 CALIBRATION_ROWS = 512
@@ -87,6 +85,21 @@ class Order:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+@runtime_checkable
+class HoldsData(Protocol):
+    """A backend whose parts keep the dataset, so that only numbers of rows travel at a step."""
+
+    def bind_rows(
+        self,
+        program: Program,
+        dataset: Dataset,
+        rows: Array,
+        state: Sequence[Array],
+        outputs: Sequence[Array],
+    ) -> Run:
+        """Bind a step program to row numbers (int64, one batch), and to its state; see `bind`."""
+
+
 class Trainer:
     """One task ready to run: programs bound to arrays, rows in agreed order.
 
@@ -111,12 +124,24 @@ class Trainer:
         self._order = Order(seed, task.train_rows, self.plan.batch)
         x, y = (allocate(kind) for kind in input_types(self.plan))
         self._x, self._y, self._loss = x, y, np.zeros(())
-        self._mantissas = np.empty(x.shape, "<i2")
         self._banks = [[np.zeros(s.shape, "<f4") for s in self.plan.state] for _ in range(2)]
-        self._runs = [
-            self._backend.bind(self.plan.step, [x, y, *old], [*new, self._loss])
-            for old, new in (self._banks, self._banks[::-1])
-        ]
+        self._rows = np.zeros(self.plan.batch, np.int64)
+        is_labelled = self.plan.target != "cluster"  # who groups rows is shown no labels
+        self._read = RowReader(dataset if is_labelled else dataset.without_labels(), x, y)
+        self._runs = [self._bind(*banks) for banks in (self._banks, self._banks[::-1])]
+
+    def _bind(self, old: list[Array], new: list[Array]) -> Run:
+        """Return what runs a step on the rows in `_rows`, from one state into another."""
+        program, outputs = self.plan.step, [*new, self._loss]
+        if isinstance(self._backend, HoldsData):
+            return self._backend.bind_rows(program, self._read.dataset, self._rows, old, outputs)
+        step = self._backend.bind(program, [self._x, self._y, *old], outputs)
+
+        def run() -> None:
+            self._read(self._rows)
+            step()
+
+        return run
 
     def initial_state(self) -> State:
         """Return the state before step 0."""
@@ -138,7 +163,7 @@ class Trainer:
         side, step = 0, -1
         try:
             for step in self.task.chunk_steps(index):
-                self.load(step)
+                self._rows[...] = self._order.batch(step)
                 self._runs[side]()
                 if not math.isfinite(self._loss):
                     raise Trap("loss: not finite")
@@ -154,11 +179,7 @@ class Trainer:
 
     def load(self, step: int) -> tuple[Array, Array]:
         """Return x and y of a step, in arrays that the next call fills anew."""
-        rows = self._order.batch(step)
-        np.take(self.dataset.x, rows, 0, self._mantissas, "clip")  # "raise" would buffer them
-        np.multiply(self._mantissas, _UNIT, self._x)
-        if self.plan.target != "cluster":  # who groups rows is shown no labels
-            np.take(self.dataset.y, rows, 0, self._y, "clip")
+        self._read(self._order.batch(step))
         return self._x, self._y
 
     def model(self, state: State) -> Model:

@@ -46,10 +46,12 @@ class Compute:
     """One ML process. Use it as an async context manager; its calls wait for one another.
 
     Every call raises what the runtime raises (RejectedProgram, CodecError, ...) and ComputeFailed.
-    States are canonical bytes, digests 32 bytes, chunks count from 0.
+    States are canonical bytes, digests 32 bytes, chunks count from 0. `executor` says where the
+    steps of training run (`executor_address`), if not in the process itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, executor: str = "") -> None:
+        self._executor = executor
         self._lock = trio.Lock()
         self._process: Process | None = None
         self._is_closed = False
@@ -155,7 +157,7 @@ class Compute:
                 log.warning("compute-ended-idle", how=self._process.fate)
                 await self._end()
             if self._process is None and not self._is_closed:
-                self._process = await Process.start()
+                self._process = await Process.start(self._executor)
             if self._is_closed:
                 await self._end()
                 raise ComputeFailed("the ML process was shut down")

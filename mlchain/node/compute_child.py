@@ -1,8 +1,8 @@
 """The ML process itself: reads requests from stdin, computes, writes replies to stdout.
 
-Run as `python -m mlchain.node.compute_child` by `compute.Compute`, one for each user of ML in a
-node. It runs at low priority with one thread, so that voting beside it stays quick, and it ends as
-soon as its parent does.
+Run as `python -m mlchain.node.compute_child [EXECUTOR]` by `compute.Compute`, one for each user of
+ML in a node. It runs at low priority with one thread, so that voting beside it stays quick, and it
+ends as soon as its parent does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from mlchain import codec
 from mlchain.codec import Record
 from mlchain.errors import CodecError, MlchainError, Trap
-from mlchain.ml_runtime import Dataset, State, Task, Trainer
+from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer
 from mlchain.node.compute_wire import (
     HEADER,
     Chunk,
@@ -47,6 +48,7 @@ from mlchain.node.compute_wire import (
     pack,
     unpack,
 )
+from mlchain.node.executor import ExecutorFailed, open_executor
 
 NICENESS = 10
 OUT_OF_MEMORY_SCORE = 500
@@ -57,9 +59,10 @@ MAX_JOBS = 4
 
 
 class Worker:
-    """Prepared jobs, and the answers to requests about them."""
+    """Prepared jobs, and the answers to requests about them, computed by `make_backend()`."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_backend: Callable[[], Backend] = NumpyBackend) -> None:
+        self._make_backend = make_backend
         self._jobs: OrderedDict[bytes, Trainer] = OrderedDict()  # the latest used stands last
 
     def answer(self, request: Request) -> Iterator[Record]:
@@ -82,7 +85,9 @@ class Worker:
                 self._jobs.popitem(last=False)
             task = codec.decode(Task, request.task)
             dataset = Dataset.decode(request.dataset)
-            self._jobs[request.identity] = Trainer(task, dataset, request.seed)
+            self._jobs[request.identity] = Trainer(
+                task, dataset, request.seed, self._make_backend()
+            )
         return Loaded(self._jobs[request.identity].task.chunks)
 
 
@@ -122,15 +127,21 @@ def _require_chunks(trainer: Trainer, first: int, count: int) -> None:
         raise CodecError(f"chunks {first} to {first + count - 1} of {trainer.task.chunks}")
 
 
-def serve(requests: Iterator[bytes], send: Callable[[Record], None]) -> None:
+def serve(
+    requests: Iterator[bytes],
+    send: Callable[[Record], None],
+    make_backend: Callable[[], Backend] = NumpyBackend,
+) -> None:
     """Answer encoded requests one after another until there are no more."""
-    worker = Worker()
+    worker = Worker(make_backend)
     for request in requests:
         try:
             for reply in worker.answer(unpack(Request, request)):
                 send(reply)
         except MlchainError as error:
             send(describe(error))
+            if isinstance(error, ExecutorFailed):
+                return  # the next process connects anew
         except (OSError, KeyboardInterrupt):
             raise  # the pipe is gone
         except Exception as error:  # ours: the node is told, and this process goes on
@@ -156,7 +167,7 @@ def read_requests(stream: BinaryIO) -> Iterator[bytes]:
 
 def main() -> None:
     """Serve stdin and stdout until the parent is gone."""
-    requests, replies = _take_pipes()
+    requests, replies = take_pipes()
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE))
@@ -168,10 +179,24 @@ def main() -> None:
         replies.flush()
 
     with suppress(BrokenPipeError):
-        serve(_read_ahead(requests), send)
+        serve(read_ahead(requests), send, backend_maker("".join(sys.argv[1:2])))
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def backend_maker(address: str) -> Callable[[], Backend]:
+    """Return what gives the backend of every job: numpy, or one executor for all.
+
+    It is opened when first needed: a cluster that does not answer fails a job, not the process.
+    """
+    if not address:
+        return NumpyBackend
+
+    def tell(line: str) -> None:
+        print(f"executor: {line}", file=sys.stderr, flush=True)
+
+    return cache(lambda: open_executor(address, tell, or_whole=True))
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep stdin and stdout for frames alone: whatever is printed by accident goes to stderr."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -181,7 +206,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _read_ahead(stream: BinaryIO) -> Iterator[bytes]:
+def read_ahead(stream: BinaryIO) -> Iterator[bytes]:
     """Yield requests, read by a thread that sees the parent go even in the middle of a chunk."""
     waiting: queue.Queue[bytes] = queue.Queue(1)
 

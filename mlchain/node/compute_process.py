@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-import mlchain
 from mlchain.errors import MlchainError
+from mlchain.node.child import child_environment, describe_end
 from mlchain.node.compute_wire import (
     HEADER,
     Chunk,
@@ -38,8 +35,6 @@ from mlchain.node.compute_wire import (
 
 READ_BYTES = 1 << 20
 """Most bytes read from the process at one time."""
-
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 
 R = TypeVar("R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs)
 
@@ -70,16 +65,15 @@ class Process:
         self.owed = 0
 
     @classmethod
-    async def start(cls) -> Process:
+    async def start(cls, executor: str = "") -> Process:
         """Start the process; what it prints goes to our stderr."""
-        package = str(Path(mlchain.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "mlchain.node.compute_child"]
+        command += [executor] if executor else []
         process = await trio.lowlevel.open_process(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+            env=child_environment(),
         )
         return cls(process)
 
@@ -96,10 +90,7 @@ class Process:
     @property
     def fate(self) -> str:
         """How the process ended, in words."""
-        status = self._process.returncode
-        if status is None:
-            return "closed its pipe"
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        return describe_end(self._process.returncode)
 
     async def send(self, request: Request, replies: int) -> None:
         """Send a request that so many replies answer."""

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from mlchain.errors import ConfigError
 from mlchain.ledger.genesis import DEV_PREFIX
+from mlchain.node.executor_address import parse_executor
 
 MAX_CONFIG_BYTES = 64 << 10
 TABLE = "node"
@@ -71,6 +72,8 @@ class Config:
     peer_key: Path
     password_file: Path | None
     log_format: str
+    executor: str
+    """Where a worker's steps run (`executor_address`); empty for its own process."""
 
     @property
     def data(self) -> Path:
@@ -144,6 +147,7 @@ def load_config(
         peer_key=path("peer_key", "keys/peer.json"),
         password_file=_pick(sources, "password_file", _path),
         log_format=_pick(sources, "log_format", _log_format) or "text",
+        executor=_pick(sources, "executor", _executor) or "",
     )
 
 
@@ -230,4 +234,13 @@ def _address(text: str, folder: Path, where: str) -> Address:
 def _log_format(text: str, folder: Path, where: str) -> str:
     if text not in LOG_FORMATS:
         raise ConfigError(f"{where}: {text!r} is none of " + ", ".join(LOG_FORMATS))
+    return text
+
+
+def _executor(text: str, folder: Path, where: str) -> str:
+    try:
+        parse_executor(text)
+    except ConfigError as error:
+        reason = error.message.removeprefix("executor: ")
+        raise ConfigError(f"{where}: {reason}", error.hint) from error
     return text

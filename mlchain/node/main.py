@@ -40,7 +40,8 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
     storage = Storage(
         LevelKeyValue(config.data), LevelKeyValue(config.content), config.wal, config.home / "spool"
     )
-    return Node(genesis, keys, storage, make_transport(genesis, config, keys), misbehaviour)
+    transport = make_transport(genesis, config, keys)
+    return Node(genesis, keys, storage, transport, misbehaviour, config.executor)
 
 
 def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:

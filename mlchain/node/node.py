@@ -103,6 +103,7 @@ class Node:
         storage: Storage,
         transport: Transport,
         misbehaviour: str = "",
+        executor: str = "",
     ) -> None:
         """Open the stores and connect the parts; nothing runs yet.
 
@@ -133,7 +134,7 @@ class Node:
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
         self.agreement = self._make_agreement(storage.wal)
-        self.worker = self._make_worker(misbehaviour) if keys.worker else None
+        self.worker = self._make_worker(misbehaviour, executor) if keys.worker else None
         self.auditor = self._make_auditor() if self.duties else None
         self.query = Query(self.chain, genesis, self.content, self)
         self._subscribers: list[trio.MemorySendChannel[Committed]] = []
@@ -287,12 +288,12 @@ class Node:
             has_duties=lambda: bool(self.duties and self.duties.is_pending),
         )  # fmt: skip
 
-    def _make_worker(self, misbehaviour: str) -> Worker:
+    def _make_worker(self, misbehaviour: str, executor: str) -> Worker:
         key = self.keys.worker
         assert key is not None
         outbox = Outbox(key, self.chain, self._spread)
         return Worker(
-            key.public, self.chain, self.artifacts, Compute(), self.spool, outbox,
+            key.public, self.chain, self.artifacts, Compute(executor), self.spool, outbox,
             adversary.make_skips(misbehaviour),
         )  # fmt: skip
 

@@ -308,7 +308,7 @@ trio.run(main)
 def test_what_is_printed_by_accident_does_not_get_between_the_frames():
     script = (
         "from mlchain.node import compute_child as child\n"
-        "requests, replies = child._take_pipes()\n"
+        "requests, replies = child.take_pipes()\n"
         "print('noise', flush=True)\n"
         "replies.write(requests.read()); replies.flush()\n"
     )

@@ -99,6 +99,7 @@ def test_what_is_not_an_address_is_refused(places, text):
         ("[node]\nhttp_listen = 8645\n", "node.http_listen: expected text, not 8645"),
         ("[node]\nhttp_listen = 'nowhere'\n", "node.http_listen: 'nowhere' is not host:port"),
         ("[node]\nlog_format = 'xml'\n", "node.log_format: 'xml' is none of text, json"),
+        ("[node]\nexecutor = 'gpu'\n", "node.executor: 'gpu' is no place to compute"),
         ("node = 1\n", "node: expected a table"),
         ("[node\n", "not TOML"),
         ("[node]\nhome = '\x00'\n", "not TOML"),
@@ -150,6 +151,6 @@ def test_a_chain_with_published_keys_stays_on_this_machine(places):
 
 def test_every_key_can_be_set_by_variable(places):
     texts = {key: "127.0.0.1:9" if key.endswith("listen") else f"/{key}" for key in KEYS}
-    texts["log_format"] = "json"
+    texts["log_format"], texts["executor"] = "json", "processes:4"
     config = load(places, environ={f"MLCHAIN_{key.upper()}": texts[key] for key in KEYS})
     assert {key: str(getattr(config, key)) for key in KEYS} == texts

@@ -1,0 +1,149 @@
+"""One shard at work, wherever it is: takes encoded requests, gives encoded answers.
+
+It knows no process and no network, so it serves in a process of its own (`shard_child`), as an
+actor of Dask (`executor_dask`), or in a test.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import OrderedDict
+
+import numpy as np
+
+from mlchain import codec
+from mlchain.codec import Record
+from mlchain.errors import CodecError, ConfigError, MlchainError
+from mlchain.ml_runtime import Dataset, registry_digest
+from mlchain.ml_runtime.data import RowReader
+from mlchain.ml_runtime.functions import Scratch
+from mlchain.ml_runtime.grid import probe
+from mlchain.ml_runtime.machine import Arena
+from mlchain.ml_runtime.program import Program, check
+from mlchain.ml_runtime.shard import Conversation, Shard, resume
+from mlchain.ml_runtime.split import split
+from mlchain.ml_runtime.tensor import Array, allocate
+from mlchain.node.compute_wire import Failed, describe, pack, unpack
+from mlchain.node.shard_wire import (
+    Begin,
+    Hold,
+    Missing,
+    Offer,
+    Parts,
+    Prepare,
+    Ready,
+    Request,
+    after_rows,
+)
+
+MAX_PREPARED = 8
+MAX_PROGRAM_BYTES = 1 << 20
+
+
+class ShardServer:
+    """Prepared shards, of which one is at work. Not for two threads."""
+
+    def __init__(self) -> None:
+        self._arena, self._scratch = Arena(), Scratch()
+        self._shards: OrderedDict[bytes, Shard] = OrderedDict()  # the latest used stands last
+        self._held: tuple[bytes, Dataset | None] = (b"", None)
+        self._reader: tuple[Shard, RowReader] | None = None  # of the shard that read last
+        self._run: Conversation | None = None
+
+    def answer(self, request: bytes) -> bytes:
+        """Return the encoded answer to an encoded request; what goes wrong is an answer, too."""
+        return pack(self._answer(request))[1]
+
+    def _answer(self, request: bytes) -> Record:
+        try:
+            return self._do(unpack(Request, request))
+        except MlchainError as error:
+            return describe(error)
+        except Exception as error:  # ours: the other side is told, and this one goes on
+            traceback.print_exc()
+            return Failed("", f"{type(error).__name__}: {error}"[:4096], "", -1)
+
+    def _do(self, request: Request) -> Record:
+        if isinstance(request, Hold):
+            self._held = request.identity, Dataset.decode(request.dataset)
+            return Ready()
+        if isinstance(request, Prepare):
+            self._prepare(request)
+            return Ready()
+        if isinstance(request, Begin):
+            self._run = None
+            missing = Missing(
+                request.identity not in self._shards,
+                request.dataset not in (b"", self._held[0]),
+            )
+            if missing.shard or missing.dataset:
+                return missing
+            self._run = self._begin(request)
+            return self._advance(None)
+        return self._advance(np.frombuffer(request.numbers, "<f8"))
+
+    def _prepare(self, request: Prepare) -> None:
+        probe()
+        if request.registry != registry_digest():
+            raise ConfigError(
+                "this process has another version of mlchain than the one that splits",
+                "install one version everywhere",
+            )
+        program = codec.decode(Program, request.program, MAX_PROGRAM_BYTES)
+        plan = split(check(program), request.shards)
+        if request.index >= plan.shards:
+            raise CodecError(f"shard {request.index} of {plan.shards}")
+        arrays = {r: allocate(plan.type(r, request.index)) for r in plan.inputs}
+        while len(self._shards) >= MAX_PREPARED:
+            self._shards.popitem(last=False)
+        self._shards[request.identity] = Shard(
+            plan, request.index, arrays, self._arena, self._scratch
+        )
+
+    def _begin(self, request: Begin) -> Conversation:
+        shard = self._shards[request.identity]
+        self._shards.move_to_end(request.identity)
+        if request.dataset:
+            self._load(request.rows, shard)
+        registers = shard.plan.inputs if not request.dataset else after_rows(shard.plan)
+        if len(request.inputs) != len(registers):
+            raise CodecError(f"inputs: {len(request.inputs)}, not {len(registers)}")
+        for r, blob in zip(registers, request.inputs, strict=True):
+            array = shard.arrays[r]
+            if len(blob) != array.nbytes:
+                raise CodecError(f"input {r}: {len(blob)} bytes, not {array.nbytes}")
+            array[...] = np.frombuffer(blob, array.dtype).reshape(array.shape)
+        return shard.run()
+
+    def _load(self, numbers: bytes, shard: Shard) -> None:
+        dataset = self._held[1]
+        assert dataset is not None, "it is not missing"
+        reader = self._find_reader(shard, dataset)
+        start, stop = shard.plan.bounds(shard.index)
+        if len(numbers) != 8 * (stop - start):
+            raise CodecError(f"rows: {len(numbers)} bytes for {stop - start} numbers")
+        rows = np.frombuffer(numbers, "<i8")
+        if rows.min() < 0 or rows.max() >= dataset.rows:
+            raise CodecError(f"rows: a number is outside 0 to {dataset.rows - 1}")
+        reader(rows)
+
+    def _find_reader(self, shard: Shard, dataset: Dataset) -> RowReader:
+        if (
+            self._reader is None
+            or self._reader[0] is not shard
+            or self._reader[1].dataset is not dataset
+        ):
+            x, y = (shard.arrays.get(r, allocate(shard.plan.type(r, shard.index))) for r in (0, 1))
+            if x.shape[1:] != dataset.x.shape[1:] or y.shape[1:] != dataset.y.shape[1:]:
+                raise CodecError("rows: the program reads others than the dataset has")
+            self._reader = shard, RowReader(dataset, x, y)
+        return self._reader[1]
+
+    def _advance(self, reply: Array | None) -> Record:
+        if self._run is None:
+            raise CodecError("no shard is at work")
+        found = resume(self._run, reply)
+        if isinstance(found, list):
+            self._run = None
+            return Parts(tuple(np.ascontiguousarray(part).tobytes() for part in found))
+        return Offer(found.tobytes())
