@@ -128,15 +128,15 @@ class ShardServer:
         reader(rows)
 
     def _find_reader(self, shard: Shard, dataset: Dataset) -> RowReader:
-        if (
-            self._reader is None
-            or self._reader[0] is not shard
-            or self._reader[1].dataset is not dataset
-        ):
-            x, y = (shard.arrays.get(r, allocate(shard.plan.type(r, shard.index))) for r in (0, 1))
-            if x.shape[1:] != dataset.x.shape[1:] or y.shape[1:] != dataset.y.shape[1:]:
-                raise CodecError("rows: the program reads others than the dataset has")
-            self._reader = shard, RowReader(dataset, x, y)
+        if self._reader is not None:
+            of, reader = self._reader
+            if of is shard and reader.dataset is dataset:
+                return reader
+        kinds = (shard.plan.type(r, shard.index) for r in (0, 1))
+        x, y = (shard.arrays.get(r, allocate(kind)) for r, kind in enumerate(kinds))
+        if x.shape[1:] != dataset.x.shape[1:] or y.shape[1:] != dataset.y.shape[1:]:
+            raise CodecError("rows: the program reads others than the dataset has")
+        self._reader = shard, RowReader(dataset, x, y)
         return self._reader[1]
 
     def _advance(self, reply: Array | None) -> Record:
