@@ -19,6 +19,7 @@ import second_choice
 import second_layout
 import second_nets
 import second_ordered
+import second_trees
 from blake3 import blake3
 from second_functions import (
     GELU_C,
@@ -265,7 +266,7 @@ KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "sum_all": lambda k, a: [("F", 0, [])],
     "sum_rows": lambda k, a: [("F", 0, k[0][2][1:])],
 }
-for family in (second_choice, second_layout, second_nets, second_ordered):
+for family in (second_choice, second_layout, second_nets, second_ordered, second_trees):
     OPS |= family.OPS
     KINDS |= family.KINDS
 

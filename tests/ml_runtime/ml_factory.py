@@ -88,6 +88,9 @@ def _attributes(r: random.Random, op: Op) -> dict[str, int | float]:
                 "relation": r.randrange(3),
                 "classes": r.randint(1, 8),
                 "count": r.randint(1, 6),
+                "trees": r.choice([1, 2, 4]),
+                "depth": r.randrange(5),
+                "groups": r.choice([1, 1, 2]),
             }.get(name, r.randrange(2))
     return values
 
@@ -98,6 +101,8 @@ def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> lis
         return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]
     if name == "dropout":
         return [(x, pool[16], pool[17]) for x in r.sample(pool, len(pool))]
+    if name == "trees":
+        return [(x, *pool[18:22]) for x in r.sample(pool, len(pool))]
     if name == "weighted_distances":
         return [(r.choice(pool), *r.choices(pool[:2], k=2)) for _ in range(40)]
     if arity < 3:
@@ -144,10 +149,11 @@ def make_program(
     kinds += [stored(n, k)] * 3 + [stored(k), grid(16, n, k), grid(16, n, n)]
     kinds += [finite(2, n, k), grid(16, 2, k, n), grid(12, 2, 1, n, k)]
     kinds += [finite(1, 4, 5, 2), stored(4), stored()]
+    kinds += [labels(k, 7), finite(7), labels(6, 7), finite(7, 2)]  # the nodes of trees
     pool = [b.input(kind) for kind in kinds]
     inputs = [make_values(r, kind) for kind in kinds]
     inputs[5][...] = 0.5  # bias powers
-    names = sorted(OPS) + ["matmul"] * 4 + ["softmax_residual"] * 2
+    names = sorted(OPS) + ["spread", "matmul"] * 4 + ["softmax_residual"] * 2
     for name in (*ops, *(r.choice(names) for _ in range(length - len(ops)))):
         op = OPS[name]
         if name in BACKWARD:

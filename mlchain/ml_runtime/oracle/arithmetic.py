@@ -70,7 +70,11 @@ def on_grid(value: float, exponent: int) -> Fraction:
 
 def state(value: float) -> float:
     """Return binary32((x + 2^-60) - 2^-60); infinite beyond the largest binary32."""
-    value = (value + 2.0**-60) - 2.0**-60
+    return single((value + 2.0**-60) - 2.0**-60)
+
+
+def single(value: float) -> float:
+    """Return the nearest binary32, ties to even; infinite beyond the largest."""
     if not math.isfinite(value) or value == 0:
         return value
     exponent = max(binary_exponent(abs(Fraction(value))), -126) - 23
