@@ -63,6 +63,7 @@ HOMES = {  # a library that only these files may name, so that it can be exchang
     "distributed": ("node/executor_dask.py",),
     "bech32": ("crypto.py",),
     "numba": ("ml_runtime/backend_numba.py",),
+    "onnx": ("ml_runtime/importers/onnx/file.py",),
     "torch": ("ml_runtime/backend_torch*.py",),
     "fastapi": ("web/*",),
     "hypercorn": ("web/*", "node/*"),

@@ -10,7 +10,14 @@ from typing import Any
 
 from mlchain.ml_runtime.model import Model
 
-__all__ = ["from_sklearn"]
+__all__ = ["from_onnx", "from_sklearn"]
+
+
+def from_onnx(data: bytes, output: str = "", answer: str = "") -> Model:
+    """Return the model of an ONNX file; see `importers.onnx.from_onnx`."""
+    from mlchain.ml_runtime.importers import onnx
+
+    return onnx.from_onnx(data, output, answer)
 
 
 def from_sklearn(estimator: Any, batch: int = 64) -> Model:
