@@ -143,16 +143,21 @@ def residual(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> lis
     return [[(v - (1.0 if c == y[i] else 0.0)) * g[i] for v, (i, c) in zip(p, rows, strict=True)]]
 
 
+def product(factors: list[Numbers]) -> float:
+    """The factor a scheduled update reads last, or 1."""
+    return factors[0][0] if factors else 1.0
+
+
 def sgd(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
     rate, decay = map(real, attrs)
-    pairs = zip(*x, strict=True)
+    rate, pairs = rate * product(x[2:]), zip(*x[:2], strict=True)
     return [[round_state(p - (g + p * decay if decay else g) * rate) for p, g in pairs]]
 
 
 def momentum(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
     rate, mu, decay = map(real, attrs)
-    rows = []
-    for p, v, g in zip(*x, strict=True):
+    rate, rows = rate * product(x[3:]), []
+    for p, v, g in zip(*x[:3], strict=True):
         v2 = (v * mu) + (g + p * decay if decay else g)
         rows.append((round_state(p - (v2 * rate)), round_state(v2)))
     return [list(column) for column in zip(*rows, strict=True)]
@@ -162,17 +167,25 @@ def sqrt(v: float) -> float:
     return math.sqrt(v) if v >= 0 else math.nan
 
 
-def adam(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+def adamw(x: list[Numbers], shapes: list[list[int]], attrs: list[int]) -> list[Numbers]:
+    return adam(x, shapes, attrs, True)
+
+
+def adam(
+    x: list[Numbers], shapes: list[list[int]], attrs: list[int], apart: bool = False
+) -> list[Numbers]:
     rate, beta1, beta2, epsilon, decay = map(real, attrs)
+    rate = rate * product(x[5:])
     w1, w2 = x[4]
     if not (0 <= w1 < 1 and 0 <= w2 < 1):
         raise Trapped
     step, c, r1, r2 = rate / (1 - w1), 1 / (1 - w2), 1 - beta1, 1 - beta2
     rows = []
     for p, m, v, g in zip(*x[:4], strict=True):
-        g = g + p * decay if decay else g
+        g = g + p * decay if decay and not apart else g
         v2 = (v * beta2) + ((g * g) * r2)
         m2 = (m * beta1) + (g * r1)
+        p = p - (p * (rate * decay)) if apart else p
         p2 = p - ((m2 / (sqrt(v2 * c) + epsilon)) * step)
         rows.append((round_state(p2), round_state(m2), round_state(v2)))
     return [list(column) for column in zip(*rows, strict=True)]
@@ -194,6 +207,11 @@ def broadcast(f: Callable[[float, float], float]) -> Callable[..., list[Numbers]
 OPS: dict[str, Callable[[list[Numbers], list[list[int]], list[int]], list[Numbers]]] = {
     "add": broadcast(lambda v, w: v + w),
     "adam": adam,
+    "adamw": adamw,
+    "scheduled_adam": adam,
+    "scheduled_adamw": adamw,
+    "scheduled_momentum": momentum,
+    "scheduled_sgd": sgd,
     "adam_powers": lambda x, s, a: [
         [round_state(v * real(b)) for v, b in zip(x[0], a, strict=True)]
     ],
@@ -255,7 +273,8 @@ def result_kinds(op: str, seen: list[Kind], attrs: list[int]) -> list[Kind]:
     return [("F", 0, shape)]
 
 
-UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adam_powers": 1, "store": 1}
+UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adamw": 3, "adam_powers": 1, "store": 1}
+UPDATES |= {f"scheduled_{name}": n for name, n in UPDATES.items()}
 KINDS: dict[str, Callable[[list[Kind], list[int]], list[Kind]]] = {
     "constant": lambda k, a: [("F", 0, [])],
     "log_loss": lambda k, a: [("F", 0, k[0][2][:1])],

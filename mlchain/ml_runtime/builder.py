@@ -50,6 +50,11 @@ class Builder:
         self.inputs.append(self._new(kind))
         return self.inputs[-1]
 
+    def reorder_inputs(self, registers: Sequence[int]) -> None:
+        """Let the program take its inputs in another order than they were declared in."""
+        assert sorted(registers) == sorted(self.inputs), "the same inputs, in another order"
+        self.inputs = list(registers)
+
     def emit_all(self, name: str, *inputs: int, **attributes: Value) -> tuple[int, ...]:
         """Append a node and return its output registers; an equal earlier node serves again.
 

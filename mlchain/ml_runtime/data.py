@@ -75,14 +75,20 @@ class Dataset:
 
     @staticmethod
     def from_arrays(
-        x: Any, y: Any = None, *, classes: int = 0, shared_scale: bool = True
+        x: Any,
+        y: Any = None,
+        *,
+        classes: int = 0,
+        shared_scale: bool = True,
+        tokens: bool = False,
     ) -> Dataset:
         """Round arrays into a dataset.
 
         `x` is rows x features; `y` holds `classes` labels from 0, or values if `classes` is 0.
         Without y, for who groups rows: all rows are of one class.
         `shared_scale`: one power of two for all columns (images, standardised tables), else one
-        per column (columns in different units).
+        per column (columns in different units). `tokens`: x holds integers from 0 to 32767, which
+        become the mantissas themselves: 2^15 times the number that a program sees.
 
         Raises:
             ConfigError: wrong shapes, labels out of range, or a number other than 0 whose
@@ -94,7 +100,9 @@ class Dataset:
         if x.ndim != 2 or not x.size or len(x) != len(y):
             raise ConfigError("dataset: x has to be rows x features, with a target for each row")
         _require_range(x, "x")
-        exponents = column_exponents(x, shared_scale)
+        if tokens and not (np.all(x == np.rint(x)) and x.min() >= 0 and x.max() <= _LIMIT):
+            raise ConfigError(f"dataset: tokens have to be integers from 0 to {_LIMIT}")
+        exponents = (FRACTION,) * x.shape[1] if tokens else column_exponents(x, shared_scale)
         mantissas = quantise_rows(x, exponents)
         if classes:
             targets = np.asarray(y)

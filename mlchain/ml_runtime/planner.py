@@ -25,6 +25,7 @@ from mlchain.ml_runtime.op import real_to_bits
 from mlchain.ml_runtime.optim import OPTIMISERS, Optimiser, StateInput
 from mlchain.ml_runtime.plan import Plan, StateSpec, check_plan, decode_plan, target_type
 from mlchain.ml_runtime.program import Program
+from mlchain.ml_runtime.schedule import rate_factor
 from mlchain.ml_runtime.tensor import grid as grid_type
 
 DEFAULT_OPTIMISER = "adam"
@@ -75,8 +76,9 @@ def make_plan(
     """Write the plan of a model of this package.
 
     Give `classes` to learn labels, `outputs` to learn values, or `clusters` to group rows without
-    looking at their labels. `options` go to the model (hidden, activation) and the optimiser
-    (rate, momentum, beta1, beta2, epsilon, weight_decay); reals may be decimal text and become the
+    looking at their labels. `options` go to the model (hidden, activation), the optimiser (rate,
+    momentum, beta1, beta2, epsilon, weight_decay) and the schedule of its rate (schedule, warmup,
+    decay_steps, decay_factor); reals may be decimal text and become the
     nearest binary64 once, here. A model that learns by gradient takes `optimiser` ("adam" if left
     out) and `loss` (its own if left out); one with a rule of its own takes neither.
 
@@ -98,7 +100,7 @@ def make_plan(
         update = _lookup("optimiser", OPTIMISERS, optimiser or DEFAULT_OPTIMISER)
         loss = loss or getattr(module, "LOSS", DEFAULT_LOSSES[target])
         measure = _lookup("loss", LOSSES[target], loss)
-        shares = _share_options(options, module.build, update)
+        shares = _share_options(options, module.build, update, rate_factor)
         write = partial(_by_gradient, sizes, module, update, measure, *shares)
     elif optimiser or loss:
         raise ConfigError(f"{model}: learns by a rule of its own", "give no optimiser and no loss")
@@ -129,16 +131,20 @@ def _by_gradient(
     measure: Loss,
     for_build: dict[str, Any],
     for_update: dict[str, Any],
+    for_rate: dict[str, Any],
 ) -> _Written:
     b, p = Builder(), Builder()
-    network, x, y = Network(b), sizes.x(b), sizes.y(b)
+    network, x, y = Network(b, training=True), sizes.x(b), sizes.y(b)
     scores = module.build(network, x, outputs=sizes.columns, **for_build)
     loss = measure(b, scores, y)
     grads = gradients(b, loss, [s.register for s in network.parameters])
-    done = update(b, network.parameters, grads, **for_update)
+    factor = rate_factor(network, **for_rate)
+    done = update(b, network.parameters, grads, factor, **for_update)
     asked = module.build(Network(p), sizes.x(p), outputs=sizes.columns, **for_build)
-    state = [*network.parameters, *done.slots]
-    return _Written(state, b, b.program([*done.results, loss]), p.program([asked]))
+    state = [*network.parameters, *done.slots, *network.aids]
+    b.reorder_inputs([x, y, *(s.register for s in state)])
+    step = b.program([*done.results, *network.aids_after(), loss])
+    return _Written(state, b, step, p.program([asked]))
 
 
 def _by_rule(

@@ -31,7 +31,7 @@ def registry_digest() -> bytes:
     for model, module in MODELS.items():
         for optimiser in sorted(OPTIMISERS) if learns_by_gradient(module) else [""]:
             options: dict[str, Any] = {"optimiser": optimiser, SIZES[module.TARGETS[0]]: 2}
-            plan = make_plan(model, features=3, batch=4, **options)
+            plan = make_plan(model, features=16, batch=4, **options)
             cost = check_plan(plan)
             parts += [plan.encode(), codec.encode((cost.gas_per_step, cost.gas_predict_row))]
     return crypto.digest("mlchain/ml-registry", *parts)

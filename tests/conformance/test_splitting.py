@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ml_factory import SEED, make_dataset, make_program, make_task, observe
+from ml_models import data_for, task_for
 
 from mlchain.errors import CodecError, ConfigError, RejectedProgram, Trap
 from mlchain.ml_runtime import NumpyBackend, Oracle, ShardedBackend, Trainer, grid, make_plan, run
@@ -24,10 +25,6 @@ CASES = [(name, target) for name, module in MODELS.items() for target in module.
 every_model = pytest.mark.parametrize(("model", "target"), CASES)
 
 
-def data_for(target: str):
-    return make_dataset() if target == "class" else make_dataset(classes=0, outputs=2)
-
-
 def chain_of(task, data, backend=None) -> list[bytes]:
     digests: list[bytes] = []
     run(task, data, SEED, lambda _, state: digests.append(state.digest()), backend)
@@ -37,8 +34,8 @@ def chain_of(task, data, backend=None) -> list[bytes]:
 @every_model
 @pytest.mark.parametrize("batch", [1, 2, 5, 11])
 def test_every_model_trains_to_the_bits_of_the_unsplit_step(model, target, batch):
-    data = data_for(target)
-    task = make_task(data, model, steps=3, chunk=1, batch=batch)
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=3, chunk=1, batch=batch)
     whole = chain_of(task, data)
     for shards in (s for s in (1, 2, 3, 5) if s <= batch):
         assert chain_of(task, data, ShardedBackend(shards)) == whole, f"{shards} shards"
@@ -46,15 +43,15 @@ def test_every_model_trains_to_the_bits_of_the_unsplit_step(model, target, batch
 
 @every_model
 def test_every_model_split_trains_to_the_oracle_s_bits(model, target):
-    data = data_for(target)
-    task = make_task(data, model, steps=2, chunk=1, batch=7)
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=2, chunk=1, batch=7)
     assert chain_of(task, data, ShardedBackend(3)) == chain_of(task, data, Oracle())
 
 
 @every_model
 def test_every_model_split_is_worth_the_same(model, target):
-    data = data_for(target)
-    task = make_task(data, model, steps=4, chunk=4)
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=4, chunk=4)
     whole, parts = (Trainer(task, data, SEED, b) for b in (None, ShardedBackend(3)))
     state = whole.run_chunk(0, whole.initial_state())
     assert parts.evaluate(state) == whole.evaluate(state)

@@ -95,10 +95,17 @@ def _attributes(r: random.Random, op: Op) -> dict[str, int | float]:
     return values
 
 
+UPDATES = {"sgd": 1, "momentum": 2, "adam": 3, "adamw": 3}
+"""How many tensors of state an update reads."""
+
+
 def _candidates(r: random.Random, name: str, arity: int, pool: list[int]) -> list[tuple[int, ...]]:
     """Registers to try an op on; most will be refused."""
-    if name == "adam":
-        return [(*r.choices(pool[6:9], k=3), r.choice(pool), pool[5]) for _ in range(40)]
+    kind, factor = name.removeprefix("scheduled_"), pool[22:23] * name.startswith("scheduled_")
+    if kind in UPDATES:
+        state, rest = UPDATES[kind], pool[5:6] * kind.startswith("adam")
+        tries = range(40)
+        return [(*r.choices(pool[6:9], k=state), r.choice(pool), *rest, *factor) for _ in tries]
     if name == "dropout":
         return [(x, pool[16], pool[17]) for x in r.sample(pool, len(pool))]
     if name == "trees":
@@ -150,6 +157,7 @@ def make_program(
     kinds += [finite(2, n, k), grid(16, 2, k, n), grid(12, 2, 1, n, k)]
     kinds += [finite(1, 4, 5, 2), stored(4), stored()]
     kinds += [labels(k, 7), finite(7), labels(6, 7), finite(7, 2)]  # the nodes of trees
+    kinds += [finite()]
     pool = [b.input(kind) for kind in kinds]
     inputs = [make_values(r, kind) for kind in kinds]
     inputs[5][...] = 0.5  # bias powers

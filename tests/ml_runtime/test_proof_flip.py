@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from ml_factory import make_dataset, make_task
+from ml_models import data_for, task_for
 from proof_lab import KEY, Flipping, Lab, judge
 
 from mlchain import codec
@@ -20,9 +20,9 @@ LABS: dict[str, Lab] = {}
 
 def lab_for(model: str) -> Lab:
     if model not in LABS:
-        is_class = "class" in MODELS[model].TARGETS
-        data = make_dataset() if is_class else make_dataset(classes=0, outputs=2)
-        LABS[model] = Lab(data, make_task(data, model, steps=8, chunk=4))
+        target = "class" if "class" in MODELS[model].TARGETS else "value"
+        data = data_for(target, model=model)
+        LABS[model] = Lab(data, task_for(data, model, target, steps=8, chunk=4))
     return LABS[model]
 
 

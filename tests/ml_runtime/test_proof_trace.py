@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_factory import SEED, make_dataset, make_program, make_task, observe
+from ml_models import data_for, task_for
 from proof_lab import Lab
 
 from mlchain import crypto
@@ -24,9 +25,9 @@ TAGS = tree.Tags("test/node", "test/root")
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_trace_is_the_same_on_every_backend_and_for_any_number_of_shards(model):
-    is_class = "class" in MODELS[model].TARGETS
-    data = make_dataset() if is_class else make_dataset(classes=0, outputs=2)
-    task = make_task(data, model, steps=4, chunk=2)
+    target = "class" if "class" in MODELS[model].TARGETS else "value"
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=4, chunk=2)
     claims = []
     for backend in (NumpyBackend(), Oracle(), ShardedBackend(1), ShardedBackend(3)):
         tracer = Tracer(task, data, SEED, backend)

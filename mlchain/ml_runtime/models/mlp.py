@@ -1,4 +1,4 @@
-"""Multi-layer perceptron: dense layers of sizes `hidden`, each followed by `activation`."""
+"""Multi-layer perceptron: dense layers of sizes `hidden`, each with `activation` and `dropout`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ ACTIVATIONS = ("relu", "sigmoid", "tanh")
 
 
 def build(
-    n: Network, x: int, *, outputs: int, hidden: Sequence[int] = (64,), activation: str = "relu"
+    n: Network,
+    x: int,
+    *,
+    outputs: int,
+    hidden: Sequence[int] = (64,),
+    activation: str = "relu",
+    dropout: float = 0.0,
 ) -> int:
     """Return the register of the scores or predictions.
 
@@ -26,4 +32,5 @@ def build(
         raise ConfigError(f"hidden: a layer of {min(widths)} units")
     for i, width in enumerate(widths, 1):
         x = n.builder.emit(activation, n.dense(x, width, f"hidden{i}"))
+        x = n.dropout(x, float(dropout))
     return n.dense(x, outputs, "out")

@@ -23,7 +23,7 @@ from mlchain.ml_runtime.op import (
     require,
     require_real,
 )
-from mlchain.ml_runtime.tensor import Array, stored
+from mlchain.ml_runtime.tensor import Array, Type, finite, stored
 
 MAX_BETA = 1 - 2.0**-20
 """Largest decay of a moment: its binary32 power stays below 1, so nothing divides by zero."""
@@ -37,6 +37,29 @@ def _require_update(state: Types, gradient: Types) -> None:
 
 def _require_beta(*betas: float) -> None:
     require(all(0 <= b <= MAX_BETA for b in betas), "a moment's decay is outside [0, 1 - 2^-20]")
+
+
+def _require_factor(factor: Type) -> None:
+    require(factor == finite(), "takes one number as the factor of the rate")
+
+
+class _Update(Op):
+    """An update whose first attribute is its rate."""
+
+    def rate(self, c: Call) -> float:
+        """Return the rate of this step."""
+        return c.attrs[0]
+
+
+class _Scheduled(_Update):
+    """Mixed into an update: the last input is a number that the rate is multiplied by."""
+
+    def infer(self, ins: Types, attrs: Values) -> Types:
+        _require_factor(ins[-1])
+        return super().infer(ins[:-1], attrs)
+
+    def rate(self, c: Call) -> float:
+        return c.attrs[0] * float(c.ins[-1])
 
 
 def _decayed(g: Array, p: Array, decay: Array, out: Array) -> Array:
@@ -67,7 +90,7 @@ class Store(Op):
 
 
 @register
-class Sgd(Op):
+class Sgd(_Update):
     """p' = p - rate (g + decay p)."""
 
     name, arity = "sgd", 2
@@ -82,8 +105,8 @@ class Sgd(Op):
         return 6000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
-        rate, decay = c.constants
-        for (p, g), (new_p,), (w, u, *_) in c.blocks:
+        rate, decay = constant(self.rate(c)), c.constants[1]
+        for (p, g, *_), (new_p,), (w, u, *_) in c.blocks:
             np.multiply(_decayed(g, p, decay, w), rate, w)
             u[...] = p
             np.subtract(u, w, u)
@@ -91,7 +114,7 @@ class Sgd(Op):
 
 
 @register
-class Momentum(Op):
+class Momentum(_Update):
     """v' = mu v + (g + decay p); p' = p - rate v' (v' before rounding)."""
 
     name, arity = "momentum", 3
@@ -107,8 +130,8 @@ class Momentum(Op):
         return 6000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
-        rate, mu, decay = c.constants
-        for (p, v, g), (new_p, new_v), (w, u, s, _) in c.blocks:
+        rate, (_, mu, decay) = constant(self.rate(c)), c.constants
+        for (p, v, g, *_), (new_p, new_v), (w, u, s, _) in c.blocks:
             w[...] = v
             np.multiply(w, mu, w)
             np.add(w, _decayed(g, p, decay, u), w)
@@ -137,7 +160,7 @@ class AdamPowers(Op):
 
 
 @register
-class Adam(Op):
+class Adam(_Update):
     """Adam over (p, m, v, g, powers), the powers already those of this step.
 
     g = g + decay p; m' = beta1 m + (1-beta1) g; v' = beta2 v + (1-beta2) g^2;
@@ -145,6 +168,8 @@ class Adam(Op):
     """
 
     name, arity = "adam", 5
+    decoupled = False
+    """Whether decay shrinks the weights by themselves instead of adding to the gradient."""
     attributes = reals("rate", "beta1", "beta2", "epsilon", "decay")
     source = "Kingma, Ba, arXiv:1412.6980, algorithm 1; MLRT-1 rule 7"
 
@@ -163,10 +188,13 @@ class Adam(Op):
         power1, power2 = c.ins[4].tolist()
         if not (0 <= power1 < 1 and 0 <= power2 < 1):
             raise Trap("adam: a bias power is outside [0, 1)")
-        step, unbias = constant(c.attrs[0] / (1 - power1)), constant(1 / (1 - power2))
+        rate = self.rate(c)
+        step, unbias = constant(rate / (1 - power1)), constant(1 / (1 - power2))
+        shrink = constant(rate * c.attrs[4])
         rest1, rest2 = constant(1 - c.attrs[1]), constant(1 - c.attrs[2])
         for (p, m, v, g, *_), (new_p, new_m, new_v), (u, w, s, _) in c.blocks:
-            g = _decayed(g, p, decay, s)
+            if not self.decoupled:
+                g = _decayed(g, p, decay, s)
             u[...] = v
             np.multiply(u, beta2, u)
             np.multiply(g, g, w)
@@ -184,5 +212,45 @@ class Adam(Op):
             round_state(u, new_m)
             np.multiply(w, step, w)
             u[...] = p
+            if self.decoupled:
+                np.multiply(u, shrink, s)
+                np.subtract(u, s, u)
             np.subtract(u, w, u)
             round_state(u, new_p)
+
+
+@register
+class AdamW(Adam):
+    """Adam without decay in g; p' = (p - (rate decay) p) - what Adam subtracts."""
+
+    name = "adamw"
+    decoupled = True
+    source = "Loshchilov, Hutter, arXiv:1711.05101, algorithm 2; MLRT-1 rule 7"
+
+
+@register
+class ScheduledSgd(_Scheduled, Sgd):
+    """sgd with rate times the factor it reads last."""
+
+    name, arity = "scheduled_sgd", 3
+
+
+@register
+class ScheduledMomentum(_Scheduled, Momentum):
+    """momentum with rate times the factor it reads last."""
+
+    name, arity = "scheduled_momentum", 4
+
+
+@register
+class ScheduledAdam(_Scheduled, Adam):
+    """adam with rate times the factor it reads last."""
+
+    name, arity = "scheduled_adam", 6
+
+
+@register
+class ScheduledAdamW(_Scheduled, AdamW):
+    """adamw with rate times the factor it reads last."""
+
+    name, arity = "scheduled_adamw", 6
