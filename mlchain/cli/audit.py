@@ -1,4 +1,4 @@
-"""`mlchain audit`: re-check a receipt without trusting the node that gave it."""
+"""`mlchain audit`: re-check a receipt, or a proof of fraud, without trusting who gave it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
     examples=(
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json",
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json --slices all",
+        "mlchain audit birch.fraud",
     ),
 )
-@click.argument("receipt", type=_FILE)
+@click.argument("file", metavar="RECEIPT|PROOF", type=_FILE)
 @click.option(
     "--genesis",
     type=_FILE,
-    required=True,
-    help="Your own copy of the chain's genesis file: everything rests on it.",
+    help="Your own copy of the chain's genesis file: a receipt rests on it.",
 )
 @click.option(
     "--slices",
@@ -57,23 +57,69 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder of files the receipt does not carry; found by what they hold.",
 )
+@click.option("--traced-job", metavar="HEX", default="", help="The job a PROOF has to be about.")
+@click.option("--oracle", is_flag=True, help="Re-execute a PROOF's op in plain Python.")
 @click.pass_obj
 def command(
-    out: Output, receipt: Path, genesis: Path, slices: int | None, seed: str, folder: Path | None
+    out: Output,
+    file: Path,
+    genesis: Path | None,
+    slices: int | None,
+    seed: str,
+    folder: Path | None,
+    traced_job: str,
+    oracle: bool,
 ) -> None:
-    """Re-check a job's RECEIPT offline.
+    """Re-check a job's RECEIPT, or a PROOF of fraud, offline.
 
-    Checks signatures, state proofs, samples, the score, and re-runs slices of the training on
-    this machine. Trusts your genesis file and this program; neither the receipt nor who gave it.
-    Exits with 7 when something does not hold.
+    Of a receipt: signatures, state proofs, samples, the score, and slices of the training, run
+    again on this machine. Trusts your genesis file and this program; neither the receipt nor who
+    gave it. Exits with 7 when something does not hold.
+
+    Of a proof: the signature of the accused, openings, and the one operation, executed again.
+    Exits with 7 when the fraud is proven, 0 when the accused was right, 2 when it shows nothing.
     """
+    from mlchain.client.fraud import is_fraud_proof
     from mlchain.errors import VerificationFailed
 
-    report = audit_file(out, receipt, genesis, slices, seed, folder)
+    if is_fraud_proof(file):
+        judge(out, file, traced_job, oracle)
+        return
+    if genesis is None:
+        raise click.UsageError("a receipt is checked against --genesis, your own copy")
+    report = audit_file(out, file, genesis, slices, seed, folder)
     failed = report.failed
     if failed is not None:
         raise VerificationFailed(f"{failed.name}: {failed.text}", "do not rely on this result")
     out.result("audit", report_document(report), report_lines(report))
+
+
+def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:
+    """Judge a fraud proof.
+
+    Raises:
+        FraudProven: it holds.
+        CodecError: it shows nothing.
+    """
+    from mlchain.cli.text import good, short
+    from mlchain.client.fraud import FraudProven, describe, judge_file, verdict_document
+    from mlchain.errors import CodecError
+    from mlchain.ml_runtime.proof import Outcome
+
+    try:
+        job = bytes.fromhex(traced_job) if traced_job else None
+    except ValueError as error:
+        raise click.UsageError(f"--traced-job: {traced_job!r} is not hex") from error
+    verdict = judge_file(file, job, oracle)
+    if verdict.outcome is Outcome.INVALID:
+        raise CodecError(f"{file} proves nothing: {verdict.text}", "ask the accuser for another")
+    document = verdict_document(verdict)
+    out.note(f"  job      {document['job']}")
+    out.note(f"  accused  {document['accused']}")
+    if verdict.outcome is Outcome.FRAUD:
+        raise FraudProven(verdict)
+    text = good(f"unfounded: {short(str(document['accused']))} was right at {describe(verdict)}")
+    out.result("fraud", document, [text])
 
 
 def audit_file(

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from factories import GrowingChain, make_chain, make_key
+from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
@@ -24,6 +25,7 @@ from mlchain.consensus.messages import (
 )
 from mlchain.consensus.safety import Signer
 from mlchain.consensus.work.attestation import decode_extension
+from mlchain.errors import VerificationFailed
 from mlchain.ledger.block import decode_block
 from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
 from mlchain.ledger.content import ContentStore
@@ -31,6 +33,16 @@ from mlchain.ledger.genesis import dump_genesis, parse_genesis
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
+from mlchain.ml_runtime.proof import (
+    Accused,
+    Accuser,
+    ChunkTrace,
+    Move,
+    Outcome,
+    Tracer,
+    sign_claim,
+    verify_fraud_proof,
+)
 from mlchain.node.artifacts import ChunkRequest
 from mlchain.node.exchange import HaveQuestion
 from mlchain.node.spread import Batch, HeadNews
@@ -200,6 +212,7 @@ def _training() -> dict[str, Target]:
         check_plan(decode_plan(data))
 
     return {
+        "fraud proof": Target(_judge, _fraud_proofs(task, trainer.dataset, trainer.seed)),
         "plan": Target(plan, [trainer.plan.encode()]),
         "task": Target(partial(codec.decode, Task), [codec.encode(task)]),
         "dataset": Target(Dataset.decode, [data]),
@@ -207,3 +220,42 @@ def _training() -> dict[str, Target]:
             lambda data: State.decode(data, trainer.plan), [trainer.initial_state().encode()]
         ),
     }
+
+
+def _judge(data: bytes) -> None:
+    """Judge a proof; what shows nothing counts as refused."""
+    verdict = verify_fraud_proof(data)
+    if verdict.outcome is Outcome.INVALID:
+        raise VerificationFailed(verdict.text)
+
+
+def _fraud_proofs(task: Task, dataset: Dataset, seed: bytes) -> list[bytes]:
+    """A proof of each kind: of entries of several kinds, of an end, a seam, a claim."""
+    tracer, key = Tracer(task, dataset, seed), make_key("worker-0")
+    start = tracer.trainer.initial_state()
+    first = tracer.trace(0, start)
+    second = tracer.trainer.run_chunk(0, start)
+    honest = tracer.trace(1, second)
+
+    def prove(lie: ChunkTrace, **changes: Any) -> bytes:
+        claim = sign_claim(replace(lie.claim, **changes), key)
+        accuser = Accuser(tracer, second, claim, sign_claim(first.claim, key))
+        accused: list[Accused] = []
+
+        def answer(move: Move) -> Move | None:
+            if not accused:
+                accused.append(Accused(lie, accuser.mine.claim))
+            return accused[0].answer(move)
+
+        return codec.encode(accuser.prove(answer))
+
+    def changed(place: int) -> ChunkTrace:
+        entries = [list(step) for step in honest.entries]
+        entries[0][place] = bytes(32)
+        return ChunkTrace(honest.layout, honest.job, 1, honest.start, tuple(entries))
+
+    rules = honest.layout.rules
+    kinds = {rule.kind: place for place, rule in enumerate(rules)}
+    found = [prove(changed(place)) for place in kinds.values()]
+    found += [prove(honest, end=bytes(32)), prove(honest, steps=1), prove(honest, start=bytes(32))]
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace as swap
 from functools import partial
 
 import numpy as np
@@ -29,6 +28,7 @@ from mlchain.ml_runtime.proof import (
     verify_fraud_proof,
 )
 from mlchain.ml_runtime.proof.layout import op_program
+from mlchain.ml_runtime.proof.record import KIND
 from mlchain.ml_runtime.tensor import Array, allocate, digest
 
 KEY, OTHER = SecretKey(b"\x01" * 32), SecretKey(b"\x02" * 32)
@@ -141,9 +141,15 @@ def claimed(trace: ChunkTrace, **changes) -> SignedClaim:
     return sign_claim(replace(trace.claim, **changes), KEY)
 
 
+def accuse_falsely(lab: Lab, step: int, place: int, chunk: int = 1) -> FraudProof:
+    """The best proof there is against an honest party: everything in it is true."""
+    honest = lab.honest(chunk)
+    signed = sign_claim(honest.claim, KEY)
+    accuser = Accuser(lab.tracer, lab.start(chunk), signed)
+    fault = accuser._entry(step, place, honest.steps, honest.step_tree(step))
+    return FraudProof(KIND, honest.job, signed, fault)
+
+
 def judge(proof: FraudProof, **options) -> Verdict:
     """The verdict on a proof that went over the wire."""
     return verify_fraud_proof(codec.encode(proof), **options)
-
-
-__all__ = ["KEY", "OTHER", "Flipping", "Lab", "claimed", "forged", "judge", "swap"]

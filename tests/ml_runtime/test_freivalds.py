@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from proof_lab import Flipping, Lab, judge
 
+from mlchain.ml_runtime import Oracle
+from mlchain.ml_runtime.builder import Builder
 from mlchain.ml_runtime.grid import peak, quantise
+from mlchain.ml_runtime.program import check
 from mlchain.ml_runtime.proof import Outcome, freivalds
-from mlchain.ml_runtime.proof.freivalds import BITS, VECTORS, grid_exponent
+from mlchain.ml_runtime.proof.freivalds import BITS, VECTORS, grid_exponent, pays
 from mlchain.ml_runtime.random import make_key, words
+from mlchain.ml_runtime.tensor import grid
 
 SEED = b"\x03" * 32
 
@@ -103,10 +107,28 @@ def test_a_product_that_a_proof_brings_decides_it_only_if_it_is_right():
     lab = Lab()
     op = next(i for i, n in enumerate(lab.tracer.layout.checked.program.nodes) if n.op == "matmul")
     proof = lab.prove(lab.other(backend=Flipping(op, 1, 1)).trace(1, lab.start(1)))
-    assert judge(proof, seed=SEED).outcome is Outcome.FRAUD
+    options = {"seed": SEED, "backend": Oracle()}
+    assert judge(proof, **options).outcome is Outcome.FRAUD
     product = bytes([proof.fault.product[0] ^ 1]) + proof.fault.product[1:]
     lying = replace(proof, fault=replace(proof.fault, product=product))
-    assert judge(lying, seed=SEED).outcome is Outcome.INVALID
+    assert judge(lying, **options).outcome is Outcome.INVALID
     assert judge(lying).outcome is Outcome.FRAUD, "without a seed the op is run"
+    assert judge(lying, seed=SEED).outcome is Outcome.FRAUD, "so it is where that is quicker"
     short = replace(proof, fault=replace(proof.fault, product=b"\0"))
-    assert judge(short, seed=SEED).outcome is Outcome.INVALID
+    assert judge(short, **options).outcome is Outcome.INVALID
+
+
+@pytest.mark.parametrize(
+    "size, worth",
+    [
+        ((512, 512, 512), False),
+        ((64, 4096, 4096), False),
+        ((1024, 1024, 1024), True),
+        ((4096, 2048, 1024), True),
+    ],
+)
+def test_large_square_products_are_checked_and_others_repeated(size, worth):
+    n, k, m = size
+    b = Builder()
+    x, y = b.input(grid(16, n, k)), b.input(grid(16, k, m))
+    assert pays(check(b.program([b.matmul(x, y)])), 0) is worth

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from ml_factory import make_dataset, make_task
 from msgspec.structs import replace
-from proof_lab import KEY, OTHER, Lab, claimed, forged, judge
+from proof_lab import KEY, OTHER, Lab, accuse_falsely, claimed, forged, judge
 
 from mlchain import codec
 from mlchain.errors import Trap, VerificationFailed
 from mlchain.ml_runtime import Dataset, State
-from mlchain.ml_runtime.proof import Accuser, FraudProof, Outcome, sign_claim
-from mlchain.ml_runtime.proof import accuse as making
+from mlchain.ml_runtime.proof import FraudProof, Outcome, sign_claim
 from mlchain.ml_runtime.proof import verify as verifying
 from mlchain.ml_runtime.proof.claim import claim_id, job_id
 from mlchain.ml_runtime.proof.record import ClaimFault, EndFault, EntryFault, SeamFault
@@ -198,17 +197,10 @@ def test_a_trap_denied_in_the_claim_alone_is_refuted(trapping):
 # ---- nobody honest is convicted ---------------------------------------------------------------
 
 
-def accuse_falsely(step: int, place: int) -> FraudProof:
-    """The best proof there is against an honest party: everything in it is true."""
-    accuser = Accuser(LAB.tracer, START, SIGNED)
-    fault = accuser._entry(step, place, HONEST.steps, HONEST.step_tree(step))
-    return FraudProof(making.KIND, HONEST.job, SIGNED, fault)
-
-
 @pytest.mark.parametrize("place", range(LAYOUT.count))
 def test_a_false_accusation_is_unfounded_wherever_it_points(place):
     for step in (0, 3):
-        verdict = judge(accuse_falsely(step, place))
+        verdict = judge(accuse_falsely(LAB, step, place))
         assert verdict.outcome is Outcome.UNFOUNDED, verdict.text
 
 
@@ -245,14 +237,14 @@ def spoil(proof: FraudProof, draw: random.Random) -> FraudProof:
 @pytest.mark.parametrize("seed", range(200))
 def test_no_change_of_a_proof_convicts_an_honest_party(seed):
     draw = random.Random(seed)
-    proof = accuse_falsely(draw.randrange(4), draw.randrange(LAYOUT.count))
+    proof = accuse_falsely(LAB, draw.randrange(4), draw.randrange(LAYOUT.count))
     for _ in range(draw.choice([1, 1, 2])):
         proof = spoil(proof, draw)
     assert judge(proof).outcome is not Outcome.FRAUD
 
 
 def forge_against_the_honest() -> FraudProof:
-    proof = accuse_falsely(1, place_of("op"))
+    proof = accuse_falsely(LAB, 1, place_of("op"))
     return replace(proof, fault=replace(proof.fault, leaf=DIGEST))
 
 
@@ -268,7 +260,7 @@ def test_control_without_openings_a_forged_proof_convicts_an_honest_party(monkey
 
 
 def test_control_without_operand_digests_other_operands_convict_an_honest_party(monkeypatch):
-    proof = accuse_falsely(1, place_of("op"))
+    proof = accuse_falsely(LAB, 1, place_of("op"))
     zeros = tuple(bytes(len(o)) for o in proof.fault.operands)
     proof = replace(proof, fault=replace(proof.fault, operands=zeros))
     assert judge(proof).outcome is Outcome.INVALID

@@ -25,12 +25,23 @@ BITS = 8
 """Bits of an element of a random vector."""
 VECTORS = 8
 """Vectors of one check: a wrong product passes with probability at most 2^-64."""
+LEAST_REUSE = 256
+"""Multiply-adds for each element touched from which a check is quicker: 768 x 768 x 768 on."""
 
 
 def multiplies(checked: Checked, op: int) -> bool:
     """Tell whether an op is a product of grids, each of one exponent."""
     step = checked.steps[op]
     return step.op.name == "matmul" and all(checked.types[r].kind == "G" for r in step.inputs)
+
+
+def pays(checked: Checked, op: int) -> bool:
+    """Tell whether numpy multiplies longer than it checks: measured in benchmarks/proofs.py."""
+    step = checked.steps[op]
+    a, b, c = (checked.types[r] for r in (*step.inputs, *step.outputs))
+    rows = c.elements // c.shape[-1]
+    terms = c.elements * (a.elements // rows)
+    return terms >= LEAST_REUSE * (a.elements + b.elements + c.elements)
 
 
 def is_product(checked: Checked, op: int, a: Array, b: Array, c: Array, seed: bytes) -> bool:
@@ -52,12 +63,12 @@ def freivalds(
     """
     unit_a, unit_b = grid_exponent(a, bits_a), grid_exponent(b, bits_b)
     whole = in_units(c, unit_a + unit_b)
-    if whole is None or _peak(whole) > 2.0**EXACT_BITS:
+    if whole is None or not _peak(whole) <= 2.0**EXACT_BITS:
         return False  # not even numbers that a product could be
     draws = words(make_key(seed, "freivalds", 0), c.shape[1] * vectors) >> np.uint64(64 - BITS)
     r = draws.astype(np.int64).astype(object).reshape(c.shape[1], vectors)
-    once = _apply(np.ldexp(b, -unit_b), r)
-    return bool(np.all(_apply(np.ldexp(a, -unit_a), once) == _apply(whole, r)))
+    left = _apply(a, unit_a, _apply(b, unit_b, r))
+    return bool(np.all(left == _apply(whole, 0, r)))
 
 
 def grid_exponent(x: Array, bits: int) -> int:
@@ -69,40 +80,54 @@ def grid_exponent(x: Array, bits: int) -> int:
 def in_units(x: Array, exponent: int) -> Array | None:
     """Return x 2^-exponent if these are whole numbers, None if one is not."""
     with np.errstate(all="ignore"):
-        whole = np.ldexp(x, -exponent)
-        same = np.array_equal(np.ldexp(whole, exponent), x)  # nothing underflowed
-    return whole if same and np.array_equal(whole, np.rint(whole)) else None
+        whole = _times_power(x, -exponent)
+        if not np.array_equal(whole, np.rint(whole)):
+            return None
+    return whole if np.count_nonzero(whole) == np.count_nonzero(x) else None  # none underflowed
 
 
-def _apply(x: Array, columns: Array) -> Array:
-    """Return x @ columns for whole numbers, the columns and the result Python's own.
+def _apply(x: Array, unit: int, columns: Array) -> Array:
+    """Return (x 2^-unit) @ columns, whole numbers all, the columns and the result Python's own.
 
-    Both are cut into pieces so narrow that BLAS adds k products of them within 53 bits.
+    Both factors are cut into pieces so narrow that BLAS adds k products of them within 53 bits.
     """
-    room = EXACT_BITS - (x.shape[1] - 1).bit_length()
-    bits = math.frexp(_peak(x))[1]
+    k, vectors = columns.shape
+    room = EXACT_BITS - (k - 1).bit_length()
+    bits = max(math.frexp(_peak(x))[1] - unit, 1)
     cut = bits if bits <= room - BITS else room // 2
-    narrow = room - cut
-    total = np.zeros((x.shape[0], columns.shape[1]), object)
-    signs, sizes = np.where(columns < 0, -1.0, 1.0), np.abs(columns)
-    for i, piece in enumerate(_pieces(x, cut)):
-        rest, j = sizes, 0
-        while np.any(rest):
-            low = signs * (rest & ((1 << narrow) - 1)).astype(np.float64)
-            total += (piece @ low).astype(np.int64).astype(object) << (i * cut + j * narrow)
-            rest, j = rest >> narrow, j + 1
+    low = _columns(columns, room - cut)
+    total = np.zeros((x.shape[0], vectors), object)
+    for i, piece in enumerate(_pieces(x, unit, bits, cut)):
+        parts = _times_power(piece @ low, -unit).astype(np.int64).astype(object)
+        for j in range(low.shape[1] // vectors):
+            part = parts[:, j * vectors : (j + 1) * vectors]
+            total += part << (i * cut + j * (room - cut))
     return total
 
 
-def _pieces(x: Array, cut: int) -> Iterator[Array]:
-    """Yield whole numbers p with |p| <= 2^cut that make up x, the lowest first."""
-    while True:
-        high = np.rint(x * 2.0**-cut) if _peak(x) > 2.0**cut else None
-        if high is None:
-            yield x
-            return
-        yield x - high * 2.0**cut
-        x = high
+def _columns(columns: Array, narrow: int) -> Array:
+    """Return whole numbers as columns of binary64, `narrow` bits each, the lowest to the left."""
+    signs, rest = np.where(columns < 0, -1.0, 1.0), np.abs(columns)
+    found: list[Array] = []
+    while not found or np.any(rest):
+        found.append(signs * (rest & ((1 << narrow) - 1)).astype(np.float64))
+        rest = rest >> narrow
+    return np.concatenate(found, axis=1)
+
+
+def _pieces(x: Array, unit: int, bits: int, cut: int) -> Iterator[Array]:
+    """Yield pieces p with |p| <= 2^(cut + unit), whose sum, each shifted by cut, is x."""
+    while bits > cut:
+        high = np.rint(_times_power(x, -cut - unit))
+        high = _times_power(high, unit)
+        yield x - _times_power(high, cut)
+        x, bits = high, bits - cut
+    yield x
+
+
+def _times_power(x: Array, exponent: int) -> Array:
+    """Return x 2^exponent; a product is much quicker than ldexp where the power is a number."""
+    return x * 2.0**exponent if -1000 < exponent < 1000 else np.ldexp(x, exponent)
 
 
 def _peak(x: Array) -> float:

@@ -78,7 +78,7 @@ def verify_fraud_proof(
     the one in the verdict. `committed`: ids of claims that the accused is known to have committed
     to; those need no signature. `backend` re-executes the one op, numpy unless given. `seed`: 32
     bytes drawn after the proof arrived; with them a product the proof carries is checked after
-    Freivalds instead of being repeated, wrongly with probability at most 2^-64.
+    Freivalds, where that is quicker than to repeat it, wrongly with probability at most 2^-64.
     """
     try:
         found = decode_fraud_proof(proof) if isinstance(proof, bytes) else proof

@@ -1,0 +1,81 @@
+"""Fraud proofs as files: told from receipts, read, judged offline."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from mlchain import crypto
+from mlchain.errors import ConfigError, VerificationFailed
+from mlchain.ml_runtime import Oracle
+from mlchain.ml_runtime.proof import Verdict, verify_fraud_proof
+from mlchain.ml_runtime.proof.record import KIND, MAX_PROOF_BYTES
+
+_HEAD = b"\x94" + bytes([0xA0 | len(KIND)]) + KIND.encode()
+"""How the canonical bytes of a proof begin: a record of four fields, the first of them its kind."""
+
+
+class FraudProven(VerificationFailed):
+    """A fraud proof that holds. `at` says where in the training the fault is."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(
+            f"fraud proven: {describe(verdict)}: {verdict.text}",
+            "compare the job's id and the accused's key with those you know",
+        )
+        self.at = tuple(
+            (name, value) for name, value in verdict_document(verdict).items() if name != "text"
+        )
+
+
+def is_fraud_proof(path: Path) -> bool:
+    """Tell whether a file claims to be a fraud proof, by how it begins.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEAD)) == _HEAD
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name a receipt or a fraud proof") from error
+
+
+def judge_file(path: Path, job: bytes | None = None, slow: bool = False) -> Verdict:
+    """Return the verdict on a fraud proof in a file; see `verify_fraud_proof`.
+
+    Products it brings are checked after Freivalds, by vectors drawn now. `slow`: the op is
+    re-executed by the oracle, which shares no arithmetic with numpy.
+
+    Raises:
+        ConfigError: it cannot be read, or is larger than a proof can be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_PROOF_BYTES:
+            raise ConfigError(f"{path}: {size} bytes, a fraud proof has at most {MAX_PROOF_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name a fraud proof") from error
+    if slow:
+        return verify_fraud_proof(data, job=job, backend=Oracle())
+    return verify_fraud_proof(data, job=job, seed=secrets.token_bytes(32))
+
+
+def describe(verdict: Verdict) -> str:
+    """Return where in a training the accused entry is."""
+    step = f"step {verdict.step}, " if verdict.step >= 0 else ""
+    return f"{step}{verdict.entry} (chunk {verdict.chunk})"
+
+
+def verdict_document(verdict: Verdict) -> dict[str, str | int]:
+    """Return a verdict for programs: ids in hex, the accused as an address."""
+    return {
+        "outcome": verdict.outcome.value,
+        "text": verdict.text,
+        "job": verdict.job.hex(),
+        "accused": crypto.address(verdict.accused),
+        "chunk": verdict.chunk,
+        "step": verdict.step,
+        "entry": verdict.entry,
+    }
