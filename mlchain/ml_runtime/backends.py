@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from mlchain.errors import ConfigError, MlchainError
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
@@ -33,9 +34,24 @@ def _numba() -> Backend:
     return NumbaBackend()
 
 
+def _torch() -> Backend:
+    from mlchain.ml_runtime.backend_torch import TorchProducts
+
+    return TorchProducts()
+
+
+def _torch_on(device: str) -> Backend:
+    from mlchain.ml_runtime.backend_torch import TorchBackend
+
+    return TorchBackend(device)
+
+
 BACKENDS: dict[str, Kind] = {
     DEFAULT: Kind(NumpyBackend, "", "normative: BLAS, one ufunc call per rounding"),
     "numba": Kind(_numba, "numba", "the same with compiled loops"),
+    "torch": Kind(_torch, "torch", "the same with torch's products, on the CPU"),
+    "torch:cuda": Kind(partial(_torch_on, "cuda"), "torch", "whole programs on a GPU"),
+    "torch:cpu": Kind(partial(_torch_on, "cpu"), "torch", "the GPU's kernels, tried on the CPU"),
 }
 """Every backend that a node can be told to use."""
 

@@ -28,6 +28,23 @@ Trace = list[bytes]
 Run = Callable[[], None]
 
 
+class Loop(Protocol):
+    """A step program (x, y, state -> next state, loss) that runs again and again."""
+
+    def load(self, state: Sequence[Array]) -> None:
+        """Begin at this state."""
+
+    def step(self) -> float:
+        """Run one step on the rows that are due; return the loss.
+
+        Raises:
+            Trap: a value left the exact range; the state is then of no use.
+        """
+
+    def state(self) -> Sequence[Array]:
+        """Return the state, in arrays that do not outlive the next step."""
+
+
 class Backend(Protocol):
     """Something that runs programs; all backends give the same bits.
 
@@ -46,6 +63,40 @@ class Backend(Protocol):
         trace: Trace | None = None,
     ) -> Run:
         """Bind a program to the arrays it reads and fills."""
+
+
+class HostLoop:
+    """The loop of a backend that works on the host's memory: two banks of state take turns.
+
+    `bind` returns what runs a step from the first arrays, a state, into the second, the next state
+    and the loss. `state` are arrays for the loop to keep.
+    """
+
+    def __init__(
+        self, bind: Callable[[Sequence[Array], Sequence[Array]], Run], state: Sequence[Array]
+    ) -> None:
+        self._loss = np.zeros(())
+        self._banks = [list(state), [np.zeros_like(array) for array in state]]
+        self._runs = [
+            bind(old, [*new, self._loss]) for old, new in (self._banks, self._banks[::-1])
+        ]
+        self._side = 0
+
+    def load(self, state: Sequence[Array]) -> None:
+        """Begin at this state."""
+        self._side = 0
+        for array, tensor in zip(self._banks[0], state, strict=True):
+            np.copyto(array, tensor)
+
+    def step(self) -> float:
+        """Run one step; see Loop."""
+        self._runs[self._side]()
+        self._side = 1 - self._side
+        return float(self._loss)
+
+    def state(self) -> Sequence[Array]:
+        """Return the state; see Loop."""
+        return self._banks[self._side]
 
 
 def plan_arena(checked: Checked) -> tuple[dict[int, int], int]:

@@ -19,7 +19,7 @@ from mlchain.ml_runtime import metrics
 from mlchain.ml_runtime.data import MAX_ROWS, Dataset, RowReader
 from mlchain.ml_runtime.grid import probe
 from mlchain.ml_runtime.inference import calibrate, make_model, predict
-from mlchain.ml_runtime.machine import Backend, NumpyBackend, Run
+from mlchain.ml_runtime.machine import Backend, HostLoop, Loop, NumpyBackend, Run
 from mlchain.ml_runtime.metrics import Metrics
 from mlchain.ml_runtime.model import Model
 from mlchain.ml_runtime.plan import MAX_PLAN_BYTES, Plan, check_plan, decode_plan, input_types
@@ -100,6 +100,17 @@ class HoldsData(Protocol):
         """Bind a step program to row numbers (int64, one batch), and to its state; see `bind`."""
 
 
+@runtime_checkable
+class HoldsState(Protocol):
+    """A backend that keeps dataset and state where it computes; the state is had for the asking."""
+
+    def loop(self, program: Program, dataset: Dataset, rows: Array, state: Sequence[Array]) -> Loop:
+        """Return a step program as a loop over the dataset's rows that `rows` names at each step.
+
+        `rows` are int64, one batch; `state` are arrays of the state's shapes.
+        """
+
+
 class Trainer:
     """One task ready to run: programs bound to arrays, rows in agreed order.
 
@@ -123,16 +134,23 @@ class Trainer:
         self._backend = backend or NumpyBackend()
         self._order = Order(seed, task.train_rows, self.plan.batch)
         x, y = (allocate(kind) for kind in input_types(self.plan))
-        self._x, self._y, self._loss = x, y, np.zeros(())
-        self._banks = [[np.zeros(s.shape, "<f4") for s in self.plan.state] for _ in range(2)]
+        self._x, self._y = x, y
         self._rows = np.zeros(self.plan.batch, np.int64)
         is_labelled = self.plan.target != "cluster"  # who groups rows is shown no labels
         self._read = RowReader(dataset if is_labelled else dataset.without_labels(), x, y)
-        self._runs = [self._bind(*banks) for banks in (self._banks, self._banks[::-1])]
+        self._loop = self._make_loop()
 
-    def _bind(self, old: list[Array], new: list[Array]) -> Run:
-        """Return what runs a step on the rows in `_rows`, from one state into another."""
-        program, outputs = self.plan.step, [*new, self._loss]
+    def _make_loop(self) -> Loop:
+        """Return the step program as a loop over the rows whose numbers stand in `_rows`."""
+        program, data = self.plan.step, self._read.dataset
+        state = [np.zeros(spec.shape, "<f4") for spec in self.plan.state]
+        if isinstance(self._backend, HoldsState):
+            return self._backend.loop(program, data, self._rows, state)
+        return HostLoop(self._bind, state)
+
+    def _bind(self, old: Sequence[Array], outputs: Sequence[Array]) -> Run:
+        """Return what runs a step on the rows in `_rows`, from a state into the next and a loss."""
+        program = self.plan.step
         if isinstance(self._backend, HoldsData):
             return self._backend.bind_rows(program, self._read.dataset, self._rows, old, outputs)
         step = self._backend.bind(program, [self._x, self._y, *old], outputs)
@@ -158,23 +176,21 @@ class Trainer:
             Trap: values left the exact range; `step` of the error says at which step.
         """
         assert 0 <= index < self.task.chunks, "no such chunk"
-        for array, tensor in zip(self._banks[0], state.tensors, strict=True):
-            np.copyto(array, tensor)
-        side, step = 0, -1
+        self._loop.load(state.tensors)
+        step, loss = -1, math.nan
         try:
             for step in self.task.chunk_steps(index):
                 self._rows[...] = self._order.batch(step)
-                self._runs[side]()
-                if not math.isfinite(self._loss):
+                loss = self._loop.step()
+                if not math.isfinite(loss):
                     raise Trap("loss: not finite")
-                side = 1 - side
                 if on_step is not None:
-                    on_step(step, State(tuple(self._banks[side])))
-            after = State(tuple(array.copy() for array in self._banks[side]))
+                    on_step(step, State(tuple(self._loop.state())))
+            after = State(tuple(array.copy() for array in self._loop.state()))
             after.require_finite()
         except Trap as error:
             raise Trap(f"step {step}: {error.message}", step=step) from error
-        self.loss = float(self._loss)
+        self.loss = loss
         return after
 
     def load(self, step: int) -> tuple[Array, Array]:
