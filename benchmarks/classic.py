@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn import datasets, linear_model, multiclass, naive_bayes, neighbors, svm
+from sklearn import cluster, datasets, linear_model, multiclass, naive_bayes, neighbors, svm
 
 from mlchain.ml_runtime import Dataset, Task, Trainer, make_plan
 
+GROUPS = 10
 SETS = ("iris", "wine", "breast_cancer", "digits")
 
 
@@ -72,6 +73,15 @@ CASES = {
     ),
     "nearest_centroid": Case("nearest_centroid", lambda s: neighbors.NearestCentroid()),
     "gaussian_nb": Case("gaussian_nb", lambda s: naive_bayes.GaussianNB()),
+    "kmeans": Case("kmeans", lambda s: cluster.KMeans(GROUPS, random_state=s), 60),
+    "kmeans, mini-batch": Case(
+        "kmeans",
+        lambda s: cluster.MiniBatchKMeans(GROUPS, batch_size=128, random_state=s),
+        60,
+        128,
+        options={"mini_batch": True},
+        sets=("digits",),
+    ),
     "multinomial_nb": Case("multinomial_nb", lambda s: naive_bayes.MultinomialNB(), scale="range"),
 }
 
@@ -96,6 +106,8 @@ def ours(case: Case, x: np.ndarray, y: np.ndarray, xt: np.ndarray, seed: int) ->
     classes = int(y.max()) + 1 if y.dtype.kind == "i" else 0
     data = Dataset.from_arrays(x, y, classes=classes)
     sizes = {"classes": classes} if classes else {"outputs": 1}
+    if case.model == "kmeans":
+        sizes = {"clusters": GROUPS}
     rows, batch = len(x), case.batch or len(x)
     options = dict(case.options)
     unit = 2.0 ** data.header.exponents[0]  # what x = 1 stands for
@@ -122,11 +134,18 @@ def measure(case: Case, name: str, seed: int) -> tuple[float, float, float]:
     x, y, xt, yt = load(name, case.scale, seed)
     start = time.perf_counter()
     scores = ours(case, x, y, xt, seed)
-    mine = scores.argmax(1) if y.dtype.kind == "i" else scores[:, 0]
     middle = time.perf_counter()
-    peer = case.peer(seed).fit(x, y).predict(xt)
+    peer = case.peer(seed).fit(x, y)
+    prediction = peer.predict(xt)
     end = time.perf_counter()
-    return score(mine, yt), score(peer, yt), (middle - start) / (end - middle)
+    ratio = (middle - start) / (end - middle)
+    if case.model == "kmeans":
+        unit = 2.0 ** Dataset.from_arrays(x).header.exponents[0]
+        total = np.sum((xt - x.mean(0)) ** 2)
+        left = -scores.max(1).sum() * unit**2, -peer.score(xt)
+        return 100 * (1 - left[0] / total), 100 * (1 - left[1] / total), ratio
+    mine = scores.argmax(1) if y.dtype.kind == "i" else scores[:, 0]
+    return score(mine, yt), score(prediction, yt), ratio
 
 
 def main() -> None:

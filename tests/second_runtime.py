@@ -340,7 +340,7 @@ class Training:
         head = 4 + int.from_bytes(dataset[:4], "little")
         _, self.rows, _, _ = decode(dataset[4:head])
         end = head + 2 * self.rows * self.features
-        kind, self.columns = ("q", 1) if self.target == "class" else ("d", self.outputs)
+        kind, self.columns = ("d", self.outputs) if self.target == "value" else ("q", 1)
         self.x = struct.unpack(f"<{self.rows * self.features}h", dataset[head:end])
         self.y = struct.unpack(f"<{self.rows * self.columns}{kind}", dataset[end:])
         self._epochs: dict[int, list[int]] = {}
@@ -373,7 +373,8 @@ class Training:
 
     def after_step(self, step: int, state: list[Numbers]) -> list[Numbers]:
         rows = [self.row_at(p) for p in range(step * self.batch, (step + 1) * self.batch)]
-        *after, loss = run(self.step, [self.inputs(rows), self.targets(rows), *state])
+        y = list(range(self.batch)) if self.target == "cluster" else self.targets(rows)
+        *after, loss = run(self.step, [self.inputs(rows), y, *state])
         is_last = (step + 1) % self.chunk == 0 or step + 1 == self.steps
         committed = [v for tensor in after for v in tensor] if is_last else []
         if not all(map(math.isfinite, (*loss, *committed))):
@@ -435,6 +436,10 @@ class Training:
             best = [row.index(max(row)) for row in by_rows(scores, self.outputs)]
             correct = sum(b == label for b, label in zip(best, y, strict=True))
             return msgspec.msgpack.encode(("accuracy", correct, self.test_rows, 0))
-        squares = [(s - v) * (s - v) for s, v in zip(scores, y, strict=True)]
-        error = total(quantise(squares, 32)) / len(y)
-        return msgspec.msgpack.encode(("mean squared error", 0, self.test_rows, word(error)))
+        name, parts = "mean squared error", []
+        if self.target == "cluster":
+            name, parts = "mean squared distance", [-max(r) for r in by_rows(scores, self.outputs)]
+        else:
+            parts = [(s - v) * (s - v) for s, v in zip(scores, y, strict=True)]
+        error = total(quantise(parts, 32)) / len(parts)
+        return msgspec.msgpack.encode((name, 0, self.test_rows, word(error)))

@@ -99,6 +99,14 @@ class Builder:
         w = self.on_grid(w, min(spare + 1, MAX_BITS))
         return self.emit("matmul", x, w, transpose_a=transpose_x, transpose_b=False)
 
+    def squares(self, x: int) -> int:
+        """Emit x squared, element by element, for x on the grid of products.
+
+        A square of 16 bits has 31 and fits the grid of 32 below the largest: it stays exact.
+        """
+        x = self.on_grid(x, grid.PRODUCT_BITS)
+        return self.on_grid(self.emit("multiply", x, x), grid.SUM_BITS)
+
     def sum_rows(self, x: int) -> int:
         """Emit the sum over the first axis, quantised first."""
         return self.emit("sum_rows", self.on_grid(x, grid.SUM_BITS))

@@ -46,6 +46,12 @@ def means(b: Builder, sums: int, rows: int) -> int:
     return b.emit("divide", sums, b.emit("maximum", rows, b.emit("constant", value=1.0)))
 
 
+def variances(b: Builder, mean_squares: int, mean: int) -> int:
+    """Emit the mean of squares less the square of the mean, at least 0."""
+    difference = b.emit("subtract", mean_squares, b.emit("multiply", mean, mean))
+    return b.emit("relu", difference)
+
+
 def log_prior(b: Builder, rows: int) -> int:
     """Emit the logarithm of every class's share of all rows."""
     total = b.emit("sum_all", b.on_grid(rows, SUM_BITS))

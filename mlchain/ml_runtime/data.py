@@ -117,11 +117,6 @@ class Dataset:
         header = DatasetHeader("value", len(x), values.shape[1], exponents)
         return Dataset(header, mantissas, values.astype("<f8"))
 
-    def without_labels(self) -> Dataset:
-        """Return the same rows as one class."""
-        header = DatasetHeader("class", self.rows, 1, self.header.exponents)
-        return Dataset(header, self.x, np.zeros(self.rows, "<i8"))
-
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         head = codec.encode(self.header)

@@ -108,10 +108,10 @@ def input_types(plan: Plan) -> tuple[Type, Type]:
 
 
 def target_type(target: str, outputs: int, batch: int) -> Type:
-    """Return the type of y. Who groups rows is shown the label 0 for all of them."""
+    """Return the type of y. Who groups rows is shown each row's place in the batch, no label."""
     if target == "value":
         return finite(batch, outputs)
-    return labels(outputs if target == "class" else 1, batch)
+    return labels(outputs if target == "class" else batch, batch)
 
 
 def check_plan(plan: Plan) -> Cost:

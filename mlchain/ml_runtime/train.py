@@ -136,22 +136,24 @@ class Trainer:
         x, y = (allocate(kind) for kind in input_types(self.plan))
         self._x, self._y = x, y
         self._rows = np.zeros(self.plan.batch, np.int64)
-        is_labelled = self.plan.target != "cluster"  # who groups rows is shown no labels
-        self._read = RowReader(dataset if is_labelled else dataset.without_labels(), x, y)
+        self._groups = self.plan.target == "cluster"
+        if self._groups:  # it is shown each row's place in the batch, and no label
+            y[...] = np.arange(self.plan.batch)
+        self._read = RowReader(dataset, x, np.empty_like(y) if self._groups else y)
         self._loop = self._make_loop()
 
     def _make_loop(self) -> Loop:
         """Return the step program as a loop over the rows whose numbers stand in `_rows`."""
         program, data = self.plan.step, self._read.dataset
         state = [np.zeros(spec.shape, "<f4") for spec in self.plan.state]
-        if isinstance(self._backend, HoldsState):
+        if isinstance(self._backend, HoldsState) and not self._groups:
             return self._backend.loop(program, data, self._rows, state)
         return HostLoop(self._bind, state)
 
     def _bind(self, old: Sequence[Array], outputs: Sequence[Array]) -> Run:
         """Return what runs a step on the rows in `_rows`, from a state into the next and a loss."""
         program = self.plan.step
-        if isinstance(self._backend, HoldsData):
+        if isinstance(self._backend, HoldsData) and not self._groups:
             return self._backend.bind_rows(program, self._read.dataset, self._rows, old, outputs)
         step = self._backend.bind(program, [self._x, self._y, *old], outputs)
 

@@ -64,8 +64,9 @@ def test_whole_numbers_keep_infinities_and_tie_to_even(backend):
 
 
 @every_backend
-def test_labels_compare_with_labels_and_become_columns(backend):
+def test_labels_compare_as_numbers_and_become_columns(backend):
     assert apply(backend, "compare", [3, 1], [3, 2], relation=2) == [1, 0]
+    assert apply(backend, "compare", [3, 1], 1.5, relation=0) == [0, 1]
     hot = apply(backend, "one_hot", [2, 0], classes=8)
     assert hot == [[0, 0, 1] + [0] * 5, [1] + [0] * 7]
     assert apply(backend, "positions", count=3) == [0, 1, 2]
@@ -83,7 +84,7 @@ REFUSED = {
     "columns that only numpy would fit": ("divide", [finite(3, 2), finite(3, 1)], {}),
     "y larger than x": ("minimum", [finite(2), finite(3, 2)], {}),
     "state": ("absolute", [stored(2)], {}),
-    "labels with numbers": ("compare", [labels(3, 2), finite(2)], {"relation": 2}),
+    "labels with state": ("compare", [labels(3, 2), stored(2)], {"relation": 2}),
     "an unknown relation": ("compare", [finite(2), finite(2)], {"relation": 3}),
     "labels beyond the classes": ("one_hot", [labels(5, 2)], {"classes": 4}),
     "the best of a vector, which shards would split": ("argmax", [finite(4)], {}),

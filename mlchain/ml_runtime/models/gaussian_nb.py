@@ -8,7 +8,6 @@ the largest variance of a feature over all rows is added to every variance.
 from __future__ import annotations
 
 from mlchain.errors import ConfigError
-from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.builder import Builder
 from mlchain.ml_runtime.counting import (
     count_batch,
@@ -17,9 +16,11 @@ from mlchain.ml_runtime.counting import (
     one_hot,
     only_seen,
     read_counts,
+    variances,
 )
 from mlchain.ml_runtime.losses import error_rate
 from mlchain.ml_runtime.network import Network
+from mlchain.ml_runtime.op import MAX_BITS
 
 TARGETS = ("class",)
 
@@ -35,10 +36,8 @@ def fit(n: Network, x: int, y: int, *, outputs: int, var_smoothing: float = 1e-9
     b = n.builder
     before, squares = read_counts(n, x, outputs), _squares_tally(n, x, outputs)
     counts = count_batch(n, x, y, before)
-    # A square of 16 bits has 31: on a grid of 32 it is still exact.
-    square = b.on_grid(b.emit("multiply", x, x), grid.SUM_BITS)
     hot = one_hot(b, y, before.rows)
-    added = b.emit("matmul", square, hot, transpose_a=True, transpose_b=False)
+    added = b.emit("matmul", b.squares(x), hot, transpose_a=True, transpose_b=False)
     total = n.count(squares, added)
     scores = _scores(b, x, counts.rows, counts.sums, total, float(var_smoothing))
     return error_rate(b, scores, y)
@@ -58,7 +57,7 @@ def _scores(b: Builder, x: int, rows: int, sums: int, squares: int, smoothing: f
     """Emit log prior - (sum of log variance + sum of (x - mean)^2 / variance) / 2."""
     mean = means(b, sums, rows)
     floor = b.emit("scale", _largest_variance(b, rows, sums, squares), factor=smoothing)
-    variance = b.emit("add", _variance(b, means(b, squares, rows), mean), floor)
+    variance = b.emit("add", variances(b, means(b, squares, rows), mean), floor)
     spread = b.sum_rows(b.emit("log", variance))
     one = b.emit("spread", b.emit("constant", value=1.0), variance)
     centres, weights = b.transpose(mean, 1, 0), b.transpose(b.emit("divide", one, variance), 1, 0)
@@ -67,17 +66,11 @@ def _scores(b: Builder, x: int, rows: int, sums: int, squares: int, smoothing: f
     return only_seen(b, b.emit("add", misfit, log_prior(b, rows)), rows)
 
 
-def _variance(b: Builder, mean_square: int, mean: int) -> int:
-    """Emit the mean square less the squared mean, at least 0."""
-    difference = b.emit("subtract", mean_square, b.emit("multiply", mean, mean))
-    return b.emit("relu", difference)
-
-
 def _largest_variance(b: Builder, rows: int, sums: int, squares: int) -> int:
     """Emit the largest variance of a feature over the rows of all classes."""
     count = b.emit("maximum", _total(b, rows), b.emit("constant", value=1.0))
     mean, mean_square = (b.emit("divide", _total(b, s), count) for s in (sums, squares))
-    variance = _variance(b, mean_square, mean)
+    variance = variances(b, mean_square, mean)
     features = b.type(variance).shape[0]
     largest = b.emit("row_maximum", b.reshape(variance, (1, features)))
     return b.reshape(largest, ())
@@ -85,4 +78,4 @@ def _largest_variance(b: Builder, rows: int, sums: int, squares: int) -> int:
 
 def _total(b: Builder, x: int) -> int:
     """Emit the sum over classes, the last axis."""
-    return b.emit("sum_axis", b.on_grid(x, 48), axis=len(b.type(x).shape) - 1)
+    return b.emit("sum_axis", b.on_grid(x, MAX_BITS), axis=len(b.type(x).shape) - 1)

@@ -156,7 +156,7 @@ class Maximum(Broadcast):
 
 @register
 class Compare(Broadcast):
-    """1 where x < y (relation 0), x <= y (1) or x = y (2), else 0."""
+    """1 where x < y (relation 0), x <= y (1) or x = y (2), else 0; labels count as numbers."""
 
     name, in_place = "compare", False
     attributes = integers("relation")
@@ -165,8 +165,7 @@ class Compare(Broadcast):
     def infer(self, ins: Types, attrs: Values) -> Types:
         require(attrs[0] in (0, 1, 2), f"relation {attrs[0]}, not 0 to 2")
         x, y = ins
-        if x.kind != "I" or y.kind != "I":
-            require_real(x, y)
+        require_real(*(t for t in ins if t.kind != "I"))
         require_suffix(y, x)
         return (grid(_BIT, *x.shape),)
 

@@ -100,6 +100,12 @@ def trainings() -> list[dict[str, Any]]:
         ("mlp adam two classes", two, {"hidden": (2,), "batch": 32}),
         ("mlp tanh values", values, {"hidden": (5,), "activation": "tanh"}),
         ("mlp sigmoid", classes, {"hidden": (5,), "activation": "sigmoid", "optimiser": "sgd"}),
+        ("svm sgd", classes, {"model": "svm", "optimiser": "sgd"}),
+        ("logistic adam", classes, {"model": "logistic"}),
+        ("gaussian naive Bayes", classes, {"model": "gaussian_nb"}),
+        ("ridge", values, {"model": "ridge", "alpha": "0.5"}),
+        ("k-means", classes, {"model": "kmeans", "clusters": 3}),
+        ("k-means in parts", classes, {"model": "kmeans", "clusters": 2, "mini_batch": True}),
         ("overflow", values, {"model": "linear", "optimiser": "sgd", "rate": "1e60"}),
     ]
     return [train(n, d, make_task(d, **{"model": "mlp", **options})) for n, d, options in cases]
