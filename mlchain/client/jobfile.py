@@ -11,12 +11,22 @@
     test_fraction = 0.2                 # of the shuffled rows, kept for the final score
 
     [model]
-    kind   = "mlp"              # linear, softmax, mlp
-    hidden = [64]               # mlp only: widths of its hidden layers
+    kind   = "mlp"              # linear, softmax, mlp, cnn, transformer, vit
+    hidden = [64]               # mlp and cnn: widths of hidden layers
+    dropout = 0.1               # mlp, cnn, transformer, vit
+    image = [28, 28, 1]         # cnn and vit: height, width, channels of a row
+    channels = [8, 16]          # cnn: one convolution each, with windows of kernel x kernel
+    kernel = 3
+    patch = 4                   # vit: side of the patches
+    width = 64                  # transformer and vit, as heads = 4 and layers = 2
+    vocabulary = 256            # transformer: columns are token numbers below this
 
     [training]
     optimiser = "adam"          # sgd, momentum, adam
     rate      = 0.002
+    schedule  = "linear"        # constant, linear, root, step; with warmup = 100,
+                                # decay_steps = 4000 and, for step, decay_factor = 0.1
+    weight_decay = 0.01
     batch     = 32
     steps     = 4000            # or epochs = 90
     chunk     = 4               # steps between two committed states: what a validator re-runs
@@ -38,8 +48,17 @@ from typing import Any
 from mlchain.errors import ConfigError
 
 MAX_JOB_FILE_BYTES = 64 << 10
-MODELS = ("linear", "softmax", "mlp")
-OPTIMISERS = ("sgd", "momentum", "adam")
+MODELS = ("linear", "softmax", "mlp", "cnn", "transformer", "vit")
+OPTIMISERS = ("sgd", "momentum", "adam", "adamw")
+SCHEDULES = ("constant", "linear", "root", "step")
+MODEL_KEYS = {
+    "mlp": ("hidden", "dropout"),
+    "cnn": ("hidden", "dropout", "image", "channels", "kernel"),
+    "transformer": ("dropout", "width", "heads", "layers", "vocabulary"),
+    "vit": ("dropout", "width", "heads", "layers", "image", "patch"),
+}
+"""What each kind of model may be given beside its kind; the others take nothing."""
+SCHEDULE_KEYS = ("schedule", "warmup", "decay_steps", "decay_factor", "weight_decay")
 TIERS = ("audited", "replicated")
 
 
@@ -67,7 +86,8 @@ class JobFile:
     target: str
     test_fraction: Decimal
     model: str
-    hidden: tuple[int, ...]
+    options: dict[str, Any]
+    """What else was given to the model and to the schedule of the rate, by name."""
     optimiser: str
     rate: Decimal
     momentum: Decimal
@@ -126,15 +146,16 @@ def _text(most: int, default: str | None = None) -> _Field:
     return _Field(f"a text of 1 to {most} characters", parse, default)
 
 
-def _widths() -> _Field:
+def _widths(least: int = 1, most: int = 4) -> _Field:
     def parse(value: Any) -> tuple[int, ...]:
-        if not isinstance(value, list) or not 1 <= len(value) <= 4:
+        if not isinstance(value, list) or not least <= len(value) <= most:
             raise ValueError
         if any(type(width) is not int or not 1 <= width <= 4096 for width in value):
             raise ValueError
         return tuple(value)
 
-    return _Field("a list of 1 to 4 whole numbers, each 1 to 4096", parse, ())
+    count = f"{least} to {most}" if least < most else f"{most}"
+    return _Field(f"a list of {count} whole numbers, each 1 to 4096", parse, ())
 
 
 FIELDS: dict[str, dict[str, _Field]] = {
@@ -151,11 +172,25 @@ FIELDS: dict[str, dict[str, _Field]] = {
     "model": {
         "kind": _choice(MODELS),
         "hidden": _widths(),
+        "dropout": _number("0", "0.9", "0"),
+        "image": _widths(3, 3),
+        "channels": _widths(),
+        "kernel": _integer(1, 31, 0),
+        "patch": _integer(1, 1024, 0),
+        "width": _integer(1, 4096, 0),
+        "heads": _integer(1, 256, 0),
+        "layers": _integer(1, 64, 0),
+        "vocabulary": _integer(1, 32768, 0),
     },
     "training": {
         "optimiser": _choice(OPTIMISERS, "adam"),
         "rate": _number("0.000001", "10"),
         "momentum": _number("0", "0.999", "0.9"),
+        "weight_decay": _number("0", "1", "0"),
+        "schedule": _choice(SCHEDULES, "constant"),
+        "warmup": _integer(0, 10_000_000, 0),
+        "decay_steps": _integer(0, 10_000_000, 0),
+        "decay_factor": _number("0.000001", "1", "0.1"),
         "batch": _integer(1, 4096),
         "steps": _integer(1, 10_000_000, 0),
         "epochs": _integer(1, 10_000, 0),
@@ -199,7 +234,10 @@ def parse_job_file(text: str, path: Path) -> JobFile:
     reader = _Reader(text, path, document)
     values = reader.read_all()
     reader.check_together(values)
-    return JobFile(path=path, model=values.pop("kind"), **values)
+    kind, keys = values.pop("kind"), (*FIELDS["model"], *SCHEDULE_KEYS)
+    read = {key: values.pop(key) for key in keys if key in values}
+    options = {key: value for key, value in read.items() if key in reader.given}
+    return JobFile(path=path, model=kind, options=options, **values)
 
 
 class _Reader:
@@ -209,6 +247,7 @@ class _Reader:
         self.lines = text.splitlines()
         self.path = path
         self.document = document
+        self.given: set[str] = set()
 
     def read_all(self) -> dict[str, Any]:
         """Return every field's value by key (the keys of all tables are distinct)."""
@@ -225,6 +264,7 @@ class _Reader:
             table = self.document.get(name, {})
             for key, field in fields.items():
                 if key in table:
+                    self.given.add(key)
                     try:
                         values[key] = field.parse(table[key])
                     except (ValueError, ArithmeticError):
@@ -239,8 +279,11 @@ class _Reader:
         """Check the rules that join two keys."""
         if values["kind"] == "mlp" and not values["hidden"]:
             self.refuse("model", "hidden", "an mlp needs hidden, as in hidden = [64]")
-        if values["kind"] != "mlp" and values["hidden"]:
-            self.refuse("model", "hidden", "only an mlp has hidden layers")
+        taken = MODEL_KEYS.get(values["kind"], ())
+        for key in self.document.get("model", {}):
+            if key != "kind" and key not in taken:
+                takers = ", ".join(kind for kind, keys in MODEL_KEYS.items() if key in keys)
+                self.refuse("model", key, f"{key} is for {takers}")
         if values["steps"] and values["epochs"]:
             self.refuse("training", "epochs", "give steps or epochs, not both")
         if not values["steps"] and not values["epochs"]:

@@ -8,6 +8,7 @@ can rebuild the content id that a job names:
 - *Scale.* Each feature, and the target if it is a quantity, becomes (x - low) / (high - low),
   where low and high are its least and greatest value in the training rows; a feature that never
   changes there becomes 0. Each is one correctly rounded operation, so no sum's order matters.
+  Token numbers, the features of a transformer, stay as they are.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def load_table(source: str, folder: Path, target: str, is_class: bool) -> Table:
     )
 
 
-def split(table: Table, test_fraction: Decimal) -> Split:
-    """Shuffle, scale and divide a table by the rules of this module.
+def split(table: Table, test_fraction: Decimal, tokens: bool = False) -> Split:
+    """Shuffle, scale and divide a table by the rules of this module; tokens are not scaled.
 
     Raises:
         ConfigError: too few rows to divide.
@@ -95,7 +96,9 @@ def split(table: Table, test_fraction: Decimal) -> Split:
         range(rows), key=lambda i: crypto.digest("mlchain/shuffle", i.to_bytes(8, "little"))
     )
     train_rows = rows - test_rows
-    features = _scale(table.features[order], train_rows)
+    features = np.ascontiguousarray(table.features[order])
+    if not tokens:
+        features = _scale(features, train_rows)
     target = table.target[order]
     if not table.classes:
         target = _scale(target[:, None], train_rows)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from mlchain.client.jobfile import JobFile, JobFileError
@@ -39,7 +40,8 @@ def prepare(job: JobFile) -> TrainingJob:
     """
     is_class = job.model != "linear"
     table = load_table(job.source, job.path.parent, job.target, is_class)
-    rows = split(table, job.test_fraction)
+    tokens = job.model == "transformer"
+    rows = split(table, job.test_fraction, tokens)
     if job.batch > rows.train_rows:
         raise _misfit(job, f"batch = {job.batch}: there are {rows.train_rows} training rows")
     steps = job.steps or -(-job.epochs * rows.train_rows // job.batch)
@@ -47,21 +49,22 @@ def prepare(job: JobFile) -> TrainingJob:
     if job.segments > chunks:
         raise _misfit(job, f"segments = {job.segments}: there are {chunks} chunks of {job.chunk}")
     options: dict[str, Any] = {"rate": str(job.rate)}
-    if job.hidden:
-        options["hidden"] = job.hidden
+    for key, value in job.options.items():
+        options[key] = str(value) if isinstance(value, Decimal) else value
     if job.optimiser == "momentum":
         options["momentum"] = str(job.momentum)
-    target = {"classes": len(table.classes)} if is_class else {"outputs": 1}
+    options |= {"classes": len(table.classes)} if is_class else {"outputs": 1}
     try:
         plan = make_plan(
             job.model,
             features=rows.features.shape[1],
             optimiser=job.optimiser,
             batch=job.batch,
-            **target,
             **options,
         )
-        dataset = Dataset.from_arrays(rows.features, rows.target, classes=len(table.classes))
+        dataset = Dataset.from_arrays(
+            rows.features, rows.target, classes=len(table.classes), tokens=tokens
+        )
     except MlchainError as error:
         raise _misfit(job, error.message, error.hint) from error
     return TrainingJob(

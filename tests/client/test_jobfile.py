@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mlchain.client.jobfile import FIELDS, JobFileError, load_job_file, parse_job_file
+from mlchain.client.training import prepare
+from mlchain.ml_runtime import Dataset, Trainer, decode_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = """\
@@ -31,7 +33,12 @@ PATH = Path("heart.toml")
 
 def test_a_job_file_becomes_checked_values_and_documented_defaults():
     job = parse_job_file(GOOD, PATH)
-    assert (job.name, job.fee, job.hidden, job.steps) == ("heart", 120_000, (16, 8), 100)
+    assert (job.name, job.fee, job.options, job.steps) == (
+        "heart",
+        120_000,
+        {"hidden": (16, 8)},
+        100,
+    )
     assert job.rate == Decimal("0.01"), "decimals stay exact"
     assert (job.tier, job.optimiser, job.segments) == ("audited", "adam", 1)
     assert job.test_fraction == Decimal("0.2")
@@ -52,10 +59,12 @@ MISTAKES = [
     ("rate = 0.01", "rate = nan", 13, "rate must be a number"),
     ("rate = 0.01", "rate = 11", 13, "0.000001 to 10"),
     ("rate = 0.01", 'rate = "fast"', 13, "rate must be a number"),
-    ('kind = "mlp"', 'kind = "cnn"', 9, 'one of "linear", "softmax", "mlp"'),
+    ('kind = "mlp"', 'kind = "rnn"', 9, 'one of "linear", "softmax", "mlp"'),
     ("hidden = [16, 8]", "hidden = [16, 0]", 10, "each 1 to 4096"),
     ("hidden = [16, 8]", "hidden = []", 10, "a list of 1 to 4"),
-    ('kind = "mlp"\n', 'kind = "softmax"\n', 10, "only an mlp has hidden layers"),
+    ('kind = "mlp"\n', 'kind = "softmax"\n', 10, "hidden is for mlp, cnn"),
+    ("hidden = [16, 8]", "hidden = [16]\npatch = 2", 11, "patch is for vit"),
+    ("steps = 100", 'steps = 100\nschedule = "cosine"', 16, "schedule must be one of"),
     ("batch = 8", "btach = 8", 14, "keys of [training]: optimiser, rate"),
     ("[model]", "[modle]", 8, "tables: job, data, model, training"),
     ("chunk = 5", "chunk = 5\nepochs = 3", 17, "steps or epochs, not both"),
@@ -116,3 +125,27 @@ def test_every_key_is_explained_in_the_modules_text():
         assert f"[{table}]" in module.__doc__
         for key in fields:
             assert key in module.__doc__, f"{table}.{key}"
+
+
+KINDS = {
+    "cnn": "image = [8, 8, 1]\nchannels = [4]\nhidden = [8]\ndropout = 0.2",
+    "vit": "patch = 4\nwidth = 8\nheads = 2\nlayers = 1",
+    "transformer": "vocabulary = 17\nwidth = 8\nheads = 2\nlayers = 1",
+    "mlp": "hidden = [8]\ndropout = 0.5",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_net_of_any_kind_is_a_job(kind):
+    """Pixels of the digits are whole numbers, 0 to 16, so they serve as tokens as well."""
+    text = GOOD.replace("heart.csv", "sklearn:digits").replace('"mlp"', f'"{kind}"')
+    text = text.replace("hidden = [16, 8]", KINDS[kind])
+    text += 'optimiser = "adamw"\nschedule = "linear"\nwarmup = 5\ndecay_steps = 100\n'
+    job = prepare(parse_job_file(text, PATH))
+    plan = decode_plan(job.plan)
+    assert plan.model == kind
+    assert "clock" in [s.name for s in plan.state]
+    data = Dataset.decode(job.dataset)
+    trainer = Trainer(job.task, data, b"\x07" * 32)
+    state = trainer.run_chunk(0, trainer.initial_state())
+    assert trainer.evaluate(state).total == job.test_rows
