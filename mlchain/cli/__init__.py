@@ -22,6 +22,7 @@ from mlchain.cli.output import Output, use_colour
 COMMANDS = {
     "submit-job": ("submit", "Sign a training job, send it, and watch it being verified."),
     "job": ("job", "Show jobs and fetch their results."),
+    "model": ("model", "Look into model files, import and export models."),
     "audit": ("audit", "Re-check a job's receipt offline."),
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),
     "keys": ("keys", "Create and look after signing keys."),

@@ -147,20 +147,32 @@ def load_model(path: str | Path) -> Model:
     """Return the model of a file; see `Model.decode`.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound, ConfigError: as `read_file`.
         CodecError, RejectedProgram: as `Model.decode`, naming the file.
+    """
+    data = read_file(path)
+    try:
+        return Model.decode(data)
+    except (CodecError, RejectedProgram) as error:
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
+
+
+def read_file(path: str | Path) -> bytes:
+    """Return the bytes of a file that is not larger than a model may be.
+
+    Raises:
+        NotFound: there is no such file.
+        ConfigError: it cannot be read, or is too large.
     """
     file = Path(path)
     try:
         if file.stat().st_size > MAX_MODEL_BYTES:
-            raise CodecError(f"{file}: larger than a model file may be, {MAX_MODEL_BYTES} bytes")
-        return Model.decode(file.read_bytes())
+            raise ConfigError(f"{file}: more than {MAX_MODEL_BYTES} bytes")
+        return file.read_bytes()
     except FileNotFoundError as error:
         raise NotFound(f"{file}: no such file") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
-    except (CodecError, RejectedProgram) as error:
-        raise type(error)(f"{file}: {error.message}", error.hint) from error
 
 
 class Predictor:

@@ -1,0 +1,187 @@
+"""`mlchain model`: look into model files, and bring models in from other formats and out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlchain.cli.command import Group
+from mlchain.cli.output import Output
+
+if TYPE_CHECKING:
+    from mlchain.ml_runtime.model import Model
+
+FORMATS = {
+    ".onnx": ("mlchain.ml_runtime.importers.onnx", "from_onnx", "to_onnx"),
+}
+"""Suffix of a foreign file: (module, its function bytes -> Model, its function Model -> bytes)."""
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_MAX_SHOWN = 12
+
+
+@click.group(
+    "model", cls=Group, examples=("mlchain model show iris.model", "mlchain model import net.onnx")
+)
+def command() -> None:
+    """Look into model files, import and export them.
+
+    A model file holds the program, its parameters and what its scores mean, and gives the same
+    bits on every machine. Fitted scikit-learn estimators become such files in Python, where they
+    live: mlchain.ml_runtime.importers.from_sklearn(estimator).save("my.model").
+    """
+
+
+@command.command("show", examples=("mlchain model show iris.model", "mlchain model show m --json"))
+@click.argument("file", type=_FILE)
+@click.pass_obj
+def show(out: Output, file: Path) -> None:
+    """Show layers, sizes, gas, labels and the content id of a model file."""
+    from mlchain.ml_runtime.model import load_model
+
+    document = describe(load_model(file))
+    out.result("model", {"file": str(file), **document}, show_lines(file, document))
+
+
+@command.command("import", examples=("mlchain model import net.onnx -o net.model",))
+@click.argument("file", type=_FILE)
+@click.option("-o", "--output", "target", type=_FILE, help="By default FILE with .model.")
+@click.pass_obj
+def import_(out: Output, file: Path, target: Path | None) -> None:
+    """Turn a file of another format into a model file; a model file is verified and saved again.
+
+    Formats are known by their suffix: .onnx. Nothing in a file is run or unpickled.
+    """
+    from mlchain.cli.job import save
+    from mlchain.ml_runtime.model import load_model, read_file
+
+    target = target or file.with_suffix(".model")
+    if file.suffix in FORMATS:
+        model: Model = foreign(file, 1)(read_file(file))
+    else:
+        model = load_model(file)
+    document = describe(model)
+    save(target, model.encode())
+    out.result("model", {"file": str(target), **document}, show_lines(target, document))
+
+
+@command.command("export", examples=("mlchain model export iris.model -o iris.onnx",))
+@click.argument("file", type=_FILE)
+@click.option(
+    "-o", "--output", "target", type=_FILE, required=True, help="Its suffix is the format: .onnx."
+)
+@click.pass_obj
+def export(out: Output, file: Path, target: Path) -> None:
+    """Write a model file in another format, for other programs to run.
+
+    Other programs round as they like: what they answer is close, not equal bit for bit.
+    """
+    from mlchain.cli.job import save
+    from mlchain.cli.text import good
+    from mlchain.ml_runtime.model import load_model
+
+    model = load_model(file)
+    data: bytes = foreign(target, 2)(model)
+    save(target, data)
+    document = {"file": str(target), "bytes": len(data)}
+    out.result("export", document, [good(f"{target}  {len(data)} bytes")])
+
+
+def foreign(file: Path, place: int) -> Any:
+    """Return the function of FORMATS that reads (place 1) or writes (place 2) such a file.
+
+    Raises:
+        ConfigError: no such format, or not in this installation.
+    """
+    import importlib
+
+    from mlchain.errors import ConfigError
+
+    known = "a model file, or one of " + ", ".join(FORMATS)
+    if file.suffix not in FORMATS:
+        raise ConfigError(f"{file}: the format {file.suffix or 'without suffix'} is unknown", known)
+    entry = FORMATS[file.suffix]
+    try:
+        found = getattr(importlib.import_module(entry[0]), entry[place], None)
+    except ImportError as error:
+        raise ConfigError(f"{file}: {error}", f"install what {file.suffix} needs") from error
+    if found is None:
+        raise ConfigError(f"{file}: {('reading', 'writing')[place - 1]} is not supported")
+    return found
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return what there is to know about a model, for programs."""
+    from mlchain.ledger.unixfs import cid_of, cid_text
+    from mlchain.ml_runtime.machine import plan_arena
+    from mlchain.ml_runtime.model import is_row_by_row
+
+    checked, data = model.check(), model.encode()
+    x, *parameters = model.predict.inputs
+    ops = []
+    for step in checked.steps:
+        ins, outs = (tuple(checked.types[r] for r in rs) for rs in (step.inputs, step.outputs))
+        named = dict(zip(step.op.attributes, step.attrs, strict=True))
+        gas = step.op.cost(ins, outs, step.attrs)
+        ops.append(
+            {
+                "op": step.op.name,
+                "reads": list(step.inputs),
+                "gives": [str(kind) for kind in outs],
+                "attributes": named,
+                "gas": gas,
+            }
+        )
+    return {
+        "content": cid_text(cid_of(data)),
+        "bytes": len(data),
+        "answer": model.answer,
+        "features": model.features,
+        "outputs": model.outputs,
+        "classes": list(model.classes),
+        "exponents": list(model.exponents),
+        "batch": x.shape[0],
+        "rows_are_independent": is_row_by_row(checked),
+        "gas_per_row": -(-checked.gas // x.shape[0]),
+        "working_bytes": plan_arena(checked)[1],
+        "parameters": [{"type": str(kind), "bytes": kind.bytes} for kind in parameters],
+        "ops": ops,
+    }
+
+
+def show_lines(file: Path, model: dict[str, Any]) -> Iterator[str]:
+    """Yield what there is to know about a model, for people."""
+    from mlchain.cli.text import credits, dim, table
+
+    exponents = model["exponents"]
+    scales = f"on scales 2^{min(exponents)} to 2^{max(exponents)}" if exponents else "as they are"
+    labels = ", ".join(map(str, model["classes"][:_MAX_SHOWN]))
+    more = "" if len(model["classes"]) <= _MAX_SHOWN else f" and {len(model['classes'])} in all"
+    rows = "each for itself, in any batch" if model["rows_are_independent"] else "in its batch only"
+    weights = sum(parameter["bytes"] for parameter in model["parameters"])
+    yield f"model {file}  {credits(model['bytes'])} bytes"
+    yield f"  content     {model['content']}"
+    yield f"  reads       {model['features']} features, {scales}"
+    yield f"  answers     {model['answer']}" + (f": {labels}{more}" if labels else "")
+    yield f"  rows        {rows}"
+    yield f"  gas         {credits(model['gas_per_row'])} a row, in batches of {model['batch']}"
+    yield f"  parameters  {len(model['parameters'])}, {credits(weights)} bytes"
+    yield ""
+    lines = [
+        (op["op"], _attributes(op["attributes"]), " ".join(op["gives"]), str(op["gas"]))
+        for op in model["ops"]
+    ]
+    for line in table(("op", "with", "gives", "gas"), lines):
+        yield "  " + line
+    yield ""
+    kinds = ", ".join(parameter["type"] for parameter in model["parameters"][:_MAX_SHOWN])
+    yield dim(f"  parameters: {kinds}")
+
+
+def _attributes(attributes: dict[str, Any]) -> str:
+    shown = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+             for name, value in attributes.items())  # fmt: skip
+    return ", ".join(shown)
