@@ -10,7 +10,7 @@ from typing import Any
 
 from mlchain.ml_runtime.model import Model
 
-__all__ = ["from_onnx", "from_sklearn"]
+__all__ = ["from_onnx", "from_sklearn", "to_onnx"]
 
 
 def from_onnx(data: bytes, output: str = "", answer: str = "") -> Model:
@@ -32,3 +32,10 @@ def from_sklearn(estimator: Any, batch: int = 64) -> Model:
     from mlchain.ml_runtime.importers import sklearn
 
     return sklearn.convert(estimator, batch)
+
+
+def to_onnx(model: Model, element: str = "float") -> bytes:
+    """Return the ONNX file of a model; see `importers.onnx.to_onnx`."""
+    from mlchain.ml_runtime.importers import onnx
+
+    return onnx.to_onnx(model, element)

@@ -30,7 +30,10 @@ _UNARY = {
 
 @rule(*_UNARY)
 def _unary(t: Trace, c: Call) -> Result:
-    return t.emit(_UNARY[c.node.op], c.tensor(0))
+    result = t.emit(_UNARY[c.node.op], c.tensor(0))
+    if c.node.op in ("Floor", "Round"):
+        t.whole.add(result.register)
+    return result
 
 
 @rule("Neg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from mlchain.ml_runtime.importers.onnx.values import (
     squeezed,
     unsqueezed,
 )
+from mlchain.ml_runtime.tensor import MAX_RANK
 
 MAX_RUNS = 512
 """Most pieces that a choice of places along an axis may fall into."""
@@ -108,12 +110,21 @@ def concatenated(t: Trace, c: Call, parts: Sequence[Tensor], axis: int) -> Tenso
     shapes = [(*p.shape[:axis], *p.shape[axis + 1 :]) for p in parts]
     if any(s != shapes[0] for s in shapes):
         raise c.refuse(f"shapes {', '.join(str(p.shape) for p in parts)} beside axis {axis} differ")
-    before, after = packed(parts[0].shape[:axis]), packed(parts[0].shape[axis + 1 :])
-    registers = [t.rows(p, 1, *before, p.shape[axis], *after) for p in parts]
-    at = 1 + len(before)
+    if len(parts) == 1:
+        return parts[0]
+    views = [along(t, p, axis) for p in parts]
+    registers, at = [r for r, _ in views], views[0][1]
     joined = reduce(lambda x, y: t.builder.emit("concatenate", x, y, axis=at), registers)
     size = sum(p.shape[axis] for p in parts)
     return t.place(joined, (*parts[0].shape[:axis], size, *parts[0].shape[axis + 1 :]))
+
+
+def along(t: Trace, x: Tensor, axis: int) -> tuple[int, int]:
+    """Return a register in which an axis of x is one of its own, even of size 1, and which."""
+    before, after = packed(x.shape[:axis]), packed(x.shape[axis + 1 :])
+    if 2 + len(before) + len(after) > MAX_RANK:
+        return t.rows(x, prod(before), x.shape[axis], prod(after)), 1
+    return t.rows(x, 1, *before, x.shape[axis], *after), 1 + len(before)
 
 
 @rule("Split")
@@ -148,6 +159,8 @@ def piece(t: Trace, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
 
 def taken(t: Trace, c: Call, x: Tensor, axis: int, places: Sequence[int]) -> Tensor:
     """Emit chosen places of an axis, run by run of neighbours."""
+    if list(places) == list(range(x.shape[axis])):
+        return x
     runs: list[list[int]] = []
     for place in places:
         if runs and place == runs[-1][1]:
@@ -213,7 +226,5 @@ def padded(t: Trace, c: Call, x: Tensor, axis: int, before: int, after: int) -> 
         raise c.refuse(f"padding of axis {axis} by {before} and {after}")
     shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
     require_size(shape, c.where)
-    first, last = packed(x.shape[:axis]), packed(x.shape[axis + 1 :])
-    rows = t.rows(x, 1, *first, x.shape[axis], *last)
-    at = 1 + len(first)
+    rows, at = along(t, x, axis)
     return t.place(t.builder.emit("pad", rows, axis=at, before=before, after=after), shape)
