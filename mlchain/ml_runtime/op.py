@@ -140,6 +140,8 @@ class Op:
     attributes: ClassVar[Mapping[str, Attribute]] = integers()
     in_place: ClassVar[bool] = False
     """Whether the output may take the memory of a dying input of the same size."""
+    row_gas: ClassVar[int] = 0
+    """Gas of each row along the last axis, of the tensor with the most: short rows are slow."""
     source: ClassVar[str]
     """Where the definition comes from."""
 
@@ -148,12 +150,15 @@ class Op:
         raise NotImplementedError
 
     def gas(self, ins: Types, outs: Types) -> int:
-        """Return the gas, about nanoseconds on the reference machine."""
+        """Return the gas, about nanoseconds on the reference machine, without `row_gas`."""
         return 3000 + most_elements(ins, outs)
 
     def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
         """Return the gas of a node; for ops whose attributes count too."""
-        return self.gas(ins, outs)
+        gas = self.gas(ins, outs)
+        if self.row_gas:
+            gas += self.row_gas * max(t.elements // (t.shape or (1,))[-1] for t in (*ins, *outs))
+        return gas
 
     def forward(self, c: Call) -> None:
         """Fill the outputs. Raises Trap when values leave the exact range."""
@@ -179,6 +184,11 @@ class Op:
 def most_elements(ins: Types, outs: Types) -> int:
     """Return the size of the largest tensor an op touches: the n of the gas formulas."""
     return max(t.elements for t in (*ins, *outs))
+
+
+def repeats(y: Type, x: Type) -> int:
+    """Return how often y is met by a part of x: 0 if it is a number, or as large as x."""
+    return x.elements // y.elements if 1 < y.elements < x.elements else 0
 
 
 def require_real(*ins: Type) -> None:

@@ -148,25 +148,27 @@ def test_a_program_has_one_encoding(seed):
 def test_gas_is_what_the_formulas_say():
     plan = make_plan("softmax", features=6, classes=3, optimiser="sgd", batch=4)
     n, k, c = 4, 6, 3
-    simple = 3000
+    simple, rounding = 3000, 6000
+    product = 4000 + n * k * c // 32 + (n * k + k * c) // 2 + n * c
+    transposed = 4000 + n * k * c // 32 + (n * k + n * c) // 2 + k * c
     expected = [
-        ("quantise", simple + k * c),
-        ("matmul", 4000 + n * k * c // 32 + (n * k + k * c + n * c) // 2),
+        ("quantise", rounding + k * c),
+        ("matmul", product),
         ("widen", simple + c),
-        ("add", simple + n * c),
-        ("softmax", 12000 + 10 * n * c),
+        ("add", simple + n * c + 8 * n),
+        ("softmax", 12000 + 10 * n * c + 50 * n),
         ("log_loss", 12000 + 10 * n),
-        ("quantise", simple + n),
+        ("quantise", rounding + n),
         ("sum_all", simple + n),
         ("scale", simple + 1),
         ("constant", simple + 1),
         ("scale", simple + 1),
         ("spread", simple + n),
-        ("softmax_residual", simple + n * c),
-        ("quantise", simple + n * c),
-        ("sum_rows", simple + n * c),
-        ("quantise", simple + n * c),
-        ("matmul", 4000 + n * k * c // 32 + (n * k + k * c + n * c) // 2),
+        ("softmax_residual", 9000 + n * c + 5 * n),
+        ("quantise", rounding + n * c),
+        ("sum_rows", simple + n * c + 16 * n),
+        ("quantise", rounding + n * c),
+        ("matmul", transposed),
         ("sgd", 6000 + 3 * k * c),
         ("sgd", 6000 + 3 * c),
     ]

@@ -54,6 +54,7 @@ class CausalSoftmax(SoftmaxBase):
     """softmax of the places 0 to i of row i of every square matrix; 0 in the places after it."""
 
     name = "causal_softmax"
+    row_gas = 70
 
     def infer(self, ins: Types, attrs: Values) -> Types:
         shape = ins[0].shape
@@ -83,6 +84,7 @@ class SoftmaxGradient(Op):
     """p (g - sum of g p): the gradient by the logits of either softmax, from (g, p)."""
 
     name, arity = "softmax_gradient", 2
+    row_gas = 100
     source = "adjoint of softmax; the sum as in MLRT-1 rule 3 on a grid of 32 bits for each row"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
@@ -108,6 +110,7 @@ class LayerNorm(Op):
     """
 
     name, arity = "layer_norm", 1
+    row_gas = 130
     attributes = reals("epsilon")
     source = "Ba, Kiros, Hinton, arXiv:1607.06450, without gain and bias; sums as in MLRT-1 rule 3"
 
@@ -136,6 +139,7 @@ class LayerNormGradient(Op):
     """((g - sum of g / n) - y (sum of g y / n)) r, from (g, y, r) of layer_norm."""
 
     name, arity = "layer_norm_gradient", 3
+    row_gas = 180
     source = "adjoint of layer_norm"
 
     def infer(self, ins: Types, attrs: Values) -> Types:

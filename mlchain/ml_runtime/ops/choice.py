@@ -18,7 +18,9 @@ from mlchain.ml_runtime.op import (
     Types,
     Values,
     integers,
+    most_elements,
     register,
+    repeats,
     require,
     require_real,
 )
@@ -189,6 +191,11 @@ class Select(Op):
         require_suffix(ins[2], ins[1])
         return (finite(*ins[1].shape),)
 
+    def gas(self, ins: Types, outs: Types) -> int:
+        # A condition without a pattern misleads the processor's branch prediction.
+        met = repeats(ins[0], ins[1]) + repeats(ins[2], ins[1])
+        return 3000 + 6 * most_elements(ins, outs) + 8 * met
+
     def forward(self, c: Call) -> None:
         condition, a, other = c.ins
         np.copyto(c.outs[0], other)
@@ -242,6 +249,7 @@ class Argmax(Op):
     """The column of the largest number of every row, the lowest of equal ones; NaN is largest."""
 
     name, arity = "argmax", 1
+    row_gas = 8
     source = "MLRT-1 rule 8"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
@@ -260,6 +268,7 @@ class RowMaximum(Op):
     """The largest number of every row: n x m -> n; NaN if there is one."""
 
     name, arity = "row_maximum", 1
+    row_gas = 32
     source = "MLRT-1 rule 8"
 
     def infer(self, ins: Types, attrs: Values) -> Types:

@@ -17,6 +17,7 @@ from mlchain.ml_runtime.op import (
     most_elements,
     reals,
     register,
+    repeats,
     require,
     require_real,
 )
@@ -94,6 +95,9 @@ class Broadcast(_Elementwise):
         require_real(*ins)
         require_suffix(ins[1], ins[0])
         return (finite(*ins[0].shape),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return super().gas(ins, outs) + 8 * repeats(ins[1], ins[0])
 
     def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:
         require_split_with(ins[0], split[0], (ins[1], split[1]))

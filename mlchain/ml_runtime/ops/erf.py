@@ -25,7 +25,7 @@ class Erf(Op):
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 16 * most_elements(ins, outs)
+        return 36000 + 16 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         for (x,), (out,), _ in c.blocks:

@@ -21,6 +21,7 @@ from mlchain.ml_runtime.op import (
     Types,
     Values,
     integers,
+    most_elements,
     register,
     require,
     require_exact,
@@ -46,6 +47,9 @@ class Quantise(Op):
         require(ins[0].kind in "FGRS", "takes F, G, R or S")
         return (grid_type(int(attrs[0]), *ins[0].shape),)
 
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 6000 + most_elements(ins, outs)
+
     def forward(self, c: Call) -> None:
         x = c.ins[0]
         grid.quantise(x, int(c.attrs[0]), grid.peak(x), c.outs[0])
@@ -70,6 +74,9 @@ class Saturate(Op):
         require(-400 <= attrs[1] <= 500, f"exponent {attrs[1]}, not -400 to 500")
         require(ins[0].kind in "FGRS", "takes F, G, R or S")
         return (grid_type(int(attrs[0]), *ins[0].shape),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 8000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         grid.saturate(c.ins[0], int(c.attrs[0]), int(c.attrs[1]), c.outs[0])
@@ -102,10 +109,10 @@ class Matmul(Op):
         return (finite(*a.shape[:-2], n, m),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        touched = ins[0].elements + ins[1].elements + outs[0].elements
-        rows = outs[0].elements // outs[0].shape[-1]
-        multiply_adds = outs[0].elements * (ins[0].elements // rows)
-        return 4000 + multiply_adds // 32 + touched // 2
+        filled, (n, m) = outs[0].elements, outs[0].shape[-2:]
+        multiply_adds = filled * (ins[0].elements // (filled // m))
+        read = ins[0].elements + ins[1].elements
+        return 4000 + multiply_adds // 32 + read // 2 + filled + 80 * (filled // (n * m) - 1)
 
     def forward(self, c: Call) -> None:
         a, b = c.ins
@@ -134,6 +141,7 @@ class SumRows(Op):
     """Exact sum of a grid over its first axis: n x m -> m."""
 
     name, arity = "sum_rows", 1
+    row_gas = 16
     source = "MLRT-1 rule 3"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
@@ -157,6 +165,7 @@ class SumAxis(Op):
     """Exact sum of a grid over one axis, which goes; of R over the last."""
 
     name, arity = "sum_axis", 1
+    row_gas = 16
     attributes = integers("axis")
     source = "MLRT-1 rule 3"
 
@@ -193,6 +202,9 @@ class Repeat(Op):
         require(0 <= axis <= len(shape) < MAX_RANK, f"no new axis {axis} in {ins[0]}")
         require(1 <= count <= MAX_DIMENSION, f"{count} places")
         return moved(ins[0], (*shape[:axis], count, *shape[axis:]))
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 3000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         np.copyto(c.outs[0], np.expand_dims(c.ins[0], int(c.attrs[0])))

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlchain.ml_runtime.builder import Builder, Emitted
-from mlchain.ml_runtime.op import Call, Op, Types, Values, integers, register, require
+from mlchain.ml_runtime.op import (
+    Call,
+    Op,
+    Types,
+    Values,
+    integers,
+    most_elements,
+    register,
+    require,
+)
 from mlchain.ml_runtime.tensor import MAX_DIMENSION, MAX_RANK, Shape, Type, finite
 
 Grads = list[tuple[int, int]]
@@ -77,6 +86,9 @@ class Transpose(Op):
         require(sorted(attrs) == list(range(MAX_RANK)), "is no permutation of the axes")
         require(all(attrs[i] == i for i in range(rank, MAX_RANK)), "permutes axes x has not")
         return moved(ins[0], tuple(shape[int(d)] for d in attrs[:rank]))
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 3000 + 3 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         axes = [int(d) for d in c.attrs[: c.ins[0].ndim]]

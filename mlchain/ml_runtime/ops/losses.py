@@ -77,6 +77,7 @@ class Softmax(SoftmaxBase):
     """exp(z - max z) / sum along the last axis; the terms of the sum are rounded to 2^-40."""
 
     name = "softmax"
+    row_gas = 50
 
     def forward(self, c: Call) -> None:
         for (z,), (out,), (terms, *_) in c.rows:
@@ -126,6 +127,9 @@ class SoftmaxResidual(Op):
         require(ins[2].shape == ins[1].shape, "one factor per row")
         return (finite(*ins[0].shape),)
 
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 9000 + most_elements(ins, outs) + 5 * ins[1].elements
+
     def forward(self, c: Call) -> None:
         (p, y, g), out = c.ins, c.outs[0]
         np.copyto(out, p)
@@ -146,7 +150,7 @@ class LogisticLoss(Op):
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 20 * most_elements(ins, outs)
+        return 36000 + 20 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         (s, t), out = c.ins, c.outs[0]

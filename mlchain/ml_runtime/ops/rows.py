@@ -16,6 +16,7 @@ from mlchain.ml_runtime.op import (
     Types,
     Values,
     integers,
+    most_elements,
     register,
     require,
 )
@@ -27,6 +28,7 @@ class QuantiseRows(Op):
     """Round every row along the last axis to the grid of `bits` bits below its largest element."""
 
     name, arity, in_place = "quantise_rows", 1, True
+    row_gas = 90
     attributes = integers("bits")
     source = "MLRT-1 rule 2, an exponent for each row"
 
@@ -35,6 +37,9 @@ class QuantiseRows(Op):
         require(ins[0].kind in "FGR", "takes F, G or R")
         require(len(ins[0].shape) >= 2, "takes rows: a tensor of two axes or more")
         return (row_grid(int(attrs[0]), *ins[0].shape),)
+
+    def gas(self, ins: Types, outs: Types) -> int:
+        return 6000 + 2 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         grid.quantise_rows(c.ins[0], int(c.attrs[0]), c.outs[0])

@@ -8,13 +8,23 @@ place in the window, row after row: that order is normative, as these sums are n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
 
 from mlchain.ml_runtime.builder import Builder, Emitted
-from mlchain.ml_runtime.op import Call, Op, Types, Values, integers, register, require, require_real
+from mlchain.ml_runtime.op import (
+    Call,
+    Op,
+    Types,
+    Values,
+    integers,
+    most_elements,
+    register,
+    require,
+    require_real,
+)
 from mlchain.ml_runtime.ops.layout import moved
 from mlchain.ml_runtime.tensor import MAX_DIMENSION, Array, Type, finite
 
@@ -40,14 +50,24 @@ def _require_images(kind: Type) -> None:
     require(len(kind.shape) == 4, "takes images: n x height x width x channels")
 
 
-def _parts(images: Array, counts: tuple[int, int], window: Values) -> list[Array]:
-    """Return for every place of a window the view of the pixels there: n x counts x channels."""
+def _parts(images: Array, counts: tuple[int, int], window: Values) -> Iterator[Array]:
+    """Yield for every place of a window the view of the pixels there: n x counts x channels."""
     kh, kw, stride = (int(v) for v in window)
     down, right = ((count - 1) * stride + 1 for count in counts)
-    return [
-        images[:, i : i + down : stride, j : j + right : stride]
-        for i, j in product(range(kh), range(kw))
-    ]
+    for i, j in product(range(kh), range(kw)):
+        yield images[:, i : i + down : stride, j : j + right : stride]
+
+
+def _cost(images: Type, windows: Type, places: int, call: int, each: int, factor: int = 1) -> int:
+    """Return the gas of a pass over every place of a window: calls, numbers, short runs of them.
+
+    `windows` are one number for each window and channel; `call` and `each` are the gas of one
+    chunk and of one number.
+    """
+    step = max(1, _CHUNK * images.shape[0] // (images.elements * factor))
+    chunks = -(-images.shape[0] // step)
+    runs = windows.elements // (windows.shape[3] if windows.shape[3] > 1 else windows.shape[2])
+    return 8000 + images.elements + places * (call * chunks + each * windows.elements + 10 * runs)
 
 
 def _chunks(images: Array, factor: int = 1) -> list[slice]:
@@ -69,6 +89,10 @@ class Im2col(Op):
         rows, columns = window_count(ins[0].shape, attrs)
         n, _, _, channels = ins[0].shape
         return moved(ins[0], (n * rows * columns, int(attrs[0] * attrs[1]) * channels))
+
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        runs = outs[0].elements // (int(attrs[1]) * ins[0].shape[3])
+        return 8000 + most_elements(ins, outs) + 6 * runs
 
     def forward(self, c: Call) -> None:
         x = c.ins[0]
@@ -110,6 +134,12 @@ class Col2im(Op):
         require(n > 0 and images == rest == 0 and channels > 0, f"{ins[0]} are no such windows")
         return (finite(n, height, width, channels),)
 
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        places = int(attrs[2] * attrs[3])
+        counts = window_count(outs[0].shape, attrs[2:])
+        windows = finite(outs[0].shape[0], *counts, outs[0].shape[3])
+        return _cost(outs[0], windows, places, 2000, 3, places)
+
     def forward(self, c: Call) -> None:
         out = c.outs[0]
         kh, kw, _ = window = [int(v) for v in c.attrs[2:]]
@@ -137,8 +167,8 @@ class _Pool(Op):
         n, _, _, channels = ins[0].shape
         return (finite(n, *window_count(ins[0].shape, attrs), channels),)
 
-    def gas(self, ins: Types, outs: Types) -> int:
-        return 3000 + 2 * ins[0].elements
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        return _cost(ins[0], outs[0], int(attrs[0] * attrs[1]), 2000, 1)
 
 
 @register
@@ -151,9 +181,9 @@ class MaxPool(_Pool):
     def forward(self, c: Call) -> None:
         (x,), (out,) = c.ins, c.outs
         for part in _chunks(x):
-            first, *others = _parts(x[part], out.shape[1:3], c.attrs)
-            np.copyto(out[part], first)
-            for view in others:
+            views = _parts(x[part], out.shape[1:3], c.attrs)
+            np.copyto(out[part], next(views))
+            for view in views:
                 np.maximum(out[part], view, out=out[part])
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
@@ -179,8 +209,8 @@ class MaxPoolGradient(Op):
         require(g.shape == y.shape == pooled, "g and y are not the windows of x")
         return (finite(*x.shape),)
 
-    def gas(self, ins: Types, outs: Types) -> int:
-        return 3000 + 6 * outs[0].elements
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        return _cost(ins[1], ins[2], int(attrs[0] * attrs[1]), 8000, 8)
 
     def forward(self, c: Call) -> None:
         (g, x, y), (out,) = c.ins, c.outs
@@ -210,9 +240,9 @@ class AveragePool(_Pool):
         (x,), (out,) = c.ins, c.outs
         share = 1.0 / (c.attrs[0] * c.attrs[1])
         for part in _chunks(x):
-            first, *others = _parts(x[part], out.shape[1:3], c.attrs)
-            np.copyto(out[part], first)
-            for view in others:
+            views = _parts(x[part], out.shape[1:3], c.attrs)
+            np.copyto(out[part], next(views))
+            for view in views:
                 np.add(out[part], view, out=out[part])
             np.multiply(out[part], share, out=out[part])
 
@@ -241,8 +271,8 @@ class AveragePoolGradient(Op):
         require(counts == (rows, columns), "g is not the windows of such images")
         return (finite(n, height, width, channels),)
 
-    def gas(self, ins: Types, outs: Types) -> int:
-        return 3000 + 3 * outs[0].elements
+    def cost(self, ins: Types, outs: Types, attrs: Values) -> int:
+        return _cost(outs[0], ins[0], int(attrs[2] * attrs[3]), 2000, 1)
 
     def forward(self, c: Call) -> None:
         (g,), (out,) = c.ins, c.outs
