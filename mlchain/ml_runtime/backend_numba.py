@@ -264,10 +264,11 @@ def _momentum(p, v, g, rate, mu, decay, new_p, new_v):
         new_v[i] = _rounded(w)
 
 
-@_compiled(void(_S, _S, _S, _F, _F, _S_OUT, _S_OUT, _S_OUT))
-def _adam(p, m, v, g, numbers, new_p, new_m, new_v):
+@_compiled(void(_S, _S, _S, _F, _F, boolean, _S_OUT, _S_OUT, _S_OUT))
+def _adam(p, m, v, g, numbers, decoupled, new_p, new_m, new_v):
     beta1, beta2, epsilon, decay = numbers[0], numbers[1], numbers[2], numbers[3]
-    rest1, rest2, step, unbias = numbers[4], numbers[5], numbers[6], numbers[7]
+    rest1, rest2, step, unbias, shrink = numbers[4:9]
+    decay = 0.0 if decoupled else decay
     for i in range(p.size):
         slope = g[i] + np.float64(p[i]) * decay if decay != 0.0 else g[i]
         w = np.float64(v[i]) * beta2 + (slope * slope) * rest2
@@ -275,7 +276,10 @@ def _adam(p, m, v, g, numbers, new_p, new_m, new_v):
         change = (u / (np.sqrt(w * unbias) + epsilon)) * step
         new_v[i] = _rounded(w)
         new_m[i] = _rounded(u)
-        new_p[i] = _rounded(np.float64(p[i]) - change)
+        weight = np.float64(p[i])
+        if decoupled:
+            weight = weight - weight * shrink
+        new_p[i] = _rounded(weight - change)
 
 
 # From ops to loops: each binder takes what an op works on, once, and returns what to call. A loop
@@ -321,27 +325,29 @@ def _bind_softmax(c: Call) -> Loop:
     return lambda: _softmax(z, columns, out)
 
 
-def _bind_update(loop: Any) -> Callable[[Call], Loop]:
-    def bind(c: Call) -> Loop:
-        arguments = *_flat(c.ins), *map(float, c.attrs), *_flat(c.outs)
-        return lambda: loop(*arguments)
-
-    return bind
+def _bind_sgd(op: Any, c: Call) -> Loop:
+    (p, g, *_), (new_p,), decay = _flat(c.ins), _flat(c.outs), float(c.attrs[1])
+    return lambda: _sgd(p, g, op.rate(c), decay, new_p)
 
 
-def _bind_adam(c: Call) -> Loop:
-    p, m, v, g, powers = _flat(c.ins)
-    outs = _flat(c.outs)
-    rate, *numbers = map(float, c.attrs)
-    beta1, beta2 = numbers[:2]
-    constants = np.array([*numbers, 1 - beta1, 1 - beta2, 0.0, 0.0])
+def _bind_momentum(op: Any, c: Call) -> Loop:
+    (p, v, g, *_), outs, (_, mu, decay) = _flat(c.ins), _flat(c.outs), map(float, c.attrs)
+    return lambda: _momentum(p, v, g, op.rate(c), mu, decay, *outs)
+
+
+def _bind_adam(op: Any, c: Call) -> Loop:
+    p, m, v, g, powers, *_ = _flat(c.ins)
+    outs, (_, *numbers) = _flat(c.outs), map(float, c.attrs)
+    beta1, beta2, _, decay = numbers
+    constants = np.array([*numbers, 1 - beta1, 1 - beta2, 0.0, 0.0, 0.0])
 
     def run() -> bool:
         power1, power2 = powers.tolist()
         if not (0 <= power1 < 1 and 0 <= power2 < 1):
             return False
-        constants[6:] = rate / (1 - power1), 1 / (1 - power2)
-        _adam(p, m, v, g, constants, *outs)
+        rate = op.rate(c)
+        constants[6:] = rate / (1 - power1), 1 / (1 - power2), rate * decay
+        _adam(p, m, v, g, constants, op.decoupled, *outs)
         return True
 
     return run
@@ -357,11 +363,20 @@ BINDERS: dict[str, Callable[[Call], Loop | None]] = {
     "relu": _bind_plain(_relu),
     "relu_gradient": _bind_plain(_relu_gradient),
     "softmax": _bind_softmax,
-    "sgd": _bind_update(_sgd),
-    "momentum": _bind_update(_momentum),
-    "adam": _bind_adam,
 }
 """Ops that have a loop, by name."""
+
+UPDATES: dict[str, Callable[[Any, Call], Loop]] = {
+    f"{prefix}{name}": binder
+    for prefix in ("", "scheduled_")
+    for name, binder in (
+        ("sgd", _bind_sgd),
+        ("momentum", _bind_momentum),
+        ("adam", _bind_adam),
+        ("adamw", _bind_adam),
+    )
+}
+"""The same for updates, whose op knows the rate of the step."""
 
 
 class NumbaBackend(NumpyBackend):
@@ -372,11 +387,14 @@ class NumbaBackend(NumpyBackend):
     def bind_op(self, step: Step, call: Call) -> Run:
         """Return the loop of an op, or its numpy forward."""
         forward = super().bind_op(step, call)
-        binder = BINDERS.get(step.op.name)
         arrays = (*call.ins, *call.outs)
-        if binder is None or not all(a.flags.aligned and a.flags.c_contiguous for a in arrays):
+        if not all(a.flags.aligned and a.flags.c_contiguous for a in arrays):
             return forward
-        loop = binder(call)
+        name, loop = step.op.name, None
+        if name in BINDERS:
+            loop = BINDERS[name](call)
+        elif name in UPDATES:
+            loop = UPDATES[name](step.op, call)
         if loop is None:
             return forward
 

@@ -57,7 +57,7 @@ class Device:
         if not self.is_cpu:
             return torch.sqrt(x)
         with np.errstate(all="ignore"):
-            return torch.from_numpy(np.sqrt(x.numpy()).reshape(tuple(x.shape)))
+            return torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
 
     def exp_scaled(self, x: Tensor, factor: float) -> Tensor:
         """2^clamp(x factor)."""

@@ -88,7 +88,6 @@ ONE_LINERS: dict[str, Callable[..., Any]] = {
     "log_loss": lambda d, p, y: torch.neg(d.log(p.gather(1, y.unsqueeze(1)).squeeze(1))),
     "softmax_residual": lambda d, p, y, g: (p - _one_hot(d, y, p.shape[1])) * g.unsqueeze(1),
     "store": lambda d, x: d.round_state(x),
-    "sgd": lambda d, p, g, rate, decay: d.round_state(p.to(F64) - _decayed(g, p, decay) * rate),
 }
 KERNELS.update((name, _single(function)) for name, function in ONE_LINERS.items())
 
@@ -100,6 +99,18 @@ KERNELS.update((name, _single(function)) for name, function in ONE_LINERS.items(
 def _tanh(d: Device, x: Tensor) -> Tensor:
     e = d.exp_scaled(x, 2 * functions.LOG2E) + 1.0
     return torch.sub(d.number(1.0), torch.div(d.number(2.0), e))
+
+
+@_kernel
+def _erf(d: Device, x: Tensor) -> Tensor:
+    z = torch.abs(x)
+    t = torch.div(d.number(2.0), z + 2.0)
+    p = t * functions.ERF[-1]
+    for coefficient in functions.ERF[-2:0:-1]:
+        p = (p + coefficient) * t
+    p = (p + functions.ERF[0]) - z * z
+    p = d.exp_scaled(p, functions.LOG2E) * t
+    return torch.copysign(torch.sub(d.number(1.0), p), x)
 
 
 @_typed
@@ -306,18 +317,26 @@ def _average_pool_gradient(
     return (out,)
 
 
-# Updates
+# Updates. Those that are scheduled read a factor of the rate as their last input.
 
 
 def _decayed(g: Tensor, p: Tensor, decay: float) -> Tensor:
     return g + p.to(F64) * decay if decay else g
 
 
-@_typed
+def _rate(d: Device, rate: float, factor: Tensors) -> Tensor:
+    return factor[0] * rate if factor else d.number(rate)
+
+
+def _sgd(d: Device, ins: Tensors, attrs: Values, types: Sequence[Type]) -> Sequence[Tensor]:
+    (p, g, *factor), (rate, decay) = ins, attrs
+    return (d.round_state(p.to(F64) - _decayed(g, p, decay) * _rate(d, rate, factor)),)
+
+
 def _momentum(d: Device, ins: Tensors, attrs: Values, types: Sequence[Type]) -> Sequence[Tensor]:
-    (p, v, g), (rate, mu, decay) = ins, attrs
+    (p, v, g, *factor), (rate, mu, decay) = ins, attrs
     w = v.to(F64) * mu + _decayed(g, p, decay)
-    return d.round_state(p.to(F64) - w * rate), d.round_state(w)
+    return d.round_state(p.to(F64) - w * _rate(d, rate, factor)), d.round_state(w)
 
 
 @_typed
@@ -326,16 +345,24 @@ def _adam_powers(d: Device, ins: Tensors, attrs: Values, types: Sequence[Type]) 
     return (d.round_state(ins[0].to(F64) * betas),)
 
 
-@_typed
-def _adam(d: Device, ins: Tensors, attrs: Values, types: Sequence[Type]) -> Sequence[Tensor]:
-    (p, m, v, g, powers), (rate, beta1, beta2, epsilon, decay) = ins, attrs
-    powers, one = powers.to(F64), d.number(1.0)
-    good = ((powers >= 0) & (powers < 1)).all()
-    d.require(good, "adam: a bias power is outside [0, 1)")
-    rest = torch.sub(one, powers)
-    step, unbias = torch.div(d.number(float(rate)), rest[0]), torch.div(one, rest[1])
-    g = _decayed(g, p, decay)
-    w = v.to(F64) * beta2 + (g * g) * (1 - beta2)
-    u = m.to(F64) * beta1 + g * (1 - beta1)
-    change = torch.div(u, d.sqrt(w * unbias) + epsilon) * step
-    return d.round_state(p.to(F64) - change), d.round_state(u), d.round_state(w)
+def _adam(decoupled: bool) -> Kernel:
+    def adam(d: Device, ins: Tensors, attrs: Values, types: Sequence[Type]) -> Sequence[Tensor]:
+        (p, m, v, g, powers, *factor), (rate, beta1, beta2, epsilon, decay) = ins, attrs
+        powers, p, one = powers.to(F64), p.to(F64), d.number(1.0)
+        good = ((powers >= 0) & (powers < 1)).all()
+        d.require(good, "adam: a bias power is outside [0, 1)")
+        rest, speed = torch.sub(one, powers), _rate(d, rate, factor)
+        step, unbias = torch.div(speed, rest[0]), torch.div(one, rest[1])
+        g = g if decoupled else _decayed(g, p, decay)
+        w = v.to(F64) * beta2 + (g * g) * (1 - beta2)
+        u = m.to(F64) * beta1 + g * (1 - beta1)
+        change = torch.div(u, d.sqrt(w * unbias) + epsilon) * step
+        p = p - p * (speed * decay) if decoupled else p
+        return d.round_state(p - change), d.round_state(u), d.round_state(w)
+
+    return adam
+
+
+for _prefix in ("", "scheduled_"):
+    KERNELS[f"{_prefix}sgd"], KERNELS[f"{_prefix}momentum"] = _sgd, _momentum
+    KERNELS[f"{_prefix}adam"], KERNELS[f"{_prefix}adamw"] = _adam(False), _adam(True)
