@@ -17,6 +17,8 @@ import click
 from mlchain import errors
 from mlchain.cli.failure import EXIT_CODES, describe
 from mlchain.client.jobfile import FIELDS
+from mlchain.ml_runtime.importers.onnx import supported
+from mlchain.ml_runtime.importers.onnx.export_rules import EXPORTS
 from mlchain.ml_runtime.op import OPS
 from mlchain.web.problems import classify
 
@@ -125,12 +127,24 @@ def ops() -> Iterator[Sequence[str]]:
         yield f"`{name}`", str(op.arity), attributes or "–", text
 
 
+def onnx() -> Iterator[Sequence[str]]:
+    """What is read from ONNX files, and what is written."""
+    yield "", ""
+    names = supported()
+    classic = [n.removeprefix("ai.onnx.ml.") for n in names if n.startswith("ai.onnx.ml.")]
+    main = [n for n in names if "." not in n]
+    yield "read, `ai.onnx`", ", ".join(main)
+    yield "read, `ai.onnx.ml`", ", ".join(classic)
+    yield "our ops that are written", ", ".join(f"`{name}`" for name in sorted(EXPORTS))
+
+
 TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "job-file": job_file,
     "exit-codes": exit_codes,
     "errors": error_classes,
     "node-options": node_options,
     "ops": ops,
+    "onnx": onnx,
 }
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FORMATS = {
     ".onnx": ("mlchain.ml_runtime.importers.onnx", "from_onnx", "to_onnx"),
 }
-"""Suffix of a foreign file: (module, its function bytes -> Model, its function Model -> bytes)."""
+"""Suffix of a foreign file: module, its function (bytes, result, answer) -> Model, and its function
+Model -> bytes."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _MAX_SHOWN = 12
@@ -46,11 +47,25 @@ def show(out: Output, file: Path) -> None:
     out.result("model", {"file": str(file), **document}, show_lines(file, document))
 
 
-@command.command("import", examples=("mlchain model import net.onnx -o net.model",))
+@command.command(
+    "import",
+    examples=(
+        "mlchain model import net.onnx -o net.model",
+        "mlchain model import net.onnx --answer class",
+    ),
+)
 @click.argument("file", type=_FILE)
 @click.option("-o", "--output", "target", type=_FILE, help="By default FILE with .model.")
+@click.option(
+    "--result", default="", help="The result of a graph to compute. By default its first."
+)
+@click.option(
+    "--answer",
+    type=click.Choice(["class", "value"]),
+    help="What the result means: the best column, or the numbers. By default as the file says.",
+)
 @click.pass_obj
-def import_(out: Output, file: Path, target: Path | None) -> None:
+def import_(out: Output, file: Path, target: Path | None, result: str, answer: str | None) -> None:
     """Turn a file of another format into a model file; a model file is verified and saved again.
 
     Formats are known by their suffix: .onnx. Nothing in a file is run or unpickled.
@@ -60,7 +75,7 @@ def import_(out: Output, file: Path, target: Path | None) -> None:
 
     target = target or file.with_suffix(".model")
     if file.suffix in FORMATS:
-        model: Model = foreign(file, 1)(read_file(file))
+        model: Model = foreign(file, 1)(read_file(file), result, answer or "")
     else:
         model = load_model(file)
     document = describe(model)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_said_with_its_exit_code(run, home, arguments, status, 
 def test_a_format_is_one_line_of_a_table(run, home, monkeypatch):
     made = make(home / "m.model")
     module = types.ModuleType("my_format")
-    module.read = lambda data: made if data == b"mine" else None
+    module.read = lambda data, result, answer: made if data == b"mine" else None
     module.write = lambda model: b"theirs" if model == made else b""
     monkeypatch.setitem(sys.modules, "my_format", module)
     monkeypatch.setitem(commands.FORMATS, ".mine", ("my_format", "read", "write"))
@@ -106,3 +107,17 @@ def test_a_format_that_is_not_installed_says_so(run, home, monkeypatch):
     result = run("model", "import", "x.mine")
     assert result.exit_code == 2
     assert "install what .mine needs" in result.stderr
+
+
+def test_a_network_comes_in_and_goes_out_as_onnx(run, run_json, home):
+    pytest.importorskip("onnx")
+    networks = Path(__file__).parent.parent / "ml_runtime" / "networks"
+    (home / "net.onnx").write_bytes((networks / "mlp.onnx").read_bytes())
+    assert run("model", "import", "net.onnx", "--answer", "class").exit_code == 0
+    assert load_model(home / "net.model").answer == "class"
+    assert run("model", "export", "net.model", "-o", "again.onnx").exit_code == 0
+    assert run("model", "import", "again.onnx", "--result", "scores").exit_code == 0
+    x = np.load(networks / "expected.npz")["mlp.x"].astype(float)
+    first, second = (load_model(home / f"{name}.model") for name in ("net", "again"))
+    assert np.abs(first.scores(x) - second.scores(x)).max() < 1e-5
+    assert run("model", "import", "net.onnx", "--result", "nothing").exit_code == 2

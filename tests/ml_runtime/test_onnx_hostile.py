@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlchain.errors import ConfigError, MlchainError
-from mlchain.ml_runtime.importers.onnx import from_onnx
+from mlchain.ml_runtime.importers.onnx import from_onnx, trace
 from mlchain.ml_runtime.importers.onnx.graph import Refused
 
 onnx = pytest.importorskip("onnx")
@@ -115,6 +115,7 @@ def tree(**changes: Any) -> Any:
 
 BIG = np.array([2**30, 2**30])
 SHAPES = {"s": np.array([1, 2**20, 2**20])}
+MANY = {"i": np.array([0, 2] * 400)}
 HOSTILE = {
     "an unknown op": (model([node("Frobnicate")]), "not supported: Frobnicate"),
     "a custom domain": (model([node("Relu", domain="com.evil")]), "custom domain 'com.evil'"),
@@ -154,16 +155,9 @@ HOSTILE = {
         model([node("Pad", "x p")], {"p": np.array([0, 2**40, 0, 0])}),
         "makes a tensor",
     ),
-    "many constants": (
-        model(
-            [
-                node("ConstantOfShape", "n", "c0"),
-                *(node("Neg", f"c{i}", f"c{i + 1}") for i in range(40)),
-                node("Add", "x c40"),
-            ],
-            {"n": np.array([2**22])},
-        ),
-        "more than",
+    "a choice in too many pieces": (
+        model([node("Gather", "x i", axis=1)], MANY),
+        "pieces",
     ),
     "a shape of several open dimensions": (model([node("Relu")], x=("b", "n")), "may be open"),
     "a batch of two": (model([node("Relu")], x=(2, 4)), "holds 2 rows"),
@@ -198,6 +192,18 @@ def test_it_is_refused_in_words(made, why):
         load(made)
 
 
+@pytest.mark.parametrize("bound", ["MAX_ELEMENTS", "MAX_WORK"])
+def test_constants_that_grow_node_by_node_are_bounded_together(bound, monkeypatch):
+    grown = [node("Neg", f"c{i}", f"c{i + 1}") for i in range(40)]
+    made = model(
+        [node("ConstantOfShape", "n", "c0"), *grown, node("Add", "x c40")], {"n": np.array([4])}
+    )
+    assert load(made).outputs == 4
+    monkeypatch.setattr(trace, bound, 100)
+    with pytest.raises(Refused, match="more than 100"):
+        load(made)
+
+
 def test_what_is_supported_is_said():
     with pytest.raises(Refused) as caught:
         load(model([node("Frobnicate")]))
@@ -206,7 +212,7 @@ def test_what_is_supported_is_said():
 
 def test_an_output_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ConfigError, match="no output 'z'") as caught:
-        load(model([node("Relu")]), output="z")
+        load(model([node("Relu")]), result="z")
     assert caught.value.hint == "outputs: y"
 
 

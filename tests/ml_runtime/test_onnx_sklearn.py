@@ -126,7 +126,7 @@ def test_another_output_may_be_asked_for():
     x, y, more = rows("iris")
     model = LogisticRegression().fit(x, y)
     made = skl2onnx.to_onnx(model, x[:1], options={"zipmap": False})
-    chances = from_onnx(made.SerializeToString(), output="probabilities")
+    chances = from_onnx(made.SerializeToString(), result="probabilities")
     assert chances.answer == "value"
     assert np.abs(chances.answers(more) - model.predict_proba(more)).max() < 1e-6
 

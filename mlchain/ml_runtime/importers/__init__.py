@@ -13,11 +13,11 @@ from mlchain.ml_runtime.model import Model
 __all__ = ["from_onnx", "from_sklearn", "to_onnx"]
 
 
-def from_onnx(data: bytes, output: str = "", answer: str = "") -> Model:
+def from_onnx(data: bytes, result: str = "", answer: str = "") -> Model:
     """Return the model of an ONNX file; see `importers.onnx.from_onnx`."""
     from mlchain.ml_runtime.importers import onnx
 
-    return onnx.from_onnx(data, output, answer)
+    return onnx.from_onnx(data, result, answer)
 
 
 def from_sklearn(estimator: Any, batch: int = 64) -> Model:

@@ -17,10 +17,10 @@ from mlchain.ml_runtime.model import Model
 __all__ = ["from_onnx", "supported", "to_onnx"]
 
 
-def from_onnx(data: bytes, output: str = "", answer: str = "") -> Model:
+def from_onnx(data: bytes, result: str = "", answer: str = "") -> Model:
     """Return the model of an ONNX file.
 
-    `output` names the output of the graph to compute, by default its first. Where that is labels,
+    `result` names the output of the graph to compute, by default its first. Where that is labels,
     the model's scores are those they are the best of. `answer` is "class" or "value": what the
     scores of any other output are; by default values.
 
@@ -28,7 +28,7 @@ def from_onnx(data: bytes, output: str = "", answer: str = "") -> Model:
         ConfigError: damaged, or asks for what is not supported (then `graph.Refused`, which names
             the node); or the library `onnx` is not installed.
     """
-    return convert(read(data), output, answer)
+    return convert(read(data), result, answer)
 
 
 def to_onnx(model: Model, element: str = "float") -> bytes:

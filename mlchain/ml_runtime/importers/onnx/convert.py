@@ -8,7 +8,7 @@ import numpy as np
 
 from mlchain.errors import ConfigError, RejectedProgram
 from mlchain.ml_runtime.importers.onnx import classic, elementwise, moving, windows
-from mlchain.ml_runtime.importers.onnx.fold import FOLDS
+from mlchain.ml_runtime.importers.onnx.fold import FOLDS, work
 from mlchain.ml_runtime.importers.onnx.graph import Graph, Node, Port, Refused, live_nodes
 from mlchain.ml_runtime.importers.onnx.rules import RULES
 from mlchain.ml_runtime.importers.onnx.trace import Trace
@@ -26,17 +26,17 @@ def supported() -> list[str]:
     return sorted({*RULES, *FOLDS})
 
 
-def convert(graph: Graph, output: str = "", answer: str = "") -> Model:
+def convert(graph: Graph, result: str = "", answer: str = "") -> Model:
     """Return the model of a graph.
 
-    `output` names the output of the graph to compute, by default its first. Where that is labels,
+    `result` names the output of the graph to compute, by default its first. Where that is labels,
     the model's scores are those they are the best of. `answer` is "class" or "value": what the
     scores of any other output are; by default values.
 
     Raises:
         Refused: names the node and says what is not supported.
     """
-    port = _chosen(graph, output)
+    port = _chosen(graph, result)
     nodes = live_nodes(graph, [port.name])
     _require_known(nodes)
     values: dict[str, Value] = dict(graph.constants)
@@ -65,12 +65,12 @@ def convert(graph: Graph, output: str = "", answer: str = "") -> Model:
     return _finish(trace, port, values[port.name], answer)
 
 
-def _chosen(graph: Graph, output: str) -> Port:
+def _chosen(graph: Graph, result: str) -> Port:
     names = [p.name for p in graph.outputs]
     for port in graph.outputs:
-        if not output or port.name == output:
+        if not result or port.name == result:
             return port
-    raise ConfigError(f"onnx: no output {output!r}", "outputs: " + ", ".join(names))
+    raise ConfigError(f"onnx: no output {result!r}", "outputs: " + ", ".join(names))
 
 
 def _require_known(nodes: list[Node]) -> None:
@@ -122,6 +122,7 @@ def _computed(trace: Trace, call: Call) -> tuple[Value, ...]:
     is_constant = not any(isinstance(v, Tensor | Labels) for v in call.values)
     try:
         if is_constant and op in FOLDS:
+            trace.work(work(call), call.where)
             result: Value | tuple[Value, ...] = FOLDS[op](call)
         elif op in RULES and not is_constant:
             result = RULES[op](trace, call)

@@ -144,7 +144,12 @@ def _slice(t: Trace, c: Call) -> Result:
         places = range(x.shape[axis])[cut]
         if not places:
             raise c.refuse(f"nothing is left of axis {axis} of {list(x.shape)}")
-        x = taken(t, c, x, axis, places)
+        if places.step == 1:
+            x = piece(t, x, axis, places.start, places.stop)
+        elif len(places) > MAX_RUNS:
+            raise c.refuse(f"a choice in more than {MAX_RUNS} pieces")
+        else:
+            x = taken(t, c, x, axis, list(places))
     return x
 
 
@@ -159,17 +164,13 @@ def piece(t: Trace, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
 
 def taken(t: Trace, c: Call, x: Tensor, axis: int, places: Sequence[int]) -> Tensor:
     """Emit chosen places of an axis, run by run of neighbours."""
-    if list(places) == list(range(x.shape[axis])):
-        return x
-    runs: list[list[int]] = []
-    for place in places:
-        if runs and place == runs[-1][1]:
-            runs[-1][1] += 1
-        else:
-            runs.append([place, place + 1])
-        if len(runs) > MAX_RUNS:
-            raise c.refuse(f"a choice in more than {MAX_RUNS} pieces")
-    return concatenated(t, c, [piece(t, x, axis, *run) for run in runs], axis)
+    chosen = np.asarray(places, np.int64)
+    ends = np.flatnonzero(np.diff(chosen) != 1)
+    if len(ends) >= MAX_RUNS:
+        raise c.refuse(f"a choice in more than {MAX_RUNS} pieces")
+    firsts, lasts = chosen[[0, *(ends + 1)]].tolist(), chosen[[*ends, -1]].tolist()
+    parts = [piece(t, x, axis, i, j + 1) for i, j in zip(firsts, lasts, strict=True)]
+    return concatenated(t, c, parts, axis)
 
 
 @rule("Gather")
@@ -189,7 +190,7 @@ def _gather(t: Trace, c: Call) -> Result:
     x, size = c.tensor(0), c.shape(0)[axis]
     if places.size == 0 or not -size <= places.min() <= places.max() < size:
         raise c.refuse(f"places outside an axis of {size}")
-    chosen = taken(t, c, x, axis, [int(p) % size for p in places.reshape(-1)])
+    chosen = taken(t, c, x, axis, (places.reshape(-1) % size).tolist())
     return t.reshape(chosen, (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
 
 

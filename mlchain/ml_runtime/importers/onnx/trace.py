@@ -17,6 +17,8 @@ from mlchain.ml_runtime.importers.onnx.values import Shape, Tensor
 from mlchain.ml_runtime.importers.writer import Features, Writer, product_bits, sum_bits
 from mlchain.ml_runtime.tensor import MAX_ELEMENTS, Array
 
+MAX_WORK = 1 << 33
+"""Most operations on constants while a file is read: some ten seconds."""
 MINUS_INFINITY = -(2.0**100)
 """Stands for the minus infinity of masks: finite, and exp of it is 2^-100 by rule 6."""
 
@@ -31,13 +33,19 @@ class Trace:
         self.whole: set[int] = set()
         """Registers whose elements are known to be integers."""
         self._known: dict[tuple[Shape, bytes], int] = {}
-        self._folded = 0
+        self._made = self._work = 0
 
     def spend(self, elements: int, where: str) -> None:
-        """Count elements of constants that were computed. Raises Refused beyond what one may."""
-        self._folded += elements
-        if self._folded > MAX_ELEMENTS:
+        """Count elements of constants that are made. Raises Refused beyond MAX_ELEMENTS."""
+        self._made += elements
+        if self._made > MAX_ELEMENTS:
             raise Refused(f"onnx: {where}: constants of more than {MAX_ELEMENTS} elements")
+
+    def work(self, operations: int, where: str) -> None:
+        """Count operations on constants, before they are done. Raises Refused beyond MAX_WORK."""
+        self._work += operations
+        if self._work > MAX_WORK:
+            raise Refused(f"onnx: {where}: more than {MAX_WORK} operations on constants")
 
     def parameter(self, array: Array) -> int:
         """Return the register of a constant; an equal one declared before serves again.
@@ -50,6 +58,7 @@ class Trace:
             raise Refused("onnx: a constant is not finite")
         key = (array.shape, array.tobytes())
         if key not in self._known:
+            self.spend(array.size, "weights")
             self._known[key] = self.writer.numbers(array)
         return self._known[key]
 

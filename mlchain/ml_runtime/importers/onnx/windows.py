@@ -96,6 +96,18 @@ def _counts(images: _Images, kernel: tuple[int, int], stride: int) -> tuple[int,
     return (images.height - kernel[0]) // stride + 1, (images.width - kernel[1]) // stride + 1
 
 
+def _inside(images: _Images, window: Window) -> tuple[Array, Array]:
+    """Return 1 for every line and column of the image, 0 for those of its padding."""
+    lines = []
+    for size, before, inner in zip(
+        (images.height, images.width), window.before, images.inner, strict=True
+    ):
+        line = np.zeros(size)
+        line[before : before + inner] = 1.0
+        lines.append(line)
+    return lines[0], lines[1]
+
+
 @rule("Conv")
 def _conv(t: Trace, c: Call) -> Result:
     x, weights = c.tensor(0), c.array(1).astype(np.float64)
@@ -153,12 +165,11 @@ def _pool(t: Trace, c: Call) -> Result:
     attributes = {"kernel_height": kernel[0], "kernel_width": kernel[1], "stride": stride}
     is_padded = any((*window.before, *window.after))
     register = images.register
-    inside = np.zeros((images.height, images.width))
-    (top, left), (height, width) = window.before, images.inner
-    inside[top : top + height, left : left + width] = 1.0
     if c.node.op == "MaxPool":
         if is_padded:
-            edge = np.where(inside, 0.0, MINUS_INFINITY)[:, :, None]
+            rows, columns = _inside(images, window)
+            inside = rows[:, None] * columns[None, :]
+            edge = np.where(inside > 0, 0.0, MINUS_INFINITY)[:, :, None]
             x = t.meet("add", images.images, edge, images.images.shape)
             register = t.rows(x, *x.shape)
         return images.back(
@@ -168,18 +179,11 @@ def _pool(t: Trace, c: Call) -> Result:
         t.builder.emit("average_pool", register, **attributes), (1, *counts, images.channels)
     )
     if is_padded and not c.attribute("count_include_pad", 0):
-        found = np.array(
-            [
-                [
-                    inside[
-                        i * stride : i * stride + kernel[0], j * stride : j * stride + kernel[1]
-                    ].sum()
-                    for j in range(counts[1])
-                ]
-                for i in range(counts[0])
-            ]
-        )
-        shares = prod(kernel) / np.maximum(found, 1.0)
+        found = [
+            np.array([line[i * stride : i * stride + size].sum() for i in range(count)])
+            for line, size, count in zip(_inside(images, window), kernel, counts, strict=True)
+        ]
+        shares = prod(kernel) / np.maximum(found[0][:, None] * found[1][None, :], 1.0)
         out = t.meet("multiply", out, shares[:, :, None], out.shape)
     return images.back(t, t.rows(out, *out.shape), images.channels, counts)
 
