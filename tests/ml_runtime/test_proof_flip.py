@@ -6,7 +6,7 @@ import random
 
 import pytest
 from ml_models import data_for, task_for
-from proof_lab import KEY, Flipping, Lab, judge
+from proof_lab import KEY, Flipping, Lab, accuse_falsely, judge
 
 from mlchain import codec
 from mlchain.ml_runtime import Oracle
@@ -20,7 +20,7 @@ LABS: dict[str, Lab] = {}
 
 def lab_for(model: str) -> Lab:
     if model not in LABS:
-        target = "class" if "class" in MODELS[model].TARGETS else "value"
+        target = MODELS[model].TARGETS[0]
         data = data_for(target, model=model)
         LABS[model] = Lab(data, task_for(data, model, target, steps=8, chunk=4))
     return LABS[model]
@@ -56,6 +56,14 @@ def test_a_flipped_bit_is_pinned_to_its_op(model, seed):
 def test_the_oracle_and_a_random_vector_come_to_the_same_verdict(model):
     pin_a_flip(model, 100, backend=Oracle())
     pin_a_flip(model, 101, seed=b"\x05" * 32, backend=Oracle())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_verifier_loads_what_training_loads(model):
+    lab = lab_for(model)
+    for place in (0, 1):
+        verdict = judge(accuse_falsely(lab, 3, place))
+        assert verdict.outcome is Outcome.UNFOUNDED, verdict.text
 
 
 @pytest.mark.slow

@@ -144,8 +144,8 @@ class Case:
         places = np.searchsorted(numbers, order)
         found = allocate(x_kind), allocate(y_kind)
         np.multiply(x[places], 2.0**-FRACTION, out=found[0])
-        if plan.target != "cluster":  # who groups rows is shown no labels
-            found[1][...] = y[places]
+        groups = plan.target == "cluster"  # it is shown places in the batch, and no labels
+        found[1][...] = np.arange(plan.batch) if groups else y[places]
         return digest(x_kind, found[0]), digest(y_kind, found[1])
 
 
