@@ -125,6 +125,15 @@ def _quantise_state(x, bits, width, out):
     return True
 
 
+@_compiled(boolean(_F, _I, int64, int64, _F_OUT))
+def _quantise_rows(x, bits, width, columns, out):
+    for start in range(0, x.size, columns):
+        stop = start + columns
+        if not _quantise(x[start:stop], bits[start:stop], width, out[start:stop]):
+            return False
+    return True
+
+
 @_compiled(boolean(_F, _I, float64, float64, _F_OUT))
 def _saturate(x, bits, limit, magic, out):
     if _peak(bits) >= _INFINITY:
@@ -238,6 +247,28 @@ def _softmax(z, columns, out):
             out[i] = out[i] / total
 
 
+# Trees
+
+_F2, _F2_OUT = _read(float64, 2), float64[:, ::1]
+
+
+@_compiled(void(_F2, _I, _F, _I, _F2, int64, int64, int64, _F2_OUT))
+def _trees(x, feature, threshold, child, value, trees, depth, groups, out):
+    width = value.shape[1]
+    for tree in range(trees):  # the nodes of one tree stay in the cache
+        at = tree % groups * width
+        for row in range(x.shape[0]):
+            node = np.int64(tree)
+            for _ in range(depth):
+                follow = child[node] + (x[row, feature[node]] > threshold[node])
+                if follow == node:  # a leaf: what follows is itself
+                    break
+                node = follow
+            for i in range(width):
+                v = value[node, i]
+                out[row, at + i] = v if tree < groups else out[row, at + i] + v
+
+
 # Updates
 
 _TINY = 2.0**-60
@@ -303,6 +334,16 @@ def _bind_quantise(c: Call) -> Loop:
     return lambda: _quantise(x, bits, width, out)
 
 
+def _bind_quantise_rows(c: Call) -> Loop:
+    (x,), (out,), width = _flat(c.ins), _flat(c.outs), int(c.attrs[0])
+    bits, columns = x.view(np.int64), c.ins[0].shape[-1]
+    return lambda: _quantise_rows(x, bits, width, columns, out)
+
+
+def _bind_trees(c: Call) -> Loop:
+    return partial(_trees, *c.ins, *map(int, c.attrs), c.outs[0])
+
+
 def _bind_saturate(c: Call) -> Loop | None:
     (x,), (out,) = _flat(c.ins), _flat(c.outs)
     if x.dtype == np.float32:
@@ -355,6 +396,8 @@ def _bind_adam(op: Any, c: Call) -> Loop:
 
 BINDERS: dict[str, Callable[[Call], Loop | None]] = {
     "quantise": _bind_quantise,
+    "quantise_rows": _bind_quantise_rows,
+    "trees": _bind_trees,
     "saturate": _bind_saturate,
     "sigmoid": _bind_plain(_sigmoid),
     "tanh": _bind_plain(_tanh),

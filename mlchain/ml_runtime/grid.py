@@ -59,20 +59,25 @@ def quantise(x: Array, bits: int, largest: float, out: Array) -> None:
 
 
 def quantise_rows(x: Array, bits: int, out: Array) -> None:
-    """out = x with every row along the last axis on the grid of `bits` bits that it asks for.
+    """out, another array than x, = x with every row along the last axis on the grid it asks for.
 
     Raises:
         Trap: a value is not a number or of magnitude 2^500 and more.
     """
-    peaks = np.maximum.reduce(x, axis=-1, keepdims=True)
-    np.maximum(peaks, -np.minimum.reduce(x, axis=-1, keepdims=True), out=peaks)
+    np.absolute(x, out=out)
+    peaks = np.maximum.reduce(out, axis=-1, keepdims=True)
     if not np.maximum.reduce(peaks, axis=None) < PEAK_TRAP:
         raise Trap("quantise_rows: a value is not finite or reaches 2^500")
-    magic = np.ldexp(_MAGIC, np.frexp(peaks)[1] - (bits - 1))
-    np.add(x, magic, out=out)
-    np.subtract(out, magic, out=out)
-    if np.minimum.reduce(peaks, axis=None) < PEAK_ZERO:
-        out[(peaks < PEAK_ZERO)[..., 0]] = 0.0
+    nothing = peaks < PEAK_ZERO
+    pattern = peaks.view(np.int64)  # becomes 1.5 * 2^52 units, by its exponent
+    np.right_shift(pattern, 52, out=pattern)
+    np.add(pattern, 54 - bits, out=pattern)
+    np.left_shift(pattern, 52, out=pattern)
+    np.bitwise_or(pattern, 1 << 51, out=pattern)
+    np.add(x, peaks, out=out)
+    np.subtract(out, peaks, out=out)
+    if nothing.any():
+        out[nothing[..., 0]] = 0.0
 
 
 def is_on_grid(x: Array, bits: int, by_rows: bool = False) -> bool:

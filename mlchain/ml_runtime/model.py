@@ -32,7 +32,7 @@ MAGIC = b"mlchain.model/1\n"
 MAX_MODEL_BYTES = MAX_STATE_BYTES + (16 << 20)
 ANSWERS = ("class", "value", "cluster", "features")
 
-BLOCK_ELEMENTS = 1 << 15
+BLOCK_ELEMENTS = 1 << 17
 """Rows are taken in blocks whose widest tensor stays near this, so that it stays in the cache."""
 MAX_BLOCK_ROWS = 1 << 10
 
@@ -193,6 +193,7 @@ class Predictor:
         widest = max((t.elements for t in _varying(checked)), default=1)
         rows = BLOCK_ELEMENTS * batch // max(widest, 1)
         self._block = 1 << (min(max(rows, 1), MAX_BLOCK_ROWS).bit_length() - 1)
+        self._labels = np.array(model.classes) if model.classes else None
         self._bound: dict[int, tuple[Array, Array, Run]] = {}
 
     def scores(self, x: Any) -> Array:
@@ -231,7 +232,7 @@ class Predictor:
             columns = (scores[:, 0] > 0).astype(np.int64)
         else:
             columns = scores.argmax(axis=1)
-        return np.array(model.classes)[columns] if model.classes else columns
+        return columns if self._labels is None else self._labels[columns]
 
     def _fill(self, rows: Array, out: Array) -> int:
         """Compute the first block of `rows` into `out`; return how many rows that were."""
@@ -239,7 +240,9 @@ class Predictor:
         count = min(len(x), len(rows))
         x[:count] = rows[:count]
         x[count:] = 0.0
-        if not math.isfinite(grid.peak(x)):
+        with np.errstate(all="ignore"):
+            total = np.add.reduce(x, axis=None)  # one pass, though finite numbers may overflow it
+        if not (math.isfinite(total) or math.isfinite(grid.peak(x))):
             raise ConfigError("predict: a number is not finite", "fill in missing values first")
         run()
         require_finite([scores])

@@ -8,7 +8,7 @@ import pytest
 from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import NumpyBackend, Oracle
 from mlchain.ml_runtime.builder import Builder
-from mlchain.ml_runtime.grid import is_on_grid, quantise, quantise_rows
+from mlchain.ml_runtime.grid import is_on_grid, quantise
 from mlchain.ml_runtime.machine import execute
 from mlchain.ml_runtime.model import with_batch
 from mlchain.ml_runtime.tensor import finite, grid, row_grid
@@ -160,9 +160,3 @@ def test_a_reshape_grows_with_the_rows_and_one_that_joins_rows_is_refused():
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**500, 5e-324])
 def test_numbers_off_the_range_are_on_no_grid(value):
     assert not is_on_grid(np.array([1.0 if value == 5e-324 else 0.0, value]), 16)
-
-
-def test_in_place_gives_the_same():
-    x = ROWS.copy()
-    quantise_rows(x, 20, x)
-    assert np.array_equal(x, on_row_grid(ROWS, 20))

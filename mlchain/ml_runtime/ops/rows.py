@@ -27,7 +27,7 @@ from mlchain.ml_runtime.tensor import row_grid
 class QuantiseRows(Op):
     """Round every row along the last axis to the grid of `bits` bits below its largest element."""
 
-    name, arity, in_place = "quantise_rows", 1, True
+    name, arity = "quantise_rows", 1
     row_gas = 90
     attributes = integers("bits")
     source = "MLRT-1 rule 2, an exponent for each row"
