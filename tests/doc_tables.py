@@ -19,6 +19,7 @@ from mlchain.cli.failure import EXIT_CODES, describe
 from mlchain.client.jobfile import FIELDS
 from mlchain.ml_runtime.importers.onnx import supported
 from mlchain.ml_runtime.importers.onnx.export_rules import EXPORTS
+from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.op import OPS
 from mlchain.web.problems import classify
 
@@ -138,6 +139,15 @@ def onnx() -> Iterator[Sequence[str]]:
     yield "our ops that are written", ", ".join(f"`{name}`" for name in sorted(EXPORTS))
 
 
+def models() -> Iterator[Sequence[str]]:
+    """Every model that can be trained."""
+    yield "model", "learns", "how", ""
+    for name, module in MODELS.items():
+        how = "gradient" if hasattr(module, "build") else "own step"
+        what = (module.__doc__ or "").split("\n\n")[0].removesuffix(".").replace("\n", " ")
+        yield f"`{name}`", ", ".join(module.TARGETS), how, what
+
+
 TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "job-file": job_file,
     "exit-codes": exit_codes,
@@ -145,6 +155,7 @@ TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "node-options": node_options,
     "ops": ops,
     "onnx": onnx,
+    "models": models,
 }
 
 

@@ -343,6 +343,14 @@ def test_the_rule_lets_a_good_page_through(rule, text):
     assert not list(rule(page(text)))
 
 
+RUNTIME_PAGE = (ROOT / "docs" / "runtime.md").read_text()
+
+
+@pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", RUNTIME_PAGE, re.DOTALL))
+def test_the_programs_on_the_page_of_the_runtime_run(program):
+    exec(compile(program, "docs/runtime.md", "exec"), {})
+
+
 def test_what_the_code_tells_people_to_type_can_be_typed():
     """Hints and examples; of one with values in it, the part before the first value."""
     lines = [line.strip() for text in all_texts() for line in text.splitlines()]
