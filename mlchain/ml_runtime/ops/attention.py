@@ -8,6 +8,7 @@ training no exponent has to be agreed on, in inference no scale has to be fixed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from mlchain.ml_runtime.op import (
     require_exact,
     require_real,
 )
-from mlchain.ml_runtime.ops.losses import SoftmaxBase, normalise
+from mlchain.ml_runtime.ops.losses import SoftmaxBase, normalise, sum_rows
 from mlchain.ml_runtime.tensor import Array, finite
 
 Grads = list[tuple[int, int]]
@@ -46,7 +47,18 @@ def _require_rows(*ins: Types) -> None:
 def _row_sums(x: Array, rounded: Array) -> Array:
     """Return the sum of every row, each first rounded to its own grid of 32 bits; rows x 1."""
     grid.quantise_rows(x, grid.SUM_BITS, rounded)
-    return np.add.reduce(rounded, axis=1, keepdims=True)
+    return sum_rows(rounded)
+
+
+@lru_cache(maxsize=8)
+def _seen(first: int, rows: int, size: int) -> tuple[Array, Array]:
+    """Return for some rows, the first being number `first`, what their places are bounded by.
+
+    That is infinity where a row sees a place, else minus infinity; then the same as 1 and 0.
+    """
+    numbers = np.arange(first, first + rows) % size
+    seen = np.less_equal(np.arange(size), numbers[:, None])
+    return np.where(seen, np.inf, -np.inf), seen.astype(np.float64)
 
 
 @register
@@ -62,16 +74,14 @@ class CausalSoftmax(SoftmaxBase):
         return super().infer(ins, attrs)
 
     def forward(self, c: Call) -> None:
-        columns = np.arange(c.ins[0].shape[-1])
-        at = 0
+        at, size = 0, c.ins[0].shape[-1]
         for (z,), (out,), (terms, *_) in c.rows:
-            later = columns > (np.arange(at, at + len(z)) % len(columns))[:, None]
+            bound, seen = _seen(at % size, len(z), size)
             at += len(z)
-            np.copyto(out, z)
-            np.copyto(out, -np.inf, where=later)
+            np.fmin(z, bound, out)  # fmin passes over NaN
             np.subtract(out, np.maximum.reduce(out, axis=1, keepdims=True), out)
             functions.exp(out, out, c.scratch)
-            np.copyto(out, 0.0, where=later)
+            np.multiply(out, seen, out)
             normalise(out, terms)
 
     def sharding(self, split: Sequence[bool], attrs: Values, ins: Types) -> str:

@@ -70,9 +70,9 @@ def _cost(images: Type, windows: Type, places: int, call: int, each: int, factor
     return 8000 + images.elements + places * (call * chunks + each * windows.elements + 10 * runs)
 
 
-def _chunks(images: Array, factor: int = 1) -> list[slice]:
-    """Cut images into chunks for the cache; `factor` is the largest tensor's share of them."""
-    step = max(1, _CHUNK * len(images) // (images.size * factor))
+def _chunks(images: Array, share: int = 1) -> list[slice]:
+    """Cut images into chunks for the cache, each of that share of _CHUNK."""
+    step = max(1, _CHUNK * len(images) // (images.size * share))
     return [slice(at, at + step) for at in range(0, len(images), step)]
 
 
@@ -145,10 +145,12 @@ class Col2im(Op):
         kh, kw, _ = window = [int(v) for v in c.attrs[2:]]
         counts = window_count(out.shape, window)
         g = c.ins[0].reshape(len(out), *counts, kh * kw, out.shape[3])
-        for part in _chunks(out, kh * kw):
+        for part in _chunks(out, 4):
             out[part].fill(0.0)
+            row = np.empty((len(out[part]), *counts, out.shape[3]))
             for place, view in enumerate(_parts(out[part], counts, window)):
-                np.add(view, g[part, :, :, place], out=view)
+                np.copyto(row, g[part, :, :, place])  # longer runs: the sum is twice as quick
+                np.add(view, row, out=view)
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         window = dict(zip(WINDOW, node.attrs[2:], strict=True))
@@ -216,17 +218,19 @@ class MaxPoolGradient(Op):
         (g, x, y), (out,) = c.ins, c.outs
         for part in _chunks(x):
             out[part].fill(0.0)
-            free = np.ones(y[part].shape, bool)
+            free, row = np.ones(y[part].shape, bool), np.empty(y[part].shape)
             places = zip(
                 _parts(x[part], y.shape[1:3], c.attrs),
                 _parts(out[part], y.shape[1:3], c.attrs),
                 strict=True,
             )
             for source, target in places:
-                here = np.equal(source, y[part])
+                np.copyto(row, source)
+                here = np.equal(row, y[part])
                 np.logical_and(here, free, out=here)
                 np.greater(free, here, out=free)
-                np.add(target, g[part] * here, out=target)
+                np.multiply(g[part], here, out=row)
+                np.add(target, row, out=target)
 
 
 @register
