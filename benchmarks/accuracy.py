@@ -15,17 +15,16 @@ import argparse
 import gzip
 import hashlib
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn import datasets
+from twins import Twin, torch_stepper
 
 from mlchain.ml_runtime import Dataset, Task, Trainer, make_plan
-from mlchain.ml_runtime.state import State
-from mlchain.ml_runtime.train import Order
 
 LARGEST = 0.3
 Data = tuple[np.ndarray, np.ndarray]
@@ -52,6 +51,12 @@ TASKS = {
     "wine, mlp tanh": Work("wine", "mlp", 200, 32, 0.01, {"hidden": (16,), "activation": "tanh"}),
     "diabetes, linear": Work("diabetes", "linear", 1000, 32, 0.01, {}),
     "diabetes, mlp": Work("diabetes", "mlp", 200, 32, 0.003, {"hidden": (16,)}),
+    "digits, cnn": Work("digits", "cnn", 400, 32, 0.005, {"channels": (8, 16)}),
+    "digits, vit": Work("digits", "vit", 400, 32, 0.003, {"patch": 2, "width": 32}),
+    "digits read as tokens, transformer": Work(
+        "tokens", "transformer", 300, 32, 0.003, {"vocabulary": 17, "width": 32, "pool": "mean"}
+    ),
+    "MNIST, cnn": Work("mnist", "cnn", 500, 64, 0.002, {"channels": (8, 16)}, 1 / 7),
     "MNIST, mlp": Work("mnist", "mlp", 1875, 64, 0.001, {"hidden": (128,)}, 1 / 7),
 }
 
@@ -67,27 +72,12 @@ def load(name: str, mnist: Path | None) -> Data | None:
             bodies = b"".join(gzip.decompress(f.read_bytes())[head:] for f in files)
             parts.append(np.frombuffer(bodies, np.uint8))
         return parts[0].reshape(-1, 784) / 255.0, parts[1].astype(np.int64)
-    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    if name == "digits":
-        return x / 16.0, y
+    loader = "digits" if name == "tokens" else name
+    x, y = getattr(datasets, f"load_{loader}")(return_X_y=True)
+    if loader == "digits":
+        return (x if name == "tokens" else x / 16.0), y
     x = (x - x.mean(0)) / x.std(0)
     return x, ((y - y.mean()) / y.std() if y.dtype == float else y)
-
-
-class Twin(torch.nn.Module):
-    """The dense models of the package in torch, from the same first weights."""
-
-    def __init__(self, tensors: list[np.ndarray], activation: str) -> None:
-        super().__init__()
-        self.parts = torch.nn.ParameterList(torch.tensor(np.array(t)) for t in tensors)
-        self.activation: Callable[[torch.Tensor], torch.Tensor] = getattr(torch, activation)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for i in range(0, len(self.parts), 2):
-            x = x @ self.parts[i] + self.parts[i + 1]
-            if i + 2 < len(self.parts):
-                x = self.activation(x)
-        return x
 
 
 def score(scores: np.ndarray, y: np.ndarray, is_class: bool) -> float:
@@ -97,27 +87,21 @@ def score(scores: np.ndarray, y: np.ndarray, is_class: bool) -> float:
     return 100.0 * (1 - float(np.mean((scores[:, 0] - y) ** 2)) / float(np.var(y)))
 
 
-def in_torch(
-    work: Work, first: State, data: Dataset, x: np.ndarray, y: np.ndarray, task: Task, seed: bytes
-) -> float:
+def in_torch(work: Work, trainer: Trainer, x: np.ndarray, y: np.ndarray) -> float:
     """Train the float32 twin on the rows the exact job trains on; return its score."""
-    is_class = data.kind == "class"
-    count = 2 * (len(work.options.get("hidden", ())) + 1)  # type: ignore[arg-type]
-    twin = Twin(list(first.tensors[:count]), str(work.options.get("activation", "relu")))
-    optimiser = torch.optim.Adam(twin.parameters(), lr=work.rate)
-    scaled = np.ldexp(x, -np.array(data.header.exponents))
-    inputs = torch.tensor(scaled, dtype=torch.float32)
-    targets = torch.tensor(y if is_class else y[:, None].astype(np.float32))
-    loss = torch.nn.functional.cross_entropy if is_class else torch.nn.functional.mse_loss
-    order = Order(seed, task.train_rows, work.batch)
-    for step in range(work.steps):
-        rows = torch.tensor(order.batch(step))
-        optimiser.zero_grad()
-        loss(twin(inputs[rows]), targets[rows]).backward()
-        optimiser.step()
+    is_class = trainer.dataset.kind == "class"
+    twin = Twin(trainer.plan, trainer.initial_state(), work.options)
+    scaled = np.ldexp(x, -np.array(trainer.dataset.header.exponents))
+    targets = y if is_class else y[:, None].astype(np.float32)
+    steps = iter(range(work.steps))
+    order = trainer._order
+    step = torch_stepper(twin, scaled, targets, work.rate, lambda: order.batch(next(steps)))
+    for _ in range(work.steps):
+        step()
+    test = trainer.task.test_rows
     with torch.no_grad():
-        scores = twin(inputs[-task.test_rows :]).numpy()
-    return score(scores, y[-task.test_rows :], is_class)
+        scores = twin(torch.tensor(scaled[-test:], dtype=torch.float32)).numpy()
+    return score(scores, y[-test:], is_class)
 
 
 def pairs(work: Work, data: Data, seeds: int) -> Iterator[tuple[float, float]]:
@@ -126,7 +110,7 @@ def pairs(work: Work, data: Data, seeds: int) -> Iterator[tuple[float, float]]:
         order = np.random.default_rng(number).permutation(len(data[0]))
         x, y = data[0][order], data[1][order]
         classes = int(y.max()) + 1 if y.dtype != float else 0
-        made = Dataset.from_arrays(x, y, classes=classes, shared_scale=True)
+        made = Dataset.from_arrays(x, y, classes=classes, tokens=work.model == "transformer")
         sizes = {"classes": classes} if classes else {"outputs": 1}
         plan = make_plan(
             work.model,
@@ -140,10 +124,9 @@ def pairs(work: Work, data: Data, seeds: int) -> Iterator[tuple[float, float]]:
         task = Task(plan.encode(), work.steps, work.steps, len(x) - test, test)
         seed = hashlib.sha256(bytes([number])).digest()
         trainer = Trainer(task, made, seed)
-        first = trainer.initial_state()
-        model = trainer.model(trainer.run_chunk(0, first))
+        model = trainer.model(trainer.run_chunk(0, trainer.initial_state()))
         ours = score(model.scores(x[-test:]), y[-test:], bool(classes))
-        yield ours, in_torch(work, first, made, x, y, task, seed)
+        yield ours, in_torch(work, trainer, x, y)
 
 
 def main() -> int:
@@ -154,7 +137,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="tasks that begin so")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'task':24} {'exact':>14} {'torch float32':>14} {'difference':>11}   seed by seed")
+    print(f"{'task':34} {'exact':>14} {'torch float32':>14} {'difference':>11}   seed by seed")
     failed = False
     for name, work in TASKS.items():
         data = load(work.data, options.mnist)
@@ -167,7 +150,7 @@ def main() -> int:
         columns = [f"{statistics.mean(s):.2f} ± {statistics.pstdev(s):.2f}" for s in (ours, theirs)]
         each = " ".join(f"{a - b:+.2f}" for a, b in found)
         verdict = "" if difference >= -LARGEST else f"   more than {LARGEST} below"
-        print(f"{name:24} {columns[0]:>14} {columns[1]:>14} {difference:+11.2f}   {each}{verdict}")
+        print(f"{name:34} {columns[0]:>14} {columns[1]:>14} {difference:+11.2f}   {each}{verdict}")
     return int(failed)
 
 
