@@ -130,7 +130,7 @@ class LayerNorm(Op):
         return finite(*ins[0].shape), finite(*ins[0].shape[:-1])
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 8 * most_elements(ins, outs)
+        return 36000 + 8 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         epsilon, n = c.attrs[0], float(c.ins[0].shape[-1])
@@ -162,7 +162,7 @@ class LayerNormGradient(Op):
         return (finite(*g.shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 8 * most_elements(ins, outs)
+        return 36000 + 8 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         n = float(c.ins[0].shape[-1])

@@ -170,6 +170,7 @@ class Concatenate(Op):
     """x, then y, along an axis; both F, S or labels of one bound, or F for two grids."""
 
     name, arity = "concatenate", 2
+    row_gas = 8
     attributes = integers("axis")
     source = "MLRT-1 rule 4"
 

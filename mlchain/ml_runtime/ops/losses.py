@@ -74,7 +74,7 @@ class SoftmaxBase(Op):
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 10 * most_elements(ins, outs)
+        return 30000 + 10 * most_elements(ins, outs)
 
     def gradient(self, b: Builder, node: Emitted, g: int) -> Grads:
         return [(node.inputs[0], b.emit("softmax_gradient", g, node.outputs[0]))]
@@ -110,7 +110,7 @@ class LogLoss(Op):
         return (finite(ins[0].shape[0]),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 10 * outs[0].elements
+        return 24000 + 10 * outs[0].elements
 
     def forward(self, c: Call) -> None:
         (p, y), out = c.ins, c.outs[0]

@@ -46,7 +46,7 @@ class Dropout(Op):
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 4 * outs[0].elements
+        return 36000 + 4 * outs[0].elements
 
     def forward(self, c: Call) -> None:
         x, out = c.ins[0].reshape(-1), c.outs[0].reshape(-1)

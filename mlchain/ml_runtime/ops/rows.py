@@ -39,7 +39,7 @@ class QuantiseRows(Op):
         return (row_grid(int(attrs[0]), *ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 6000 + 2 * most_elements(ins, outs)
+        return 10000 + 2 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         grid.quantise_rows(c.ins[0], int(c.attrs[0]), c.outs[0])
