@@ -239,7 +239,8 @@ class Predictor:
         x, scores, run = self._bind(len(rows))
         count = min(len(x), len(rows))
         x[:count] = rows[:count]
-        x[count:] = 0.0
+        # a row of zeros might trap where no row of the caller's does
+        x[count:] = rows[count - 1] if self._is_free else 0.0
         with np.errstate(all="ignore"):
             total = np.add.reduce(x, axis=None)  # one pass, though finite numbers may overflow it
         if not (math.isfinite(total) or math.isfinite(grid.peak(x))):

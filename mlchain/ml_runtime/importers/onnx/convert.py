@@ -132,7 +132,7 @@ def _computed(trace: Trace, call: Call) -> tuple[Value, ...]:
             )
     except RejectedProgram as error:
         raise call.refuse(f"the runtime refuses it: {error.message}", error.hint) from error
-    except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise call.refuse(f"its inputs or attributes do not fit: {error}") from error
     return result if isinstance(result, tuple) else (result,)
 

@@ -113,7 +113,8 @@ def _symmetric(t: Trace, c: Call) -> Result:
     tensors = [v for v in c.values if isinstance(v, Tensor)]
     others = [v for v in c.values if not isinstance(v, Tensor)]
     total = reduce(meet, [v for v in (*tensors, *others) if v is not None])
-    assert isinstance(total, Tensor), "a rule is asked only if an input depends on the row"
+    if not isinstance(total, Tensor):
+        raise c.refuse("arithmetic with labels is not supported")
     if c.node.op == "Mean":
         return t.emit("scale", total, factor=1 / len(c.values))
     return total
@@ -174,7 +175,7 @@ def _where(t: Trace, c: Call) -> Result:
     if isinstance(condition, np.ndarray):
         condition = condition.astype(np.float64)
         if isinstance(yes, np.ndarray):  # select keeps the shape of what it takes first
-            condition, yes, no = 1.0 - condition, no, yes
+            condition, yes, no = np.asarray(1.0 - condition), no, yes
         flags = t.constant(condition, shape)
     else:
         condition = t.expand(condition, shape)
@@ -396,5 +397,6 @@ def _gemm(t: Trace, c: Call) -> Result:
     bias = c.value(2)
     if beta != 1:
         is_constant = isinstance(bias, np.ndarray)
-        bias = c.array(2) * beta if is_constant else t.emit("scale", c.tensor(2), factor=beta)
+        scaled = np.asarray(c.array(2) * beta) if is_constant else None
+        bias = t.emit("scale", c.tensor(2), factor=beta) if scaled is None else scaled
     return two(t, c, "add", out, bias)

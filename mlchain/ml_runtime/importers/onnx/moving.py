@@ -91,7 +91,8 @@ def _tile(t: Trace, c: Call) -> Result:
     require_size((*x.shape, *counts), c.where)
     for axis, count in enumerate(counts):
         before, after = x.shape[:axis], x.shape[axis:]
-        more = t.expand(t.reshape(x, (*before, 1, *after)), (*before, count, *after))
+        parts, size = prod(before), prod(after)
+        more = t.expand(t.reshape(x, (parts, 1, size)), (parts, count, size))
         x = t.reshape(more, (*before, count * after[0], *after[1:]))
     return x
 

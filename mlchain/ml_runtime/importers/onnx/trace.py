@@ -15,7 +15,7 @@ import numpy as np
 from mlchain.ml_runtime.importers.onnx.graph import Refused
 from mlchain.ml_runtime.importers.onnx.values import Shape, Tensor
 from mlchain.ml_runtime.importers.writer import Features, Writer, product_bits, sum_bits
-from mlchain.ml_runtime.tensor import MAX_ELEMENTS, Array
+from mlchain.ml_runtime.tensor import MAX_ELEMENTS, MAX_RANK, Array
 
 MAX_WORK = 1 << 33
 """Most operations on constants while a file is read: some ten seconds."""
@@ -74,6 +74,8 @@ class Trace:
 
     def shaped(self, register: int, shape: Sequence[int]) -> int:
         """Return the elements of a register in exactly this shape; two reshapes become one."""
+        if len(shape) > MAX_RANK:
+            raise Refused(f"onnx: a tensor of {len(shape)} axes beside those of 1, batch included")
         made = self.builder.producer(register)
         if made is not None and made.op == "reshape":
             register = made.inputs[0]

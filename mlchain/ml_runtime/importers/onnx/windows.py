@@ -82,14 +82,15 @@ class _Images:
 
 
 def _stride(c: Call, window: Window, kernel: tuple[int, int], images: _Images) -> int:
-    """Return the one stride of both axes; where an axis holds one window, any is right."""
-    sizes = (images.height, images.width)
-    if any(k > n for k, n in zip(kernel, sizes, strict=True)):
-        raise c.refuse(f"a window of {kernel} in images of {sizes}")
-    real = {s for s, k, n in zip(window.strides, kernel, sizes, strict=True) if k + s <= n}
-    if len(real) > 1:
+    """Return the one stride of both axes; an axis of one window takes any that adds none."""
+    spare = [n - k for k, n in zip(kernel, (images.height, images.width), strict=True)]
+    if min(spare) < 0:
+        raise c.refuse(f"a window of {kernel} in images of {images.height} x {images.width}")
+    moving = {s for s, more in zip(window.strides, spare, strict=True) if s <= more}
+    stride = max(moving, default=max(spare) + 1)
+    if any((more // stride) != more // s for s, more in zip(window.strides, spare, strict=True)):
         raise c.refuse(f"strides {window.strides}; they have to be equal")
-    return real.pop() if real else 1
+    return stride
 
 
 def _counts(images: _Images, kernel: tuple[int, int], stride: int) -> tuple[int, int]:
