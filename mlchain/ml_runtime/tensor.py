@@ -119,7 +119,8 @@ def normalised(kind: Type, array: Array) -> Array:
     """Return the same values without -0 and with one NaN, as digests and proofs take them."""
     if kind.kind == "I":
         return array
-    return np.where(np.isnan(array), np.nan, array + 0.0)
+    with np.errstate(invalid="ignore"):  # a NaN that signals is one like any other
+        return np.where(np.isnan(array), np.nan, array + 0.0)
 
 
 def digest_as_stored(kind: Type, array: Array) -> bytes:

@@ -123,6 +123,32 @@ def test_no_chunk_of_up_to_128_steps_takes_more_whatever_the_program(steps, entr
     assert (found[0].high, found[-1].low) == (tree.height(steps), 0)
 
 
+@given(st.integers(1, (1 << 15) - 1), st.integers(1, CHUNK - 1), st.data())
+@settings(max_examples=40, deadline=None)
+def test_no_proof_of_an_op_at_that_length_takes_8_kb(place, step, data):
+    """An op reads up to eight registers; with the entry before and its own, ten places."""
+    reads = data.draw(st.sets(st.integers(0, place - 1), max_size=8))
+    entries = opened_nodes({*reads, place - 1, place}, 1 << 15)
+    steps = opened_nodes({step}, CHUNK)
+    values, claim, root_and_leaf = len(reads) + 1, 4, 1
+    assert 32 * (entries + steps + values + claim + root_and_leaf) < MAX_HASH_BYTES
+
+
+def opened_nodes(places: set[int], count: int) -> int:
+    """How many nodes an opening takes, without a tree."""
+    found = 0
+    while count > 1:
+        found += sum(p ^ 1 not in places and p ^ 1 < count for p in places)
+        places, count = {p >> 1 for p in places}, -(-count // 2)
+    return found
+
+
+def test_the_count_of_opened_nodes_is_that_of_openings():
+    levels = tree.grow(STEPS, [bytes([i]) * 32 for i in range(77)])
+    for places in ({0}, {76}, {3, 4, 70}, {10, 11}):
+        assert len(tree.opening(levels, places)) == opened_nodes(places, 77)
+
+
 LAYOUT = long_layout(60, 3)
 MINE, LIE = random_trace(LAYOUT, 20, 1), random_trace(LAYOUT, 20, 1, 7 * LAYOUT.count + 40)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.program import Program, check
 from mlchain.ml_runtime.proof import Tracer, traced_job
 from mlchain.ml_runtime.proof.layout import op_program
-from mlchain.ml_runtime.tensor import allocate, digest, normalised
+from mlchain.ml_runtime.tensor import allocate, digest, finite, normalised
 
 TAGS = tree.Tags("test/node", "test/root")
 
@@ -103,6 +104,13 @@ def test_every_op_alone_on_its_operands_gives_what_it_gave_in_the_program(seed):
             assert number == len(ops)
             continue
         assert found == [digest(checked.types[r], values[r]) for r in step.outputs]
+
+
+def test_every_nan_is_one_value_and_so_are_the_two_zeros():
+    kind = finite(4)
+    bits = [0x7FF0000000000001, 0xFFF8000000000123, 0x8000000000000000, 0x3FF0000000000000]
+    array = np.array(bits, np.uint64).view(np.float64)  # the first is a NaN that signals
+    assert digest(kind, array) == digest(kind, np.array([np.nan, np.nan, 0.0, 1.0]))
 
 
 @given(st.integers(1, 70), st.data())
