@@ -34,7 +34,8 @@ KEY_MEANINGS = {
     "data.source": "`sklearn:` and a bundled set, or a `.csv` or `.npz` file beside this one.",
     "data.target": "CSV only: the column to predict. Left out: the last one.",
     "data.test_fraction": "Share of the shuffled rows that is kept for the final score.",
-    "model.kind": "`linear` learns a quantity, the others learn classes.",
+    "model.kind": "`linear` and `ridge` learn a quantity, `kmeans` groups rows, the others learn "
+    "classes.",
     "model.hidden": "`mlp`, where it must be given, and `cnn`: widths of hidden layers.",
     "model.dropout": "`mlp`, `cnn`, `transformer`, `vit`: share of units dropped in training.",
     "model.image": "`cnn`, `vit`: height, width, channels of a row. Left out: square and grey.",
@@ -46,8 +47,13 @@ KEY_MEANINGS = {
     "model.layers": "`transformer`, `vit`: blocks. Left out: 2.",
     "model.vocabulary": "`transformer`: how many tokens there are; columns hold their numbers. "
     "Left out: 256.",
-    "training.optimiser": "How a step changes the weights.",
-    "training.rate": "Learning rate; becomes the nearest binary64 once, when the job is signed.",
+    "model.alpha": "`ridge`: the penalty on weights. `multinomial_nb`: added to every count. "
+    "Left out: 1.",
+    "model.clusters": "`kmeans` only, and there it must be given: how many groups.",
+    "model.mini_batch": "`kmeans`: whether a step's batch is a part of the data only.",
+    "training.optimiser": "How a step changes the weights. Not for a model with a rule of its own.",
+    "training.rate": "Learning rate; becomes the nearest binary64 once, when the job is signed. "
+    "Must be given to what learns by gradient.",
     "training.momentum": "Only for the optimiser `momentum`.",
     "training.weight_decay": "Pulls weights to 0; `adamw` does so apart from the gradient.",
     "training.schedule": "How the rate changes with the steps after the warm-up.",

@@ -11,7 +11,9 @@
     test_fraction = 0.2                 # of the shuffled rows, kept for the final score
 
     [model]
-    kind   = "mlp"              # linear, softmax, mlp, cnn, transformer, vit
+    kind   = "mlp"              # linear, softmax, mlp, cnn, transformer, vit, logistic, svm; or,
+                                # with no optimiser and no rate: ridge, perceptron,
+                                # nearest_centroid, gaussian_nb, multinomial_nb, kmeans
     hidden = [64]               # mlp and cnn: widths of hidden layers
     dropout = 0.1               # mlp, cnn, transformer, vit
     image = [28, 28, 1]         # cnn and vit: height, width, channels of a row
@@ -20,6 +22,8 @@
     patch = 4                   # vit: side of the patches
     width = 64                  # transformer and vit, as heads = 4 and layers = 2
     vocabulary = 256            # transformer: columns are token numbers below this
+    alpha = 1                   # ridge: the penalty; multinomial_nb: added to every count
+    clusters = 3                # kmeans: how many groups; with mini_batch = true for parts of data
 
     [training]
     optimiser = "adam"          # sgd, momentum, adam
@@ -48,7 +52,14 @@ from typing import Any
 from mlchain.errors import ConfigError
 
 MAX_JOB_FILE_BYTES = 64 << 10
-MODELS = ("linear", "softmax", "mlp", "cnn", "transformer", "vit")
+MODELS = ("linear", "softmax", "mlp", "cnn", "transformer", "vit", "logistic", "svm")
+"""Models that learn by gradient."""
+RULES = (
+    "ridge", "perceptron", "nearest_centroid", "gaussian_nb", "multinomial_nb", "kmeans",
+)  # fmt: skip
+"""Models with a rule of their own, which take no optimiser and no rate."""
+QUANTITIES = ("linear", "ridge")
+"""Models that learn a quantity; `kmeans` groups rows, and all others learn classes."""
 OPTIMISERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "linear", "root", "step")
 MODEL_KEYS = {
@@ -56,6 +67,9 @@ MODEL_KEYS = {
     "cnn": ("hidden", "dropout", "image", "channels", "kernel"),
     "transformer": ("dropout", "width", "heads", "layers", "vocabulary"),
     "vit": ("dropout", "width", "heads", "layers", "image", "patch"),
+    "ridge": ("alpha",),
+    "multinomial_nb": ("alpha",),
+    "kmeans": ("clusters", "mini_batch"),
 }
 """What each kind of model may be given beside its kind; the others take nothing."""
 SCHEDULE_KEYS = ("schedule", "warmup", "decay_steps", "decay_factor", "weight_decay")
@@ -75,7 +89,8 @@ class JobFileError(ConfigError):
 class JobFile:
     """A checked job file. Of `steps` and `epochs` exactly one is not 0; `fee` in micro-credits.
 
-    `seed` is -1 when the chain is to draw the order of data.
+    `seed` is -1 when the chain is to draw the order of data. A model with a rule of its own has
+    the optimiser "" and the rate 0.
     """
 
     path: Path
@@ -146,6 +161,15 @@ def _text(most: int, default: str | None = None) -> _Field:
     return _Field(f"a text of 1 to {most} characters", parse, default)
 
 
+def _flag() -> _Field:
+    def parse(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return _Field("true or false", parse, False)
+
+
 def _widths(least: int = 1, most: int = 4) -> _Field:
     def parse(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or not least <= len(value) <= most:
@@ -170,7 +194,7 @@ FIELDS: dict[str, dict[str, _Field]] = {
         "test_fraction": _number("0.01", "0.9", "0.2"),
     },
     "model": {
-        "kind": _choice(MODELS),
+        "kind": _choice((*MODELS, *RULES)),
         "hidden": _widths(),
         "dropout": _number("0", "0.9", "0"),
         "image": _widths(3, 3),
@@ -181,10 +205,13 @@ FIELDS: dict[str, dict[str, _Field]] = {
         "heads": _integer(1, 256, 0),
         "layers": _integer(1, 64, 0),
         "vocabulary": _integer(1, 32768, 0),
+        "alpha": _number("0.000001", "1000000", "1"),
+        "clusters": _integer(1, 1000, 0),
+        "mini_batch": _flag(),
     },
     "training": {
         "optimiser": _choice(OPTIMISERS, "adam"),
-        "rate": _number("0.000001", "10"),
+        "rate": _number("0.000001", "10", "0"),
         "momentum": _number("0", "0.999", "0.9"),
         "weight_decay": _number("0", "1", "0"),
         "schedule": _choice(SCHEDULES, "constant"),
@@ -237,6 +264,8 @@ def parse_job_file(text: str, path: Path) -> JobFile:
     kind, keys = values.pop("kind"), (*FIELDS["model"], *SCHEDULE_KEYS)
     read = {key: values.pop(key) for key in keys if key in values}
     options = {key: value for key, value in read.items() if key in reader.given}
+    if kind in RULES:
+        values["optimiser"] = ""
     return JobFile(path=path, model=kind, options=options, **values)
 
 
@@ -279,6 +308,9 @@ class _Reader:
         """Check the rules that join two keys."""
         if values["kind"] == "mlp" and not values["hidden"]:
             self.refuse("model", "hidden", "an mlp needs hidden, as in hidden = [64]")
+        if values["kind"] == "kmeans" and not values["clusters"]:
+            self.refuse("model", "clusters", "kmeans needs clusters, as in clusters = 3")
+        self._check_rule(values["kind"])
         taken = MODEL_KEYS.get(values["kind"], ())
         for key in self.document.get("model", {}):
             if key != "kind" and key not in taken:
@@ -290,6 +322,18 @@ class _Reader:
             self.refuse("training", "steps", "give steps or epochs")
         if values["optimiser"] != "momentum" and "momentum" in self.document.get("training", {}):
             self.refuse("training", "momentum", 'only the optimiser "momentum" has one')
+
+    def _check_rule(self, kind: str) -> None:
+        """Check that what learns by gradient has a rate, and nothing else has one."""
+        if kind not in RULES:
+            if "rate" not in self.given:
+                self.refuse(
+                    "training", "rate", f"rate must be {FIELDS['training']['rate'].allowed}"
+                )
+            return
+        for key in ("optimiser", "rate", "momentum", *SCHEDULE_KEYS):
+            if key in self.given:
+                self.refuse("training", key, f"{kind} learns by a rule of its own, without {key}")
 
     def refuse(self, table: str, key: str, allowed: str) -> None:
         """Raise the error that points at `key` of `table`."""

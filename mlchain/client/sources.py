@@ -58,12 +58,24 @@ class Split:
         return len(self.target) - self.train_rows
 
 
-def load_table(source: str, folder: Path, target: str, is_class: bool) -> Table:
+def load_table(
+    source: str, folder: Path, target: str, is_class: bool, has_target: bool = True
+) -> Table:
     """Read the rows that `source` names; a path is relative to `folder`.
+
+    Without `has_target`, for rows to be grouped, all are of one class. The column that `target`
+    names, the target of a bundled set and the y of an archive are no features all the same.
 
     Raises:
         ConfigError: no such source, or something in it is not a number; says where.
     """
+    if not has_target:
+        table = _load(source, folder, target, bool(target), not target)
+        return Table(table.features, np.zeros(len(table.features)), ("",))
+    return _load(source, folder, target, is_class, False)
+
+
+def _load(source: str, folder: Path, target: str, is_class: bool, all_features: bool) -> Table:
     if source.startswith("sklearn:"):
         return _from_sklearn(source.removeprefix("sklearn:"), is_class)
     path = folder / source
@@ -71,7 +83,7 @@ def load_table(source: str, folder: Path, target: str, is_class: bool) -> Table:
         if path.stat().st_size > MAX_SOURCE_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_SOURCE_BYTES} bytes")
         if path.suffix == ".csv":
-            return _from_csv(path, target, is_class)
+            return _from_csv(path, target, is_class, all_features)
         if path.suffix == ".npz":
             return _from_npz(path, is_class)
     except OSError as error:
@@ -152,7 +164,7 @@ def _from_npz(path: Path, is_class: bool) -> Table:
     return Table(features, target, classes)
 
 
-def _from_csv(path: Path, target: str, is_class: bool) -> Table:
+def _from_csv(path: Path, target: str, is_class: bool, all_features: bool) -> Table:
     """Read a CSV file whose first line may name the columns."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -163,7 +175,7 @@ def _from_csv(path: Path, target: str, is_class: bool) -> Table:
         raise ConfigError(f"{path}: needs a line per row and at least two columns")
     names = [cell.strip() for cell in lines[0][1]]
     has_header = not any(_is_number(name) for name in names)
-    column = len(names) - 1
+    column = -1 if all_features else len(names) - 1
     if target:
         if not has_header or target not in names:
             raise ConfigError(

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from mlchain.client.jobfile import JobFile, JobFileError
+from mlchain.client.jobfile import QUANTITIES, JobFile, JobFileError
 from mlchain.client.sources import load_table, split
 from mlchain.errors import MlchainError
 from mlchain.ml_runtime import Dataset, Task, make_plan
+
+IN_RAW_UNITS = ("ridge", "multinomial_nb", "perceptron")
+"""Models that weigh features against something else, and so are told what x = 1 stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ def prepare(job: JobFile) -> TrainingJob:
     Raises:
         ConfigError: the data cannot be read or does not fit the job; says which key.
     """
-    is_class = job.model != "linear"
-    table = load_table(job.source, job.path.parent, job.target, is_class)
+    is_class, groups = job.model not in QUANTITIES, job.model == "kmeans"
+    table = load_table(job.source, job.path.parent, job.target, is_class, not groups)
     tokens = job.model == "transformer"
     rows = split(table, job.test_fraction, tokens)
     if job.batch > rows.train_rows:
@@ -48,22 +51,25 @@ def prepare(job: JobFile) -> TrainingJob:
     chunks = -(-steps // job.chunk)
     if job.segments > chunks:
         raise _misfit(job, f"segments = {job.segments}: there are {chunks} chunks of {job.chunk}")
-    options: dict[str, Any] = {"rate": str(job.rate)}
+    options: dict[str, Any] = {"rate": str(job.rate)} if job.optimiser else {}
     for key, value in job.options.items():
         options[key] = str(value) if isinstance(value, Decimal) else value
     if job.optimiser == "momentum":
         options["momentum"] = str(job.momentum)
-    options |= {"classes": len(table.classes)} if is_class else {"outputs": 1}
+    if not groups:
+        options |= {"classes": len(table.classes)} if is_class else {"outputs": 1}
     try:
+        dataset = Dataset.from_arrays(
+            rows.features, rows.target, classes=len(table.classes), tokens=tokens
+        )
+        if job.model in IN_RAW_UNITS:
+            options["unit"] = 2.0 ** dataset.header.exponents[0]
         plan = make_plan(
             job.model,
             features=rows.features.shape[1],
             optimiser=job.optimiser,
             batch=job.batch,
             **options,
-        )
-        dataset = Dataset.from_arrays(
-            rows.features, rows.target, classes=len(table.classes), tokens=tokens
         )
     except MlchainError as error:
         raise _misfit(job, error.message, error.hint) from error

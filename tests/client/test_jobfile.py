@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mlchain.client.jobfile import FIELDS, JobFileError, load_job_file, parse_job_file
+from mlchain.client.jobfile import (
+    FIELDS,
+    MODELS,
+    QUANTITIES,
+    RULES,
+    JobFileError,
+    load_job_file,
+    parse_job_file,
+)
 from mlchain.client.training import prepare
 from mlchain.ml_runtime import Dataset, Trainer, decode_plan
 
@@ -64,6 +72,9 @@ MISTAKES = [
     ("hidden = [16, 8]", "hidden = []", 10, "a list of 1 to 4"),
     ('kind = "mlp"\n', 'kind = "softmax"\n', 10, "hidden is for mlp, cnn"),
     ("hidden = [16, 8]", "hidden = [16]\npatch = 2", 11, "patch is for vit"),
+    ('kind = "mlp"\nhidden = [16, 8]', 'kind = "ridge"', 12, "ridge learns by a rule of its own"),
+    ('kind = "mlp"\nhidden', 'kind = "svm"\nalpha = 2\nhidden', 10, "alpha is for ridge, multi"),
+    ("hidden = [16, 8]", "hidden = [16]\nmini_batch = 1", 11, "mini_batch must be true or false"),
     ("steps = 100", 'steps = 100\nschedule = "cosine"', 16, "schedule must be one of"),
     ("batch = 8", "btach = 8", 14, "keys of [training]: optimiser, rate"),
     ("[model]", "[modle]", 8, "tables: job, data, model, training"),
@@ -149,3 +160,62 @@ def test_a_net_of_any_kind_is_a_job(kind):
     trainer = Trainer(job.task, data, b"\x07" * 32)
     state = trainer.run_chunk(0, trainer.initial_state())
     assert trainer.evaluate(state).total == job.test_rows
+
+
+def test_the_kinds_are_the_models_and_say_truly_how_they_learn():
+    from mlchain.ml_runtime.models import MODELS as MODULES
+    from mlchain.ml_runtime.planner import learns_by_gradient
+
+    assert set(MODULES) == {*MODELS, *RULES}
+    assert [k for k in MODULES if not learns_by_gradient(MODULES[k])] == sorted(RULES)
+    assert set(QUANTITIES) == {k for k, m in MODULES.items() if m.TARGETS == ("value",)}
+
+
+BY_RULE = {
+    "ridge": ("diabetes", "alpha = 0.5"),
+    "perceptron": ("iris", ""),
+    "nearest_centroid": ("wine", ""),
+    "gaussian_nb": ("breast_cancer", ""),
+    "multinomial_nb": ("digits", "alpha = 2"),
+    "kmeans": ("iris", "clusters = 3\nmini_batch = true"),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_model_with_a_rule_of_its_own_is_a_job_without_optimiser_and_rate(kind):
+    source, more = BY_RULE[kind]
+    text = GOOD.replace("heart.csv", f"sklearn:{source}").replace('"mlp"', f'"{kind}"')
+    text = text.replace("hidden = [16, 8]", more).replace("rate = 0.01\n", "")
+    job = prepare(parse_job_file(text, PATH))
+    trainer = Trainer(job.task, Dataset.decode(job.dataset), b"\x07" * 32)
+    state = trainer.run_chunk(0, trainer.initial_state())
+    assert decode_plan(job.plan).model == kind
+    assert trainer.evaluate(state).total == job.test_rows
+
+
+@pytest.mark.parametrize("kind", ["svm", "logistic", "linear"])
+def test_what_learns_by_gradient_needs_a_rate(kind):
+    text = GOOD.replace('"mlp"', f'"{kind}"').replace("hidden = [16, 8]\n", "")
+    assert parse_job_file(text, PATH).model == kind
+    with pytest.raises(JobFileError, match=r"\[training\] rate missing"):
+        parse_job_file(text.replace("rate = 0.01\n", ""), PATH)
+
+
+def test_kmeans_needs_clusters():
+    text = GOOD.replace('"mlp"\nhidden = [16, 8]', '"kmeans"').replace("rate = 0.01\n", "")
+    with pytest.raises(JobFileError, match=r"\[model\] clusters missing"):
+        parse_job_file(text, PATH)
+
+
+@pytest.mark.parametrize(("target", "features"), [("", 3), ("c", 2)])
+def test_rows_to_be_grouped_have_all_columns_but_the_one_named_and_no_labels(
+    tmp_path, target, features
+):
+    rows = "".join(f"{i},{i * i},{i % 3}\n" for i in range(20))
+    (tmp_path / "heart.csv").write_text("a,b,c\n" + rows)
+    text = GOOD.replace('"mlp"\nhidden = [16, 8]', '"kmeans"\nclusters = 2')
+    text = text.replace("rate = 0.01\n", "")
+    if target:
+        text = text.replace('"heart.csv"', f'"heart.csv"\ntarget = "{target}"')
+    data = Dataset.decode(prepare(parse_job_file(text, tmp_path / "heart.toml")).dataset)
+    assert (data.features, data.outputs, data.y.any()) == (features, 1, False)
