@@ -31,7 +31,7 @@ from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, Normalizer, PolynomialFeatures, StandardScaler
-from sklearn.svm import SVR, LinearSVC
+from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mlchain.ml_runtime.importers.onnx import from_onnx
@@ -63,6 +63,8 @@ CLASSIFIERS = {
     "gaussian": GaussianNB,
     "multinomial": MultinomialNB,
     "bernoulli": BernoulliNB,
+    "svc": SVC,
+    "svc, polynomial": lambda: make_pipeline(StandardScaler(), SVC(kernel="poly")),
     "k means": lambda: KMeans(3, n_init=1, random_state=0),
 }
 REGRESSORS = {

@@ -20,6 +20,8 @@ from mlchain.ml_runtime.tensor import Array
 
 ML = "ai.onnx.ml."
 MAX_TREE_NODES = 1 << 22
+MAX_CLASSES = 1 << 10
+"""Most classes of a support vector machine, whose pairs are counted."""
 
 
 def _rows(c: Call) -> Tensor:
@@ -263,6 +265,40 @@ def _kernel(t: Trace, c: Call, x: Tensor, vectors: Array) -> Tensor:
             result = t.emit("multiply", result, base.register)
         return result
     raise c.refuse(f"the kernel {kind} of degree {degree} is not supported")
+
+
+@rule(ML + "SVMClassifier")
+def _svm_classifier(t: Trace, c: Call) -> Result:
+    """Every pair of classes votes by a sum over the vectors of both; most votes win."""
+    x, names, per_class = _rows(c), _names(c), c.integers("vectors_per_class")
+    count, classes = sum(per_class), len(per_class)
+    weights, rho = _reals(c, "coefficients"), _reals(c, "rho")
+    vectors, pairs = _reals(c, "support_vectors"), classes * (classes - 1) // 2
+    if not 2 <= classes <= MAX_CLASSES or len(names) != classes or min(per_class) < 0 or not count:
+        raise c.refuse("a linear or one-class machine is not supported, nor are so many classes")
+    if len(_reals(c, "prob_a")):
+        raise c.refuse("chances of a support vector machine are not supported", "probability=False")
+    if weights.size != (classes - 1) * count or rho.size != pairs or vectors.size % count:
+        raise c.refuse("coefficients, rho and vectors do not fit together")
+    if vectors.size // count != x.shape[1]:
+        raise c.refuse(f"vectors of {vectors.size // count} numbers for {x.shape[1]} features")
+    require_size((pairs, count), c.where)
+    starts = np.cumsum([0, *per_class])
+    duels, rows = np.zeros((pairs, count)), weights.reshape(classes - 1, count)
+    votes, given = np.zeros((classes, pairs)), np.zeros(classes)
+    fights = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    for at, (i, j) in enumerate(fights):
+        ours, theirs = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
+        duels[at, ours], duels[at, theirs] = rows[j - 1, ours], rows[i, theirs]
+        votes[i, at], votes[j, at] = 1.0, -1.0  # j has the vote that i does not get
+        given[j] += 1.0
+    likeness = _kernel(t, c, x, vectors.reshape(count, -1))
+    margins = t.meet("add", t.product(likeness, duels), rho, (1, pairs))
+    lost = t.builder.emit("compare", margins.register, t.zero(), relation=1)
+    won = t.meet("add", Tensor(lost, margins.shape), np.array(-1.0), margins.shape)
+    won = t.emit("scale", won, factor=-1.0)
+    scores = t.meet("add", t.product(won, votes), given, (1, classes))
+    return Labels(scores, names), margins
 
 
 # Features
