@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+import msgspec
 import numpy as np
 
 from mlchain.errors import ConfigError, RejectedProgram
@@ -13,11 +14,12 @@ from mlchain.ml_runtime.importers.onnx.graph import Graph, Node, Port, Refused, 
 from mlchain.ml_runtime.importers.onnx.rules import RULES
 from mlchain.ml_runtime.importers.onnx.trace import Trace
 from mlchain.ml_runtime.importers.onnx.values import Call, Labels, Tensor, Value
-from mlchain.ml_runtime.model import Model
+from mlchain.ml_runtime.model import Model, with_batch
 from mlchain.ml_runtime.plan import MAX_FEATURES, MAX_OUTPUTS
 
 assert classic and elementwise and moving and windows  # they fill the table of rules
 
+BATCHES = (64, 8)
 NUMBERS = ("float", "double", "float16", "int64", "int32")
 
 
@@ -156,4 +158,19 @@ def _finish(trace: Trace, port: Port, value: Value, answer: str) -> Model:
     scores = trace.rows(value, 1, outputs)
     if trace.builder.type(scores).kind != "F":
         scores = trace.builder.emit("scale", scores, factor=1.0)
-    return trace.writer.model(scores, answer, classes)
+    return _in_batches(trace.writer.model(scores, answer, classes))
+
+
+def _in_batches(model: Model) -> Model:
+    """Return the model for runs of as many of BATCHES rows as memory allows; read it was for one.
+
+    The answers are the same. What a row costs is what it costs in company.
+    """
+    for rows in BATCHES:
+        try:
+            wider = msgspec.structs.replace(model, predict=with_batch(model.predict, rows))
+            wider.check()
+        except RejectedProgram:
+            continue
+        return wider
+    return model
