@@ -211,7 +211,7 @@ def _schedule(
     sums: dict[int, list[int]] = {}
     for step in steps:
         rule = rules[step.outputs[0]]
-        at = max((known.get(r, 0) for r in step.inputs), default=0) + (rule == "peak")
+        at = max((known.get(r, 0) for r in _values(step)), default=0) + (rule == "peak")
         if step_by_step:
             at = len(segments)
         if rule == "peak":
@@ -227,7 +227,7 @@ def _schedule(
         last = len(segments) - 1
     while len(segments) <= last + 1:
         segments.append([])
-    read = {r for step in steps for r in step.inputs}
+    read = {r for step in steps for r in _values(step)}
     exchanges = []
     for i in range(last + 1):
         ordered = sorted(sums.get(i, []), key=lambda r: r not in read)
@@ -238,6 +238,11 @@ def _schedule(
             Exchange(tuple(peaks.get(i, {})), tuple(ordered), returned, count + sum(sizes), down)
         )
     return tuple(map(tuple, segments)), tuple(exchanges)
+
+
+def _values(step: Step) -> list[int]:
+    """Return the registers whose elements a step reads."""
+    return [r for i, r in enumerate(step.inputs) if i not in step.op.shape_only]
 
 
 def _once(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import traceback
 from collections import OrderedDict
+from functools import cache
 
 import numpy as np
 
 from mlchain import codec
 from mlchain.codec import Record
 from mlchain.errors import CodecError, ConfigError, MlchainError
-from mlchain.ml_runtime import Dataset, registry_digest
+from mlchain.ml_runtime import Dataset, registry_digest, self_test
 from mlchain.ml_runtime.data import RowReader
 from mlchain.ml_runtime.functions import Scratch
-from mlchain.ml_runtime.grid import probe
 from mlchain.ml_runtime.machine import Arena
 from mlchain.ml_runtime.program import Program, check
 from mlchain.ml_runtime.shard import Conversation, Shard, resume
@@ -38,6 +38,12 @@ from mlchain.node.shard_wire import (
 
 MAX_PREPARED = 8
 MAX_PROGRAM_BYTES = 1 << 20
+
+
+@cache
+def _test_once() -> None:
+    """Refuse to serve on a machine that computes other bits; it may be another than the node's."""
+    self_test()
 
 
 class ShardServer:
@@ -83,7 +89,7 @@ class ShardServer:
         return self._advance(np.frombuffer(request.numbers, "<f8"))
 
     def _prepare(self, request: Prepare) -> None:
-        probe()
+        _test_once()
         if request.registry != registry_digest():
             raise ConfigError(
                 "this process has another version of mlchain than the one that splits",

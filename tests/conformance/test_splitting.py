@@ -153,6 +153,12 @@ def test_a_layer_of_a_network_adds_two_exchanges():
     assert np.diff(counts).tolist() == [2, 2]
 
 
+def test_a_gradient_that_needs_a_shape_only_does_not_wait_for_the_tensor():
+    """That of a mean spreads a number over the shape of the rounded losses."""
+    exchanges = split(check(make_plan("softmax", features=4, classes=3, batch=6).step), 2).exchanges
+    assert [(len(e.peaks), len(e.sums)) for e in exchanges] == [(2, 0), (0, 3)]
+
+
 def test_sums_that_only_the_update_reads_are_not_sent_back():
     plan = make_plan("mlp", features=40, classes=3, batch=6)
     exchanges = split(check(plan.step), 2).exchanges

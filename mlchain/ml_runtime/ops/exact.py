@@ -252,6 +252,7 @@ class Spread(Op):
     """A scalar in every place of a tensor shaped like the second input."""
 
     name, arity = "spread", 2
+    shape_only = (1,)
     source = "adjoint of sum_all"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
