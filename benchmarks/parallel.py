@@ -4,9 +4,11 @@
 
 Rivals take turns chunk by chunk, so a busy machine slows them alike; each ratio is the median of
 the ratios of such pairs. Every rival ends in the state of the unsplit step, which is checked. One
-thread a process. `alone` is what the parent does by itself, adding offers and updating the state:
-no number of cores brings a step below it. Bytes are those of one shard and one step; beside them
-is what a ring all-reduce of float32 gradients sends and receives, which is not exact.
+thread a process. `CPU` is the CPU time of the parent and of the busiest child together, which never
+work at once: what a step would take with a core for each process and nothing else running. `alone`
+is what the parent does of it, adding offers and updating the state: no number of cores brings a
+step below that. Bytes are those of one shard and one step; beside them is what a ring all-reduce
+of float32 gradients sends and receives, which is not exact.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from mlchain.ml_runtime.shard import Meeting
 from mlchain.ml_runtime.split import Split, split
 from mlchain.node import executor as executor_module
 from mlchain.node.executor import open_executor
+from mlchain.node.executor_processes import ProcessLink
 from mlchain.node.shard_wire import after_rows
 
 ROWS, CLASSES, CHUNK = 4096, 10, 4
@@ -66,41 +69,66 @@ def measure(
     state = unsplit.initial_state()
     digest = unsplit.run_chunk(0, state).digest()
     print(f"\n{name}: {sum(t.size for t in state.tensors) // 3:,} parameters")
-    print(f"{'':<27}{'ms':>9}{'to unsplit':>12}{'alone ms':>10}{'KB down':>9}{'KB up':>9}", end="")
-    print(f"{'float ring':>12}{'exchanges':>11}")
+    print(f"{'':<27}{'ms':>9}{'to unsplit':>12}{'CPU ms':>9}{'to unsplit':>12}", end="")
+    print(f"{'alone ms':>10}{'KB down':>9}{'KB up':>7}{'float ring':>12}{'exchanges':>11}")
     with ExitStack() as stack:
-        rivals: dict[str, tuple[Trainer, int]] = {}
+        rivals = {"unsplit": Rival(unsplit, 1, [])}
         for shards in SHARDS[1:]:
-            rivals[f"{shards} shards, one process"] = (
-                Trainer(task, data, SEED, ShardedBackend(shards)), shards
-            )  # fmt: skip
+            trainer = Trainer(task, data, SEED, ShardedBackend(shards))
+            rivals[f"{shards} shards, one process"] = Rival(trainer, shards, [])
         places = {f"{n} process{'es' * (n > 1)}": f"processes:{n}" for n in SHARDS}
         for rival, where in {**places, **({executor: executor} if executor else {})}.items():
             backend = stack.enter_context(open_executor(where))
             trainer = Trainer(task, data, SEED, backend)
             trainer.run_chunk(0, state)
-            rivals[rival] = trainer, len(backend.members(batch))
-        own: list[float] = []
-        times: dict[str, list[float]] = {rival: [] for rival in rivals}
-        alone: dict[str, list[float]] = {rival: [] for rival in rivals}
+            links = backend.members(batch)
+            pids = [link.process.pid for link in links if isinstance(link, ProcessLink)]
+            rivals[rival] = Rival(trainer, len(links), pids)
         for _ in range(repeats):
-            own.append(timed(lambda: unsplit.run_chunk(0, state)) / CHUNK)
-            for rival, (trainer, _) in rivals.items():
-                found: list[State] = []
-                ALONE.clear()
-                spent = timed(lambda t=trainer, f=found: f.append(t.run_chunk(0, state)))
-                times[rival].append(spent / CHUNK)
-                alone[rival].append(sum(ALONE) / CHUNK)
-                assert found[0].digest() == digest, f"{rival}: other bits"
-        print(f"{'unsplit':<27}{statistics.median(own) * 1e3:>9.2f}{1:>12.2f}")
-        for rival, (_, shards) in rivals.items():
-            ratio = statistics.median(t / o for t, o in zip(times[rival], own, strict=True))
-            print(f"{rival:<27}{statistics.median(times[rival]) * 1e3:>9.2f}{ratio:>12.2f}", end="")
-            show_volume(split(check(plan.step), shards), statistics.median(alone[rival]))
+            for name, rival in rivals.items():
+                assert rival.run(state).digest() == digest, f"{name}: other bits"
+        own = rivals["unsplit"]
+        for name, rival in rivals.items():
+            print(f"{name:<27}{ratios(rival.wall, own.wall)}{ratios(rival.cpu, own.cpu)}", end="")
+            if rival is own:
+                print()
+            else:
+                show_volume(split(check(plan.step), rival.shards), statistics.median(rival.alone))
+
+
+class Rival:
+    """A trainer, and what each of its chunks took, in seconds a step."""
+
+    def __init__(self, trainer: Trainer, shards: int, children: list[int]) -> None:
+        self.trainer, self.shards, self._children = trainer, shards, children
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self.alone: list[float] = []
+
+    def run(self, state: State) -> State:
+        before = [cpu_seconds(pid) for pid in self._children]
+        cpu, wall = time.process_time(), time.perf_counter()
+        ALONE.clear()
+        after = self.trainer.run_chunk(0, state)
+        self.wall.append((time.perf_counter() - wall) / CHUNK)
+        cpu = time.process_time() - cpu
+        spent = (cpu_seconds(pid) - b for pid, b in zip(self._children, before, strict=True))
+        self.cpu.append((cpu + max(spent, default=0)) / CHUNK)
+        self.alone.append(sum(ALONE) / CHUNK)
+        return after
+
+
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def ratios(times: list[float], own: list[float]) -> str:
+    ratio = statistics.median(t / o for t, o in zip(times, own, strict=True))
+    return f"{statistics.median(times) * 1e3:>9.2f}{ratio:>12.2f}"
 
 
 ALONE: list[float] = []
-"""Seconds of every call of what only the parent does."""
+"""CPU seconds of every call of what only the parent does."""
 
 
 class TimedMeeting(Meeting):
@@ -111,16 +139,10 @@ class TimedMeeting(Meeting):
         return self._clock(super().finish, *arguments)
 
     def _clock(self, act, *arguments):
-        started = time.perf_counter()
+        started = time.process_time()
         result = act(*arguments)
-        ALONE.append(time.perf_counter() - started)
+        ALONE.append(time.process_time() - started)
         return result
-
-
-def timed(act: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    act()
-    return time.perf_counter() - started
 
 
 def sizes_of(plan: Split) -> list[tuple[int, int]]:
@@ -138,7 +160,7 @@ def show_volume(plan: Split, alone: float) -> None:
     down, up = (sum(column) / 1024 for column in zip(*sizes_of(plan), strict=True))
     parameters = sum(plan.checked.types[r].elements for r in after_rows(plan))
     ring = 2 * 2 * 4 * parameters * (plan.shards - 1) / plan.shards / 1024
-    print(f"{alone * 1e3:>10.2f}{down:>9,.0f}{up:>9,.0f}{ring:>12,.0f}{len(plan.exchanges):>11}")
+    print(f"{alone * 1e3:>10.2f}{down:>9,.0f}{up:>7,.0f}{ring:>12,.0f}{len(plan.exchanges):>11}")
 
 
 if __name__ == "__main__":

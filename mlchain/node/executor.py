@@ -18,10 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy as np
-
 from mlchain import codec
-from mlchain.codec import Record
 from mlchain.crypto import digest, digest_bulk
 from mlchain.errors import CodecError, MlchainError, RejectedProgram, Trap
 from mlchain.ml_runtime import Dataset, NumpyBackend, ShardedBackend, registry_digest
@@ -31,12 +28,13 @@ from mlchain.ml_runtime.program import Checked, Program, check
 from mlchain.ml_runtime.shard import Meeting
 from mlchain.ml_runtime.sharded import rows_of
 from mlchain.ml_runtime.split import Split, split
-from mlchain.ml_runtime.tensor import Array, allocate, storage
-from mlchain.node.compute_wire import Failed, pack, revive, unpack
+from mlchain.ml_runtime.tensor import Array, allocate
+from mlchain.node.compute_wire import Failed, revive
 from mlchain.node.executor_address import parse_executor
 from mlchain.node.shard_wire import (
     Answer,
     Begin,
+    Buffer,
     Hold,
     Missing,
     Offer,
@@ -45,6 +43,11 @@ from mlchain.node.shard_wire import (
     Ready,
     Resume,
     after_rows,
+    join,
+    part,
+    read,
+    read_vector,
+    view_of,
 )
 
 ATTEMPTS = 5
@@ -61,16 +64,19 @@ class Lost(Exception):
     """One who ran a shard is gone, or silent for too long; says who and how."""
 
 
+Message = Sequence[Buffer]
+
+
 class Link(Protocol):
     """The way to one who runs shards, one request and answer at a time."""
 
     name: str
 
-    def send(self, request: bytes) -> None:
-        """Send an encoded request. Raises Lost."""
+    def send(self, request: Message) -> None:
+        """Send the pieces of a request. Raises Lost."""
 
-    def receive(self, seconds: float) -> bytes:
-        """Return the encoded answer. Raises Lost if there is none in that time."""
+    def receive(self, seconds: float) -> Buffer:
+        """Return the answer. Raises Lost if there is none in that time."""
 
     def close(self) -> None:
         """Let go; ends a process that is ours."""
@@ -199,8 +205,10 @@ class Executor:
             self._links.append(link)
         return self._links[:wanted]
 
-    def ask(self, links: Sequence[Link], requests: Sequence[Record], kind: type[Any]) -> list[Any]:
-        """Return the answers to one request each, all of them `kind`.
+    def ask(
+        self, links: Sequence[Link], requests: Sequence[Message], kind: Any
+    ) -> list[tuple[Any, memoryview]]:
+        """Return the answers to one request each, all of them `kind`, and the numbers of each.
 
         Raises:
             Lost: one did not answer; it is no member any more.
@@ -208,10 +216,10 @@ class Executor:
             ExecutorFailed: a shard failed otherwise, or answered nonsense.
         """
         errors: list[Exception] = []
-        answers: list[Any] = []
+        answers: list[tuple[Any, memoryview]] = []
         try:
             for link, request in zip(links, requests, strict=True):
-                self._attempt(link, errors, partial(link.send, pack(request)[1]))
+                self._attempt(link, errors, partial(link.send, request))
             for link in links:  # all of them, so that none answers late
                 if link in self._links:
                     self._attempt(link, errors, partial(self._receive, link, kind, answers))
@@ -235,10 +243,10 @@ class Executor:
         except MlchainError as error:
             errors.append(error)
 
-    def _receive(self, link: Link, kind: type[Any], answers: list[Any]) -> None:
+    def _receive(self, link: Link, kind: Any, answers: list[tuple[Any, memoryview]]) -> None:
         body = link.receive(self._answer_s)
         try:
-            answer = unpack(Answer, body)
+            answer, numbers = part(Answer, body)
         except CodecError as error:
             self._drop(link)
             raise ExecutorFailed(f"{link.name}: the answer is no message") from error
@@ -250,7 +258,7 @@ class Executor:
         if not isinstance(answer, kind):
             self._drop(link)
             raise ExecutorFailed(f"{link.name}: answered {type(answer).__name__}")
-        answers.append(answer)
+        answers.append((answer, numbers))
 
     def _drop(self, link: Link) -> None:
         if link in self._links:
@@ -301,15 +309,18 @@ class _Step:
         answers = self._begin(plan, links)
         for i in range(len(plan.exchanges)):
             with _nonsense(self._executor.name):
-                reply = meeting.reduce(i, [_numbers(answer.numbers) for answer in answers])
+                reply = meeting.reduce(i, [read_vector(numbers) for _, numbers in answers])
             is_last = i == len(plan.exchanges) - 1
             if is_last and not plan.answers:
                 answers = []
                 break
-            resume = Resume(reply.tobytes())
+            resume = join(Resume(), view_of(reply))
             answers = ask(links, [resume] * len(links), Parts if is_last else Offer)
         with _nonsense(self._executor.name):
-            parts = [_decode(plan, k, answer.parts) for k, answer in enumerate(answers)]
+            parts = [
+                read([plan.type(r, k) for r in plan.gathered], numbers)
+                for k, (_, numbers) in enumerate(answers)
+            ]
         meeting.finish(parts)
 
     def _meet(self, shards: int) -> Meeting:
@@ -318,19 +329,20 @@ class _Step:
             self._meetings[shards] = Meeting(plan, self._inputs, self._outputs, NumpyBackend())
         return self._meetings[shards]
 
-    def _begin(self, plan: Split, links: list[Link]) -> list[Any]:
+    def _begin(self, plan: Split, links: list[Link]) -> list[tuple[Any, memoryview]]:
         """Begin all shards, telling those who lack it what they need; return the first answers."""
         ask, shards = self._executor.ask, range(plan.shards)
         begins = [self._make_begin(plan, k) for k in shards]
         kind: Any = Offer if plan.exchanges else Parts
         answers = ask(links, begins, kind | Missing)
-        lacking = [(k, a) for k, a in enumerate(answers) if isinstance(a, Missing)]
+        lacking = [(k, a) for k, (a, _) in enumerate(answers) if isinstance(a, Missing)]
         if not lacking:
             return answers
         of_shard = [k for k, answer in lacking if answer.shard]
-        ask([links[k] for k in of_shard], [self._make_prepare(plan, k) for k in of_shard], Ready)
+        prepares = [join(self._make_prepare(plan, k)) for k in of_shard]
+        ask([links[k] for k in of_shard], prepares, Ready)
         if self._held is not None:
-            hold = Hold(self._held.identity, self._held.encoded)
+            hold = join(Hold(self._held.identity), self._held.encoded)
             of_data = [links[k] for k, answer in lacking if answer.dataset]
             ask(of_data, [hold] * len(of_data), Ready)
         return ask(links, begins, kind)
@@ -342,21 +354,14 @@ class _Step:
         identity = self._identity(plan, index)
         return Prepare(identity, registry_digest(), self._program, plan.shards, index)
 
-    def _make_begin(self, plan: Split, index: int) -> Begin:
+    def _make_begin(self, plan: Split, index: int) -> Message:
         identity = self._identity(plan, index)
         if self._held is None:
             inputs = rows_of(plan, index, self._inputs)
-            return Begin(identity, b"", b"", tuple(a.tobytes() for a in inputs.values()))
-        rows = self._inputs[0][slice(*plan.bounds(index))].tobytes()
-        state = tuple(self._inputs[r].tobytes() for r in after_rows(plan))
-        return Begin(identity, self._held.identity, rows, state)
-
-
-def _numbers(blob: bytes) -> Array:
-    """Return the vector in an offer."""
-    if len(blob) % 8:
-        raise CodecError(f"{len(blob)} bytes are no numbers")
-    return np.frombuffer(blob, "<f8")
+            return join(Begin(identity, b""), *map(view_of, inputs.values()))
+        rows = self._inputs[0][slice(*plan.bounds(index))]
+        state = [self._inputs[r] for r in after_rows(plan)]
+        return join(Begin(identity, self._held.identity), *map(view_of, [rows, *state]))
 
 
 @contextmanager
@@ -366,17 +371,6 @@ def _nonsense(name: str) -> Iterator[None]:
         yield
     except CodecError as error:
         raise ExecutorFailed(f"{name}: {error.message}") from error
-
-
-def _decode(plan: Split, index: int, blobs: tuple[bytes, ...]) -> list[Array]:
-    """Return the gathered parts of a shard."""
-    kinds = [plan.type(r, index) for r in plan.gathered]
-    if [kind.bytes for kind in kinds] != [len(blob) for blob in blobs]:
-        raise CodecError(f"shard {index}: its parts have other sizes")
-    return [
-        np.frombuffer(blob, storage(kind)).reshape(kind.shape)
-        for kind, blob in zip(kinds, blobs, strict=True)
-    ]
 
 
 def open_executor(

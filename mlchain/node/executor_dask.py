@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from mlchain.errors import ConfigError
-from mlchain.node.executor import ExecutorFailed, Link, Lost
+from mlchain.node.executor import ExecutorFailed, Link, Lost, Message
 from mlchain.node.executor_address import ExecutorAddress
 from mlchain.node.shard_server import ShardServer
 
@@ -85,16 +85,16 @@ class DaskLink:
         self._actor: Any = actor
         self._future: Any = None
 
-    def send(self, request: bytes) -> None:
-        """Send an encoded request."""
+    def send(self, request: Message) -> None:
+        """Send the pieces of a request."""
         try:
             with self._client.as_current():
-                self._future = self._actor.answer(request)
+                self._future = self._actor.answer(b"".join(request))
         except Exception as error:
             raise Lost(f"{self.name}: {error}") from error
 
     def receive(self, seconds: float) -> bytes:
-        """Return the encoded answer."""
+        """Return the answer."""
         try:
             answer = self._future.result(timeout=seconds)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
@@ -12,9 +13,11 @@ from contextlib import suppress
 from mlchain.errors import CodecError
 from mlchain.node.child import child_environment, describe_end
 from mlchain.node.compute_wire import HEADER, body_size
-from mlchain.node.executor import ExecutorFailed, Link, Lost
+from mlchain.node.executor import ExecutorFailed, Link, Lost, Message
+from mlchain.node.shard_wire import Buffer
 
-READ_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20
+"""What a pipe holds: the fewer pauses the better, a process has parameters of megabytes to say."""
 SEND_S = 60.0
 """A process that reads nothing for so long is stuck."""
 
@@ -50,15 +53,16 @@ class ProcessLink:
         assert process.stdin is not None and process.stdout is not None, "opened with pipes"
         self.process, self.name = process, f"process {process.pid}"
         self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
-        os.set_blocking(self._to, False)
-        os.set_blocking(self._from, False)
-        self._buffer = bytearray()
+        for pipe in (self._to, self._from):
+            os.set_blocking(pipe, False)
+            with suppress(OSError):  # the system's limit is lower
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def send(self, request: bytes) -> None:
-        """Send an encoded request."""
+    def send(self, request: Message) -> None:
+        """Send the pieces of a request."""
         end = time.monotonic() + SEND_S
-        for part in (HEADER.pack(len(request)), request):
-            rest = memoryview(part)
+        for piece in (HEADER.pack(sum(map(len, request))), *request):
+            rest = memoryview(piece)
             while rest:
                 self._wait(self._to, select.POLLOUT, end)
                 try:
@@ -68,12 +72,11 @@ class ProcessLink:
                 except OSError as error:
                     raise self._died() from error
 
-    def receive(self, seconds: float) -> bytes:
-        """Return the encoded answer."""
+    def receive(self, seconds: float) -> Buffer:
+        """Return the answer."""
         end = time.monotonic() + seconds
-        header = self._read(HEADER.size, end)
         try:
-            size = body_size(header)
+            size = body_size(bytes(self._read(HEADER.size, end)))
         except CodecError as error:
             raise ExecutorFailed(f"{self.name}: the answer is no message") from error
         return self._read(size, end)
@@ -86,20 +89,19 @@ class ProcessLink:
             assert pipe is not None, "opened with pipes"
             pipe.close()
 
-    def _read(self, size: int, end: float) -> bytes:
-        buffer = self._buffer
-        while len(buffer) < size:
+    def _read(self, size: int, end: float) -> bytearray:
+        buffer = bytearray(size)
+        rest = memoryview(buffer)
+        while rest:
             self._wait(self._from, select.POLLIN, end)
             try:
-                data = os.read(self._from, max(READ_BYTES, size - len(buffer)))
+                count = os.readv(self._from, [rest])
             except BlockingIOError:
                 continue
-            if not data:
+            if not count:
                 raise self._died()
-            buffer += data
-        part = bytes(memoryview(buffer)[:size])
-        del buffer[:size]
-        return part
+            rest = rest[count:]
+        return buffer
 
     def _wait(self, pipe: int, event: int, end: float) -> None:
         poll = select.poll()

@@ -20,9 +20,10 @@ def main() -> None:
     server = ShardServer()
     with suppress(BrokenPipeError):
         for request in read_ahead(requests):
-            body = server.answer(request)
-            answers.write(HEADER.pack(len(body)))
-            answers.write(body)
+            pieces = server.pieces(request)
+            answers.write(HEADER.pack(sum(map(len, pieces))))
+            for piece in pieces:
+                answers.write(piece)
             answers.flush()
 
 

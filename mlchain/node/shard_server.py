@@ -13,7 +13,6 @@ from functools import cache
 import numpy as np
 
 from mlchain import codec
-from mlchain.codec import Record
 from mlchain.errors import CodecError, ConfigError, MlchainError
 from mlchain.ml_runtime import Dataset, registry_digest, self_test
 from mlchain.ml_runtime.data import RowReader
@@ -22,10 +21,11 @@ from mlchain.ml_runtime.machine import Arena
 from mlchain.ml_runtime.program import Program, check
 from mlchain.ml_runtime.shard import Conversation, Shard, resume
 from mlchain.ml_runtime.split import split
-from mlchain.ml_runtime.tensor import Array, allocate
-from mlchain.node.compute_wire import Failed, describe, pack, unpack
+from mlchain.ml_runtime.tensor import Array, allocate, labels
+from mlchain.node.compute_wire import Failed, describe
 from mlchain.node.shard_wire import (
     Begin,
+    Buffer,
     Hold,
     Missing,
     Offer,
@@ -34,6 +34,11 @@ from mlchain.node.shard_wire import (
     Ready,
     Request,
     after_rows,
+    join,
+    part,
+    read,
+    read_vector,
+    view_of,
 )
 
 MAX_PREPARED = 8
@@ -57,25 +62,26 @@ class ShardServer:
         self._run: Conversation | None = None
 
     def answer(self, request: bytes) -> bytes:
-        """Return the encoded answer to an encoded request; what goes wrong is an answer, too."""
-        return pack(self._answer(request))[1]
+        """Return the answer to a request; what goes wrong is an answer, too."""
+        return b"".join(self.pieces(request))
 
-    def _answer(self, request: bytes) -> Record:
+    def pieces(self, request: bytes) -> list[Buffer]:
+        """Return the pieces of the answer; they hold until the next request."""
         try:
-            return self._do(unpack(Request, request))
+            return self._do(*part(Request, request))
         except MlchainError as error:
-            return describe(error)
+            return join(describe(error))
         except Exception as error:  # ours: the other side is told, and this one goes on
             traceback.print_exc()
-            return Failed("", f"{type(error).__name__}: {error}"[:4096], "", -1)
+            return join(Failed("", f"{type(error).__name__}: {error}"[:4096], "", -1))
 
-    def _do(self, request: Request) -> Record:
+    def _do(self, request: Request, numbers: memoryview) -> list[Buffer]:
         if isinstance(request, Hold):
-            self._held = request.identity, Dataset.decode(request.dataset)
-            return Ready()
+            self._held = request.identity, Dataset.decode(bytes(numbers))
+            return join(Ready())
         if isinstance(request, Prepare):
             self._prepare(request)
-            return Ready()
+            return join(Ready())
         if isinstance(request, Begin):
             self._run = None
             missing = Missing(
@@ -83,10 +89,10 @@ class ShardServer:
                 request.dataset not in (b"", self._held[0]),
             )
             if missing.shard or missing.dataset:
-                return missing
-            self._run = self._begin(request)
+                return join(missing)
+            self._run = self._begin(request, numbers)
             return self._advance(None)
-        return self._advance(np.frombuffer(request.numbers, "<f8"))
+        return self._advance(read_vector(numbers))
 
     def _prepare(self, request: Prepare) -> None:
         _test_once()
@@ -106,32 +112,28 @@ class ShardServer:
             plan, request.index, arrays, self._arena, self._scratch
         )
 
-    def _begin(self, request: Begin) -> Conversation:
+    def _begin(self, request: Begin, numbers: memoryview) -> Conversation:
         shard = self._shards[request.identity]
         self._shards.move_to_end(request.identity)
+        plan = shard.plan
+        start, stop = plan.bounds(shard.index)
+        registers = after_rows(plan) if request.dataset else plan.inputs
+        kinds = [plan.type(r, shard.index) for r in registers]
         if request.dataset:
-            self._load(request.rows, shard)
-        registers = shard.plan.inputs if not request.dataset else after_rows(shard.plan)
-        if len(request.inputs) != len(registers):
-            raise CodecError(f"inputs: {len(request.inputs)}, not {len(registers)}")
-        for r, blob in zip(registers, request.inputs, strict=True):
-            array = shard.arrays[r]
-            if len(blob) != array.nbytes:
-                raise CodecError(f"input {r}: {len(blob)} bytes, not {array.nbytes}")
-            array[...] = np.frombuffer(blob, array.dtype).reshape(array.shape)
+            kinds.insert(0, labels(1, stop - start))  # int64, as row numbers are
+        arrays = read(kinds, numbers)
+        if request.dataset:
+            self._load(arrays.pop(0), shard)
+        for r, array in zip(registers, arrays, strict=True):
+            np.copyto(shard.arrays[r], array)
         return shard.run()
 
-    def _load(self, numbers: bytes, shard: Shard) -> None:
+    def _load(self, rows: Array, shard: Shard) -> None:
         dataset = self._held[1]
         assert dataset is not None, "it is not missing"
-        reader = self._find_reader(shard, dataset)
-        start, stop = shard.plan.bounds(shard.index)
-        if len(numbers) != 8 * (stop - start):
-            raise CodecError(f"rows: {len(numbers)} bytes for {stop - start} numbers")
-        rows = np.frombuffer(numbers, "<i8")
         if rows.min() < 0 or rows.max() >= dataset.rows:
             raise CodecError(f"rows: a number is outside 0 to {dataset.rows - 1}")
-        reader(rows)
+        self._find_reader(shard, dataset)(rows)
 
     def _find_reader(self, shard: Shard, dataset: Dataset) -> RowReader:
         if self._reader is not None:
@@ -145,11 +147,11 @@ class ShardServer:
         self._reader = shard, RowReader(dataset, x, y)
         return self._reader[1]
 
-    def _advance(self, reply: Array | None) -> Record:
+    def _advance(self, reply: Array | None) -> list[Buffer]:
         if self._run is None:
             raise CodecError("no shard is at work")
         found = resume(self._run, reply)
         if isinstance(found, list):
             self._run = None
-            return Parts(tuple(np.ascontiguousarray(part).tobytes() for part in found))
-        return Offer(found.tobytes())
+            return join(Parts(), *map(view_of, found))
+        return join(Offer(), view_of(found))

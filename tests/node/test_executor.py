@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,12 +24,12 @@ from mlchain.ml_runtime.tensor import finite, grid
 from mlchain.node import executor as executor_module
 from mlchain.node.compute import Compute
 from mlchain.node.compute_child import serve
-from mlchain.node.compute_wire import Failed, Load, Loaded, describe, pack, unpack
+from mlchain.node.compute_wire import Failed, Load, Loaded, describe, pack
 from mlchain.node.executor import ATTEMPTS, Executor, ExecutorFailed, Lost, open_executor
 from mlchain.node.executor_address import ExecutorAddress, parse_executor
 from mlchain.node.executor_processes import ProcessEngine
 from mlchain.node.shard_server import ShardServer
-from mlchain.node.shard_wire import Answer, Begin, Hold, Missing, Offer, Resume
+from mlchain.node.shard_wire import Answer, Begin, Hold, Missing, Offer, Resume, join, part
 
 SEED = bytes(range(32))
 CASES = [(name, target) for name, module in MODELS.items() for target in module.TARGETS]
@@ -65,8 +66,8 @@ class HereLink:
     def __init__(self, spoil=lambda count, answer: answer) -> None:
         self.name, self._server, self._spoil, self.count = "here", ShardServer(), spoil, 0
 
-    def send(self, request: bytes) -> None:
-        self._answer = self._server.answer(request)
+    def send(self, request) -> None:
+        self._answer = self._server.answer(b"".join(request))
 
     def receive(self, seconds: float) -> bytes:
         self.count += 1
@@ -215,12 +216,16 @@ def offer_of(change):
     """Change what an answer offers, if it offers something."""
 
     def spoil(count, answer):
-        found = unpack(Answer, answer)
+        found, numbers = part(Answer, answer)
         if not isinstance(found, Offer):
             return answer
-        return pack(Offer(change(np.frombuffer(found.numbers)).tobytes()))[1]
+        return message(Offer(), change(np.frombuffer(numbers)).tobytes())
 
     return spoil
+
+
+def message(record, numbers: bytes = b"") -> bytes:
+    return b"".join(join(record, numbers))
 
 
 @pytest.mark.parametrize(
@@ -231,9 +236,10 @@ def offer_of(change):
         (offer_of(lambda n: np.append(n[:2], n[2:] * np.nan)), "a partial sum is not finite"),
         (lambda count, answer: b"\xff" * 9, "here: the answer is no message"),
         (lambda count, answer: b"", "here: the answer is no message"),
-        (lambda count, answer: pack(Failed("", "Oops", "", -1))[1], "here: Oops"),
+        (lambda count, answer: b"\1" + bytes(7) + b"\xc0" + bytes(6) + b"\1", "is no message"),
+        (lambda count, answer: message(Failed("", "Oops", "", -1)), "here: Oops"),
         (
-            lambda count, answer: answer if count < 3 else pack(Hold(bytes(32), b""))[1],
+            lambda count, answer: answer if count < 3 else message(Hold(bytes(32))),
             "no message",
         ),
     ],
@@ -246,8 +252,7 @@ def test_nonsense_is_refused_by_the_name_of_who_answers_it(spoil, reason):
 
 def test_offers_of_bytes_that_are_no_numbers_are_refused():
     def spoil(count, answer):
-        found = unpack(Answer, answer)
-        return pack(Offer(b"abc"))[1] if isinstance(found, Offer) else answer
+        return message(Offer(), b"abc") if isinstance(part(Answer, answer)[0], Offer) else answer
 
     data = make_data()
     with pytest.raises(ExecutorFailed, match="numbers"):
@@ -298,8 +303,8 @@ def test_what_is_split_by_rows_is_put_together_again():
     assert mean == 4.5
 
 
-def asked(server: ShardServer, request) -> str:
-    return unpack(Answer, server.answer(pack(request)[1])).message
+def ask(server: ShardServer, request, numbers: bytes = b""):
+    return part(Answer, server.answer(message(request, numbers)))[0]
 
 
 def test_bad_requests_are_answered_with_what_is_wrong():
@@ -307,7 +312,7 @@ def test_bad_requests_are_answered_with_what_is_wrong():
 
     class Listening(HereLink):
         def send(self, request):
-            seen.append(request)
+            seen.append(b"".join(request))
             super().send(request)
 
     engine = HereEngine(1)
@@ -316,26 +321,24 @@ def test_bad_requests_are_answered_with_what_is_wrong():
     chain_of(make_task(data, steps=1), data, Executor(engine))
     server = ShardServer()
     begin, prepare, hold = seen[:3]
-    start = unpack(Begin, begin)
-    assert asked(server, Resume(b"")) == "no shard is at work"
-    assert unpack(Answer, server.answer(begin)) == Missing(True, True)
+    start, numbers = part(Begin, begin)
+    rows, rest = bytes(numbers[:64]), bytes(numbers[64:])
+    assert ask(server, Resume()).message == "no shard is at work"
+    assert ask(server, start, rows + rest) == Missing(True, True)
     server.answer(prepare)
-    assert unpack(Answer, server.answer(begin)) == Missing(False, True)
+    assert ask(server, start, rows + rest) == Missing(False, True)
     server.answer(hold)
-    assert isinstance(unpack(Answer, server.answer(begin)), Offer)
-    assert "the reply has not 1 numbers" in asked(server, Resume(bytes(16)))
-    fields = {"identity": start.identity, "dataset": start.dataset}
-    short = Begin(**fields, rows=start.rows[:-8], inputs=start.inputs)
-    assert "rows: 56 bytes for 8" in asked(server, short)
-    beyond = Begin(**fields, rows=np.full(8, 60).tobytes(), inputs=start.inputs)
-    assert "outside 0 to 59" in asked(server, beyond)
-    few = Begin(**fields, rows=start.rows, inputs=start.inputs[:-1])
-    assert "inputs: 3, not 4" in asked(server, few)
-    small = Begin(**fields, rows=start.rows, inputs=(b"", *start.inputs[1:]))
-    assert "input 2: 0 bytes" in asked(server, small)
-    for noise in (b"", b"\x00", begin[:-1], begin + b"\x00", b"\x93" * 50):
-        assert isinstance(unpack(Answer, server.answer(noise)), Failed)
-    assert isinstance(unpack(Answer, server.answer(begin)), Offer)
+    assert ask(server, start, rows + rest) == Offer()
+    assert "the reply has not 1 numbers" in ask(server, Resume(), bytes(16)).message
+    assert "no numbers" in ask(server, Resume(), bytes(3)).message
+    for wrong in (rest, rows[8:] + rest, rows + rest + b"\0", b""):
+        assert re.match("[0-9]+ bytes, not [0-9]+", ask(server, start, wrong).message)
+    for row in (60, -1, 2**62):
+        beyond = np.full(8, row).tobytes()
+        assert "outside 0 to 59" in ask(server, start, beyond + rest).message
+    for noise in (b"", b"\x00", begin[:20], begin[:-1], b"\xff" * 50, b"\0" + begin):
+        assert isinstance(part(Answer, server.answer(noise))[0], Failed)
+    assert ask(server, start, rows + rest) == Offer()
 
 
 def test_the_ml_process_of_a_worker_trains_over_processes():
