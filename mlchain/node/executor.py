@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -266,6 +266,11 @@ class Executor:
             link.close()
 
 
+@cache
+def _own_registry() -> bytes:
+    return registry_digest()  # takes a good part of a second
+
+
 class _Held:
     """A dataset that those who run shards keep."""
 
@@ -352,7 +357,7 @@ class _Step:
 
     def _make_prepare(self, plan: Split, index: int) -> Prepare:
         identity = self._identity(plan, index)
-        return Prepare(identity, registry_digest(), self._program, plan.shards, index)
+        return Prepare(identity, _own_registry(), self._program, plan.shards, index)
 
     def _make_begin(self, plan: Split, index: int) -> Message:
         identity = self._identity(plan, index)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+from ml_models import data_for, task_for
 
 from mlchain import codec
 from mlchain.errors import ConfigError, RejectedProgram, Trap
@@ -103,8 +104,8 @@ def processes():
 def test_every_model_over_processes_trains_to_the_bits_of_the_unsplit_step(
     model, target, processes
 ):
-    data = make_data(target)
-    task = make_task(data, model, steps=2)
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=2, chunk=1)
     assert chain_of(task, data, processes) == chain_of(task, data)
 
 
@@ -260,7 +261,7 @@ def test_offers_of_bytes_that_are_no_numbers_are_refused():
 
 
 def test_another_version_is_refused(monkeypatch):
-    monkeypatch.setattr(executor_module, "registry_digest", lambda: bytes(32))
+    monkeypatch.setattr(executor_module, "_own_registry", lambda: bytes(32))
     data = make_data()
     with pytest.raises(ExecutorFailed, match="another version of mlchain"):
         chain_of(make_task(data), data, Executor(HereEngine(2)))
@@ -270,7 +271,7 @@ def test_a_machine_that_computes_other_bits_serves_nobody(monkeypatch):
     def differ():
         raise ConfigError("this machine cannot take part")
 
-    monkeypatch.setattr("mlchain.node.shard_server._test_once", differ)
+    monkeypatch.setattr("mlchain.node.shard_server.own_registry", differ)
     data = make_data()
     with pytest.raises(ExecutorFailed, match="here: this machine cannot take part"):
         chain_of(make_task(data), data, Executor(HereEngine(2)))

@@ -8,6 +8,7 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
+from ml_models import data_for, task_for
 from test_executor import CASES, chain_of, make_data, make_task
 
 from mlchain.ml_runtime import Oracle
@@ -39,8 +40,8 @@ def backend():
 
 @pytest.mark.parametrize(("model", "target"), CASES)
 def test_every_model_over_dask_trains_to_the_bits_of_the_unsplit_step(model, target, backend):
-    data = make_data(target)
-    task = make_task(data, model, steps=2)
+    data = data_for(target, model=model)
+    task = task_for(data, model, target, steps=1, chunk=1)
     assert chain_of(task, data, backend) == chain_of(task, data)
     assert len({link.name for link in backend.members(8)}) == 2
 
