@@ -19,6 +19,7 @@ from mlchain.cli.failure import EXIT_CODES, describe
 from mlchain.client.jobfile import FIELDS
 from mlchain.ml_runtime.importers.onnx import supported
 from mlchain.ml_runtime.importers.onnx.export_rules import EXPORTS
+from mlchain.ml_runtime.importers.sklearn import FINAL, TRANSFORMERS
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.op import OPS
 from mlchain.web.problems import classify
@@ -145,6 +146,13 @@ def onnx() -> Iterator[Sequence[str]]:
     yield "our ops that are written", ", ".join(f"`{name}`" for name in sorted(EXPORTS))
 
 
+def sklearn_classes() -> Iterator[Sequence[str]]:
+    """What is read of scikit-learn."""
+    yield "", ""
+    yield "transform", ", ".join(f"`{name}`" for name in sorted(TRANSFORMERS))
+    yield "answer", ", ".join(f"`{name}`" for name in sorted(FINAL))
+
+
 def models() -> Iterator[Sequence[str]]:
     """Every model that can be trained."""
     yield "model", "learns", "how", ""
@@ -162,6 +170,7 @@ TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "ops": ops,
     "onnx": onnx,
     "models": models,
+    "sklearn": sklearn_classes,
 }
 
 

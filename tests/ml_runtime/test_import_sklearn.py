@@ -36,7 +36,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC, NuSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mlchain.errors import ConfigError
@@ -69,6 +69,10 @@ CLASSIFIERS = {
     "logistic, whitened": scaled(PCA(4, whiten=True), LogisticRegression()),
     "ridge": make_pipeline(MinMaxScaler(), RidgeClassifier()),
     "linear svc": scaled(LinearSVC()),
+    "svc, linear": scaled(SVC(kernel="linear")),
+    "svc, raw": SVC(),
+    "svc, scaled": scaled(SVC(C=10)),
+    "svc, nu": scaled(NuSVC(nu=0.1)),
     "sgd": make_pipeline(MaxAbsScaler(), SGDClassifier(random_state=0)),
     "perceptron": make_pipeline(RobustScaler(), Perceptron()),
     "mlp relu": net(MLPClassifier, "relu", 20, 10),
@@ -97,6 +101,9 @@ REGRESSORS = {
     "ridge, scaled values": scaled(Ridge()),
     "lasso values": Lasso(0.1),
     "elastic net values": scaled(ElasticNet(0.01)),
+    "svr values": scaled(SVR(C=100)),
+    "svr, linear values": scaled(SVR(kernel="linear", C=10)),
+    "svr, nu values": scaled(NuSVR(C=100)),
     "sgd values": scaled(SGDRegressor(random_state=0)),
     "mlp values": net(MLPRegressor, "relu", 20, 10),
     "mlp tanh values": net(MLPRegressor, "tanh", 10),
@@ -295,6 +302,8 @@ def test_a_column_without_weight_does_not_set_the_grid():
         (make_pipeline(LogisticRegression(), StandardScaler()), "only be the last step"),
         (NearestCentroid(metric="manhattan"), "metric='manhattan'"),
         (MinMaxScaler(clip=True), "clip=True"),
+        (SVC(kernel="poly"), "kernel='poly'"),
+        (SVC(break_ties=True), "break_ties=True"),
         (MLPRegressor(hidden_layer_sizes=(3,), loss="poisson"), "loss='poisson'"),
         (HistGradientBoostingRegressor(loss="poisson", max_iter=2), "loss='poisson'"),
         (GradientBoostingRegressor(init=LinearRegression(), n_estimators=2), "init=Linear"),

@@ -162,6 +162,60 @@ def _linear_class(w: Writer, e: Any, x: Features) -> Model:
     return w.model(w.linear(x, _dense(e.coef_).T, e.intercept_), "class", _labels(e))
 
 
+# Support vectors
+
+
+@_predicts("SVR", "NuSVR")
+def _support_value(w: Writer, e: Any, x: Features) -> Model:
+    return w.model(_kernel_sums(w, e, x, e.dual_coef_.T, e.intercept_, True), "value")
+
+
+@_predicts("SVC", "NuSVC")
+def _support_class(w: Writer, e: Any, x: Features) -> Model:
+    classes, labels = len(e.classes_), _labels(e)
+    if classes == 2:
+        return w.model(_kernel_sums(w, e, x, e.dual_coef_.T, e.intercept_), "class", labels)
+    _refuse(e, e.break_ties, "break_ties=True")
+    # one against one: for each pair of classes the support vectors of both; most votes win
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    ends = np.concatenate([[0], np.cumsum(e.n_support_)])
+    weights = np.zeros((ends[-1], len(pairs)))
+    votes, certain = np.zeros((len(pairs), classes)), np.zeros(classes)
+    for column, (i, j) in enumerate(pairs):
+        for one, row in ((i, j - 1), (j, i)):
+            of_one = slice(ends[one], ends[one + 1])
+            weights[of_one, column] = e.dual_coef_[row, of_one]
+        votes[column, [i, j]] = -1, 1
+        certain[i] += 1
+    sums = _kernel_sums(w, e, x, weights, e.intercept_)
+    lost = w.emit("compare", sums, w.emit("constant", value=0.0), relation=1)  # 1 for the second
+    scores = w.emit("add", w.exact_product(lost, votes), w.numbers(certain))
+    return w.model(scores, "class", labels)
+
+
+def _kernel_sums(
+    w: Writer, e: Any, x: Features, weights: Any, bias: Any, is_fine: bool = False
+) -> int:
+    """Emit the kernel of x and every support vector, times the weights, plus the bias."""
+    _refuse(e, e.kernel not in ("linear", "rbf"), f"kernel={e.kernel!r}")
+    vectors = _dense(e.support_vectors_)
+    if e.kernel == "linear":
+        return w.linear(x, vectors.T @ weights, bias)
+    middle, gamma = vectors.mean(axis=0), float(e._gamma)
+    away = vectors - middle
+    near = x.then("subtract", middle)
+    register = w.settle(near)
+    squares = w.emit("multiply", register, register)
+    squares = w.emit("quantise_rows", squares, bits=sum_bits(len(middle)))
+    length = w.emit("scale", w.emit("sum_axis", squares, axis=1), factor=gamma)
+    length = w.emit("repeat", length, axis=1, count=len(vectors))
+    # -gamma |x - v|^2, from its three parts
+    constant = -gamma * (away * away).sum(axis=1)
+    cross = w.linear(Features(register), 2 * gamma * away.T, constant, is_fine)
+    kernel = w.emit("exp", w.emit("subtract", cross, length))
+    return w.linear(Features(kernel), weights, bias, is_fine)
+
+
 # Networks
 
 

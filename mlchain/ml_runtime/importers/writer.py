@@ -53,12 +53,14 @@ class Writer:
         self.b = Builder()
         self.features = features
         self.x = Features(self.b.input(finite(batch, features)))
-        self._parameters: list[bytes] = []
+        self._parameters: dict[tuple[Type, bytes], int] = {}
 
     def parameter(self, kind: Type, array: Array) -> int:
-        """Add a parameter; return its register."""
-        self._parameters.append(np.ascontiguousarray(array, storage(kind)).tobytes())
-        return self.b.input(kind)
+        """Return the register of a parameter; equal ones are one."""
+        raw = np.ascontiguousarray(array, storage(kind)).tobytes()
+        if (kind, raw) not in self._parameters:
+            self._parameters[kind, raw] = self.b.input(kind)
+        return self._parameters[kind, raw]
 
     def numbers(self, array: Any) -> int:
         """Add a parameter of any binary64 numbers."""
@@ -92,11 +94,12 @@ class Writer:
             register = self.emit(op, register, self.numbers(row))
         return register
 
-    def linear(self, x: Features, weights: Any, bias: Any) -> int:
+    def linear(self, x: Features, weights: Any, bias: Any, is_fine: bool = False) -> int:
         """Emit x @ weights + bias, inputs x outputs, every row of x on a grid of its own.
 
         Steps kept back become a shift of x and part of the weights. Columns are scaled by powers
         of two against the weights, so that a row's grid serves what each column contributes.
+        With `is_fine` what rounding left is multiplied, too: twice the bits for three products.
         """
         shift, factor = _affine(x, len(weights))
         weights = factor[:, None] * np.asarray(weights, np.float64)
@@ -112,6 +115,13 @@ class Writer:
             weights = np.divide(weights, balance[:, None], out=zeros, where=is_used)
         rows = self.emit("quantise_rows", register, bits=bits)
         product = self._product(rows, weights, bits)
+        if is_fine:
+            rest = self.emit("subtract", register, rows)
+            rest = self.emit("quantise_rows", rest, bits=bits)
+            coarse = _on_row_grid(weights.T, bits).T
+            small = self._product(rows, weights - coarse, bits)
+            small = self.emit("add", small, self._product(rest, weights, bits))
+            product = self.emit("add", product, small)
         bias = np.broadcast_to(np.asarray(bias, np.float64), weights.shape[1:])
         return self.emit("add", product, self.numbers(bias)) if bias.any() else product
 
@@ -123,10 +133,8 @@ class Writer:
 
     def _product(self, x: int, weights: Array, bits: int) -> int:
         """Emit x @ weights, the weights of every output on a grid of their own."""
-        columns = _checked(weights.T)
-        rounded = np.empty_like(columns)
-        grid.quantise_rows(columns, bits, rounded)
-        register = self.parameter(row_grid(bits, *columns.shape), rounded + 0.0)
+        rounded = _on_row_grid(weights.T, bits)
+        register = self.parameter(row_grid(bits, *rounded.shape), rounded)
         return self.emit("matmul", x, register, transpose_a=0, transpose_b=1)
 
     def model(self, scores: int, answer: str, classes: Sequence[Label] = ()) -> Model:
@@ -134,7 +142,7 @@ class Writer:
         b = self.b
         model = Model(
             b.program([scores]),
-            tuple(self._parameters),
+            tuple(raw for _, raw in self._parameters),
             (),
             b.type(scores).shape[1],
             answer,
@@ -154,6 +162,14 @@ def _checked(numbers: Any) -> Array:
     if not grid.peak(array) < grid.PEAK_TRAP:
         raise ConfigError("import: a weight is not finite, or reaches 2^500")
     return array
+
+
+def _on_row_grid(array: Array, bits: int) -> Array:
+    """Return numbers with every row rounded to its grid; raises as `_checked`."""
+    array = _checked(array)
+    rounded = np.empty_like(array)
+    grid.quantise_rows(array, bits, rounded)
+    return rounded + 0.0
 
 
 def _affine(x: Features, width: int) -> tuple[Array, Array]:
