@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,7 +34,7 @@ class Finding:
     hint: str = ""
 
 
-@click.command("doctor", cls=Command, examples=("mlchain doctor", "mlchain doctor --json"))
+@click.command("doctor", cls=Command, examples=("mlchain doctor", "mlchain doctor --runtime"))
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -41,17 +42,27 @@ class Finding:
     show_default="~/.local/share/mlchain",
     help="Where a node would keep its data.",
 )
+@click.option(
+    "--runtime", is_flag=True, help="Examine every numeric backend on every vector; takes longer."
+)
 @click.pass_obj
-def command(out: Output, home: Path) -> None:
+def command(out: Output, home: Path, runtime: bool) -> None:
     """Check that this machine can run a node.
 
     The numeric self-test is the one that matters: a machine that fails it would compute other
-    bytes than everybody else. Exits with 7 when a check fails.
+    bytes than everybody else. With --runtime every numeric backend that is installed computes all
+    vectors of the specification. Exits with 7 when a check fails.
     """
     from mlchain.cli import text
 
     marks = {"good": text.good, "notice": text.notice, "bad": text.bad}
     findings = list(examine(home))
+    reports = []
+    if runtime:
+        from mlchain.cli.doctor_runtime import examine_backends
+
+        reports = list(examine_backends())
+        findings += [Finding(r.backend, r.verdict, r.text, r.hint) for r in reports]
     lines = []
     for finding in findings:
         lines.append(marks[finding.verdict](f"{finding.name:<11}{finding.text}"))
@@ -60,10 +71,13 @@ def command(out: Output, home: Path) -> None:
     rows = [
         {"name": f.name, "verdict": f.verdict, "text": f.text, "hint": f.hint} for f in findings
     ]
+    document: dict[str, Any] = {"checks": rows}
+    if runtime:
+        document["backends"] = [report.record() for report in reports]
     failed = [f.name for f in findings if f.verdict == "bad"]
     if failed and out.as_json:
         raise VerificationFailed("failed: " + ", ".join(failed), "mlchain doctor, without --json")
-    out.result("doctor", {"checks": rows}, lines)
+    out.result("doctor", document, lines)
     if failed:
         raise VerificationFailed("a node should not run here: " + ", ".join(failed))
 

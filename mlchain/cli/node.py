@@ -54,6 +54,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="WHERE",
     help="Split a worker's steps: processes:N, or dask://HOST:PORT [in one process].",
 )
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="What computes: numpy, numba, torch or torch:cuda; the bits are the same [numpy].",
+)
 @click.option("--log-format", type=click.Choice(("text", "json")), help="One line or one document.")
 @click.option(
     "--adversary",

@@ -95,7 +95,9 @@ def make_backend(name: str) -> Backend:
     except ConfigError:
         raise
     except Exception as error:  # a library that does not load or finds no device
-        raise ConfigError(f"backend {name}: {_first_line(error)}", "mlchain doctor") from error
+        raise ConfigError(
+            f"backend {name}: {_first_line(error)}", "mlchain doctor --runtime"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

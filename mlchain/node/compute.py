@@ -18,6 +18,7 @@ import trio
 from mlchain.crypto import digest, digest_bulk
 from mlchain.errors import CodecError
 from mlchain.ml_runtime import Metrics
+from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node.compute_process import ChunkStream, ComputeFailed, Handle, Process, R
 from mlchain.node.compute_wire import (
     MAX_BLOB_BYTES,
@@ -47,11 +48,12 @@ class Compute:
 
     Every call raises what the runtime raises (RejectedProgram, CodecError, ...) and ComputeFailed.
     States are canonical bytes, digests 32 bytes, chunks count from 0. `executor` says where the
-    steps of training run (`executor_address`), if not in the process itself.
+    steps of training run (`executor_address`), if not in the process itself; `backend` names what
+    computes them there (`ml_runtime.backends`).
     """
 
-    def __init__(self, executor: str = "") -> None:
-        self._executor = executor
+    def __init__(self, executor: str = "", backend: str = DEFAULT) -> None:
+        self._executor, self._backend = executor, backend
         self._lock = trio.Lock()
         self._process: Process | None = None
         self._is_closed = False
@@ -157,7 +159,7 @@ class Compute:
                 log.warning("compute-ended-idle", how=self._process.fate)
                 await self._end()
             if self._process is None and not self._is_closed:
-                self._process = await Process.start(self._executor)
+                self._process = await Process.start(self._executor, self._backend)
             if self._is_closed:
                 await self._end()
                 raise ComputeFailed("the ML process was shut down")

@@ -1,8 +1,8 @@
 """The ML process itself: reads requests from stdin, computes, writes replies to stdout.
 
-Run as `python -m mlchain.node.compute_child [EXECUTOR]` by `compute.Compute`, one for each user of
-ML in a node. It runs at low priority with one thread, so that voting beside it stays quick, and it
-ends as soon as its parent does.
+Run as `python -m mlchain.node.compute_child [BACKEND [EXECUTOR]]` by `compute.Compute`, one for
+each user of ML in a node. It runs at low priority with one thread, so that voting beside it stays
+quick, and it ends as soon as its parent does.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
 from mlchain import codec
 from mlchain.codec import Record
 from mlchain.errors import CodecError, MlchainError, Trap
-from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer
+from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer, get_backend
+from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node.compute_wire import (
     HEADER,
     Chunk,
@@ -179,16 +180,17 @@ def main() -> None:
         replies.flush()
 
     with suppress(BrokenPipeError):
-        serve(read_ahead(requests), send, backend_maker("".join(sys.argv[1:2])))
+        serve(read_ahead(requests), send, backend_maker(*sys.argv[1:3]))
 
 
-def backend_maker(address: str) -> Callable[[], Backend]:
-    """Return what gives the backend of every job: numpy, or one executor for all.
+def backend_maker(backend: str = DEFAULT, address: str = "") -> Callable[[], Backend]:
+    """Return what gives the backend of every job: the named one, or one executor for all.
 
-    It is opened when first needed: a cluster that does not answer fails a job, not the process.
+    Either is made, and a backend tests itself, when first needed: what does not work fails a job,
+    not the process.
     """
     if not address:
-        return NumpyBackend
+        return partial(get_backend, backend)
 
     def tell(line: str) -> None:
         print(f"executor: {line}", file=sys.stderr, flush=True)

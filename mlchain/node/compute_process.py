@@ -10,6 +10,7 @@ from typing import TypeVar
 import trio
 
 from mlchain.errors import MlchainError
+from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node.child import child_environment, describe_end
 from mlchain.node.compute_wire import (
     HEADER,
@@ -65,10 +66,10 @@ class Process:
         self.owed = 0
 
     @classmethod
-    async def start(cls, executor: str = "") -> Process:
+    async def start(cls, executor: str = "", backend: str = DEFAULT) -> Process:
         """Start the process; what it prints goes to our stderr."""
         command = [sys.executable, "-P", "-m", "mlchain.node.compute_child"]
-        command += [executor] if executor else []
+        command += [backend, executor]
         process = await trio.lowlevel.open_process(
             command,
             stdin=subprocess.PIPE,

@@ -33,6 +33,9 @@ TABLE = "node"
 
 LOG_FORMATS = ("text", "json")
 
+BACKEND_NAMES = ("numpy", "numba", "torch", "torch:cuda")
+"""Those of `ml_runtime.backends` that a node may use; here too, as that one loads numpy."""
+
 T = TypeVar("T")
 
 
@@ -74,6 +77,8 @@ class Config:
     log_format: str
     executor: str
     """Where a worker's steps run (`executor_address`); empty for its own process."""
+    backend: str
+    """What computes them, and what a validator re-runs, in the node's own processes."""
 
     @property
     def data(self) -> Path:
@@ -148,6 +153,7 @@ def load_config(
         password_file=_pick(sources, "password_file", _path),
         log_format=_pick(sources, "log_format", _log_format) or "text",
         executor=_pick(sources, "executor", _executor) or "",
+        backend=_pick(sources, "backend", _backend) or BACKEND_NAMES[0],
     )
 
 
@@ -234,6 +240,12 @@ def _address(text: str, folder: Path, where: str) -> Address:
 def _log_format(text: str, folder: Path, where: str) -> str:
     if text not in LOG_FORMATS:
         raise ConfigError(f"{where}: {text!r} is none of " + ", ".join(LOG_FORMATS))
+    return text
+
+
+def _backend(text: str, folder: Path, where: str) -> str:
+    if text not in BACKEND_NAMES:
+        raise ConfigError(f"{where}: {text!r} is none of " + ", ".join(BACKEND_NAMES))
     return text
 
 

@@ -15,7 +15,7 @@ import trio
 from mlchain.errors import MlchainError
 from mlchain.ledger.genesis import Genesis, load_genesis
 from mlchain.ledger.kv import LevelKeyValue
-from mlchain.ml_runtime import self_test
+from mlchain.ml_runtime import get_backend
 from mlchain.node.config import Config
 from mlchain.node.node import Keys, Node, Storage
 from mlchain.p2p.transport import PeerAddress, Transport
@@ -32,7 +32,7 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
     Raises:
         MlchainError: says which file or key is wrong, or what this machine computes differently.
     """
-    self_test()
+    get_backend(config.backend)
     genesis = load_genesis(config.genesis)
     config.check_exposure(genesis.chain_id)
     for folder in (config.home, config.wal, config.home / "spool"):
@@ -41,7 +41,7 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
         LevelKeyValue(config.data), LevelKeyValue(config.content), config.wal, config.home / "spool"
     )
     transport = make_transport(genesis, config, keys)
-    return Node(genesis, keys, storage, transport, misbehaviour, config.executor)
+    return Node(genesis, keys, storage, transport, misbehaviour, config.executor, config.backend)
 
 
 def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:

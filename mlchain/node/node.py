@@ -31,6 +31,7 @@ from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
+from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node import adversary
 from mlchain.node.agreement import Agreement
 from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
@@ -104,6 +105,7 @@ class Node:
         transport: Transport,
         misbehaviour: str = "",
         executor: str = "",
+        backend: str = DEFAULT,
     ) -> None:
         """Open the stores and connect the parts; nothing runs yet.
 
@@ -134,8 +136,8 @@ class Node:
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
         self.agreement = self._make_agreement(storage.wal)
-        self.worker = self._make_worker(misbehaviour, executor) if keys.worker else None
-        self.auditor = self._make_auditor() if self.duties else None
+        self.worker = self._make_worker(misbehaviour, executor, backend) if keys.worker else None
+        self.auditor = self._make_auditor(backend) if self.duties else None
         self.query = Query(self.chain, genesis, self.content, self)
         self._subscribers: list[trio.MemorySendChannel[Committed]] = []
         self._connect()
@@ -288,12 +290,13 @@ class Node:
             has_duties=lambda: bool(self.duties and self.duties.is_pending),
         )  # fmt: skip
 
-    def _make_worker(self, misbehaviour: str, executor: str) -> Worker:
+    def _make_worker(self, misbehaviour: str, executor: str, backend: str) -> Worker:
         key = self.keys.worker
         assert key is not None
         outbox = Outbox(key, self.chain, self._spread)
         return Worker(
-            key.public, self.chain, self.artifacts, Compute(executor), self.spool, outbox,
+            key.public, self.chain, self.artifacts, Compute(executor, backend), self.spool,
+            outbox,
             adversary.make_skips(misbehaviour),
         )  # fmt: skip
 
@@ -305,11 +308,13 @@ class Node:
         is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
         return segment.worker if is_open else None
 
-    def _make_auditor(self) -> Auditor:
+    def _make_auditor(self, backend: str) -> Auditor:
         key = self.keys.validator
         assert key is not None and self.duties is not None
         outbox = Outbox(key, self.chain, self._spread)
-        return Auditor(key.public, self.chain, self.artifacts, Compute(), self.duties, outbox)
+        return Auditor(
+            key.public, self.chain, self.artifacts, Compute(backend=backend), self.duties, outbox
+        )
 
     def _spread(self, transaction: bytes) -> None:
         self.spread.send(transaction)

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from mlchain.cli import doctor
+from mlchain.cli import doctor, doctor_runtime
 from mlchain.cli.doctor import Finding
-from mlchain.ml_runtime import selftest
+from mlchain.errors import ConfigError
+from mlchain.ml_runtime import NumpyBackend, backends, examination, selftest
 
 
 def test_a_machine_that_computes_something_else_is_found(monkeypatch):
@@ -69,3 +70,61 @@ def test_a_failed_check_exits_with_7(run, run_json, findings):
     assert "✗ runtime    other bits" in result.stdout
     assert "should not run here: runtime" in result.stderr
     assert run_json("doctor")[0] == 7
+
+
+@pytest.fixture
+def one_backend(monkeypatch):
+    """Leave a single backend to examine, made by what is put into the list returned."""
+    makers = [NumpyBackend]
+    kind = backends.Kind(lambda: makers[-1](), "", "on trial")
+    monkeypatch.setattr(backends, "BACKENDS", {"numpy": kind})
+    return makers
+
+
+def test_every_vector_is_computed_by_every_backend(run, findings, one_backend):
+    result = run("doctor", "--runtime", "--json")
+    assert result.exit_code == 0
+    (report,) = json.loads(result.stdout)["data"]["backends"]
+    assert (report["backend"], report["verdict"], report["differs"]) == ("numpy", "good", [])
+    assert report["library"].startswith("numpy ")
+    count = len(examination.vectors("programs")) + len(examination.vectors("trainings"))
+    assert report["cases"] == count + len(selftest.CASES) + 1
+
+
+def test_a_vector_that_differs_is_named_and_exits_with_7(run, findings, one_backend, monkeypatch):
+    case = examination.vectors("trainings")[0]
+    case["digests"][-1] = "00" * 32
+    monkeypatch.setattr(examination, "vectors", lambda name: [case] if name == "trainings" else [])
+    result = run("doctor", "--runtime")
+    assert result.exit_code == 7
+    assert f"first training: {case['name']}: the state before chunk" in result.stdout
+
+
+def test_a_backend_that_cannot_be_had_is_a_notice_with_its_extra(run, findings, one_backend):
+    def missing():
+        raise ConfigError("backend numpy: numba is not installed", "pip install 'mlchain[numba]'")
+
+    one_backend.append(missing)
+    result = run("doctor", "--runtime")
+    assert result.exit_code == 0
+    assert "! numpy      numba is not installed" in result.stdout
+    assert "pip install 'mlchain[numba]'" in result.stdout
+
+
+def test_a_library_that_crashes_is_a_verdict_not_a_traceback(run, findings, one_backend):
+    class Crashes(NumpyBackend):
+        def bind(self, *arguments):
+            raise RuntimeError("CUDA error: device-side assert")
+
+    one_backend.append(Crashes)
+    result = run("doctor", "--runtime")
+    assert result.exit_code == 7
+    assert "fails: CUDA error: device-side assert" in result.stdout
+
+
+def test_missing_vectors_are_a_verdict_not_a_traceback(run, findings, one_backend, monkeypatch):
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(examination, "vectors", missing)
+    assert doctor_runtime.examine_backend("numpy").verdict == "bad"

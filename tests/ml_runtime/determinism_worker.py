@@ -1,9 +1,10 @@
-"""Trains one net in this process and prints a digest after every step, as JSON.
+"""Trains nets in this process and prints a digest after every step, as JSON.
 
-    python determinism_worker.py <steps> <shards>,<shards>,…
+    python determinism_worker.py <steps> <shards or backend>,…
 
-`exact`: by number of shards, the chain of state digests of the exact runtime. `float32`: the same
-net in plain numpy float32, the control. `kernel`: what BLAS runs on, where that can be found out.
+`exact`: for every net, by number of shards or name of a backend that is installed, the chain of
+state digests of the exact runtime. `float32`, `float64`: a net in plain numpy, the controls.
+`kernel`: what BLAS runs on, where that can be found out.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import json
 import sys
 from hashlib import sha256
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from mlchain.errors import ConfigError
 from mlchain.ml_runtime import Dataset, NumpyBackend, ShardedBackend, Task, make_plan, run
+from mlchain.ml_runtime.backends import make_backend
 
 ROWS, FEATURES, CLASSES, BATCH = 300, 257, 10, 40
 SIZES = [FEATURES, 96, 48, CLASSES]
@@ -28,26 +32,55 @@ def make_data() -> tuple[np.ndarray, np.ndarray]:
     return x, np.arange(ROWS) * 7 % CLASSES
 
 
-def exact(steps: int, shards: int) -> list[str]:
+NETS: dict[str, tuple[str, dict[str, Any]]] = {  # all by Adam
+    "mlp": ("mlp", {"hidden": tuple(SIZES[1:-1])}),
+    "cnn": ("cnn", {"channels": (4, 6), "hidden": (16,)}),
+    "transformer": ("transformer", {"vocabulary": 50, "width": 16, "heads": 2, "layers": 1}),
+}
+SMALL_STEPS = 4
+"""Steps of the nets that take longer."""
+
+
+def make_task(net: str, steps: int) -> tuple[Task, Dataset]:
+    model, options = NETS[net]
     x, y = make_data()
-    plan = make_plan(
-        "mlp", features=FEATURES, classes=CLASSES, hidden=tuple(SIZES[1:-1]), batch=BATCH
-    )
-    task = Task(plan.encode(), steps, 1, ROWS, 0)
-    chain: list[str] = []
-    backend = NumpyBackend() if shards == 1 else ShardedBackend(shards)
-    data = Dataset.from_arrays(x, y, classes=CLASSES)
-    run(task, data, SEED, lambda _, state: chain.append(state.digest().hex()), backend)
-    return chain
+    if net == "transformer":
+        x = np.arange(ROWS * 12).reshape(ROWS, 12) * 31 % 50
+    elif net == "cnn":
+        x = x[:, :144]
+    data = Dataset.from_arrays(x, y, classes=CLASSES, tokens=net == "transformer")
+    plan = make_plan(model, features=x.shape[1], classes=CLASSES, batch=BATCH, **options)
+    return Task(plan.encode(), steps, 1, ROWS, 0), data
 
 
-def float32(steps: int) -> list[str]:
+def make(name: str) -> Any:
+    if name.isdigit():
+        return ShardedBackend(int(name)) if name != "1" else NumpyBackend()
+    return make_backend(name)
+
+
+def exact(net: str, steps: int, names: list[str]) -> dict[str, list[str]]:
+    """The chain of digests of every backend named that is installed."""
+    backends = {}
+    for name in names:
+        try:
+            backends[name] = make(name)
+        except ConfigError:
+            continue
+    task, data = make_task(net, steps)
+    chains: dict[str, list[str]] = {}
+    for name, backend in backends.items():
+        chain = chains[name] = []
+        run(task, data, SEED, lambda _, s, c=chain: c.append(s.digest().hex()), backend)
+    return chains
+
+
+def plain(steps: int, kind: type[np.floating[Any]]) -> list[str]:
     """Momentum on an MLP, written as everybody would."""
-    x, y = (a.astype(t) for a, t in zip(make_data(), (np.float32, np.int64), strict=True))
+    x, y = (a.astype(t) for a, t in zip(make_data(), (kind, np.int64), strict=True))
     r = np.random.Generator(np.random.Philox(2))
     weights = [
-        (r.integers(-1000, 1000, (i, o)) / np.float32(8000)).astype(np.float32)
-        for i, o in pairwise(SIZES)
+        (r.integers(-1000, 1000, (i, o)) / kind(8000)).astype(kind) for i, o in pairwise(SIZES)
     ]
     velocity = [np.zeros_like(w) for w in weights]
     chain = []
@@ -63,8 +96,8 @@ def float32(steps: int) -> list[str]:
         for i in reversed(range(len(weights))):
             slope = layers[i].T @ g / BATCH
             g = (g @ weights[i].T) * (layers[i] > 0)
-            velocity[i] = np.float32(0.9) * velocity[i] + slope
-            weights[i] -= np.float32(0.05) * velocity[i]
+            velocity[i] = kind(0.9) * velocity[i] + slope
+            weights[i] -= kind(0.05) * velocity[i]
         chain.append(sha256(b"".join(w.tobytes() for w in weights)).hexdigest())
     return chain
 
@@ -79,10 +112,14 @@ def kernel() -> str:
 
 
 if __name__ == "__main__":
-    steps, splits = int(sys.argv[1]), [int(s) for s in sys.argv[2].split(",")]
+    steps, names = int(sys.argv[1]), sys.argv[2].split(",")
     report = {
-        "exact": {str(shards): exact(steps, shards) for shards in splits},
-        "float32": float32(steps),
+        "exact": {
+            net: exact(net, steps if net == "mlp" else min(steps, SMALL_STEPS), names)
+            for net in NETS
+        },
+        "float32": plain(steps, np.float32),
+        "float64": plain(steps, np.float64),
         "kernel": kernel(),
     }
     print(json.dumps(report))

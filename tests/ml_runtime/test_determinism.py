@@ -1,7 +1,7 @@
-"""One chain of states whatever BLAS kernel, number of threads, SIMD level or split of the batch.
+"""One chain of states whatever BLAS kernel, number of threads, SIMD level, backend or split.
 
-Each setting is a process of its own, as BLAS chooses its kernel when it is loaded. The control is
-the same kind of net in plain float32, in the same processes: its chains differ.
+Each setting is a process of its own, as BLAS chooses its kernel when it is loaded. The controls are
+the same kind of net in plain float32 and float64, in the same processes: their chains differ.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def train(steps: int, shards: str, setting: dict[str, str]) -> dict[str, Any]:
+def train(steps: int, names: str, setting: dict[str, str]) -> dict[str, Any]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS", "OMP", "NPY"))}
     out = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), str(steps), shards],
+        [sys.executable, "-W", "ignore", str(WORKER), str(steps), names],
         env={**clean, **setting, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -51,9 +51,9 @@ def train(steps: int, shards: str, setting: dict[str, str]) -> dict[str, Any]:
     return json.loads(out.stdout)
 
 
-def train_all(steps: int, shards: str, settings: list[dict[str, str]]) -> list[dict[str, Any]]:
+def train_all(steps: int, names: str, settings: list[dict[str, str]]) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(PROCESSES) as pool:
-        return list(pool.map(lambda setting: train(steps, shards, setting), settings))
+        return list(pool.map(lambda setting: train(steps, names, setting), settings))
 
 
 def matrix(**more: str) -> list[dict[str, str]]:
@@ -64,28 +64,35 @@ def matrix(**more: str) -> list[dict[str, str]]:
     return [{**k, "OPENBLAS_NUM_THREADS": t, **more} for k in named for t in THREADS]
 
 
-def distinct(reports: list[dict[str, Any]]) -> tuple[int, int, int]:
-    """Number of distinct exact chains, float32 chains, and kernels that really ran."""
-    exact = {tuple(chain) for report in reports for chain in report["exact"].values()}
-    plain = {tuple(report["float32"]) for report in reports}
-    return len(exact), len(plain), len({report["kernel"] for report in reports})
+def without_simd() -> dict[str, str]:
+    """Switch off every kind of instruction that numpy would choose when it starts."""
+    from numpy._core import _multiarray_umath as core
+
+    features = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
+    return {"NPY_DISABLE_CPU_FEATURES": " ".join(features)}
 
 
-def test_training_gives_one_chain_over_kernels_threads_and_splits():
-    reports = train_all(8, "1,2,5", matrix())
-    exact, plain, kernels = distinct(reports)
-    assert len(reports) >= MIN_KERNELS * len(THREADS)
-    assert kernels != 1 or not reports[0]["kernel"], "the settings did not reach BLAS"
-    assert exact == 1
-    assert plain > 1, "the control: plain float32 has to differ, or nothing was shown"
+def require_one_chain(reports: list[dict[str, Any]]) -> None:
+    """One exact chain for each net, over all processes, splits and backends."""
+    for net in reports[0]["exact"]:
+        chains = {tuple(chain) for report in reports for chain in report["exact"][net].values()}
+        assert len(chains) == 1, net
+    for control in ("float32", "float64"):
+        plain = {tuple(report[control]) for report in reports}
+        assert len(plain) > 1, f"the control: plain {control} has to differ, or nothing was shown"
+
+
+def test_training_gives_one_chain_over_kernels_threads_splits_and_backends():
+    reports = train_all(8, "1,2,5,numba", [*matrix(), without_simd()])
+    assert len(reports) > MIN_KERNELS * len(THREADS)
+    kernels = {report["kernel"] for report in reports}
+    assert len(kernels) > 1 or not reports[0]["kernel"], "the settings did not reach BLAS"
+    require_one_chain([*reports, train(8, "1,torch,torch:cpu", {"OMP_NUM_THREADS": "1"})])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_training_gives_one_chain_over_a_larger_matrix():
-    settings = matrix() + matrix(NPY_DISABLE_CPU_FEATURES=NO_AVX512)
+    settings = matrix() + matrix(NPY_DISABLE_CPU_FEATURES=NO_AVX512) + matrix(**without_simd())
     settings += [{"OPENBLAS_NUM_THREADS": t} for t in ("3", "8")]
-    reports = train_all(40, "1,3,40", settings)
-    exact, plain, _ = distinct(reports)
-    assert exact == 1
-    assert plain > 1
+    require_one_chain(train_all(40, "1,3,40,numba,torch", settings))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlchain.errors import ConfigError
-from mlchain.node.config import KEYS, MAX_CONFIG_BYTES, Address, Config, load_config
+from mlchain.ml_runtime.backends import BACKENDS
+from mlchain.node.config import BACKEND_NAMES, KEYS, MAX_CONFIG_BYTES, Address, Config, load_config
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ def test_what_is_not_an_address_is_refused(places, text):
         ("[node]\nhttp_listen = 'nowhere'\n", "node.http_listen: 'nowhere' is not host:port"),
         ("[node]\nlog_format = 'xml'\n", "node.log_format: 'xml' is none of text, json"),
         ("[node]\nexecutor = 'gpu'\n", "node.executor: 'gpu' is no place to compute"),
+        ("[node]\nbackend = 'jax'\n", "node.backend: 'jax' is none of numpy, numba, torch"),
         ("node = 1\n", "node: expected a table"),
         ("[node\n", "not TOML"),
         ("[node]\nhome = '\x00'\n", "not TOML"),
@@ -149,8 +151,13 @@ def test_a_chain_with_published_keys_stays_on_this_machine(places):
     load(places, {"http_listen": "localhost:1"}).check_exposure("dev-1")
 
 
+def test_a_node_may_use_every_backend_but_the_one_for_tests():
+    assert (*BACKEND_NAMES, "torch:cpu") == tuple(BACKENDS)
+
+
 def test_every_key_can_be_set_by_variable(places):
     texts = {key: "127.0.0.1:9" if key.endswith("listen") else f"/{key}" for key in KEYS}
     texts["log_format"], texts["executor"] = "json", "processes:4"
+    texts["backend"] = "numba"
     config = load(places, environ={f"MLCHAIN_{key.upper()}": texts[key] for key in KEYS})
     assert {key: str(getattr(config, key)) for key in KEYS} == texts
