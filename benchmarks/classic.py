@@ -63,7 +63,7 @@ CASES = {
         800,
         options={"loss": "squared_hinge"},
         rate=0.02,
-        decay=0.5,
+        decay=1,
     ),
     "perceptron": Case(
         "perceptron",
