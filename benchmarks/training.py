@@ -1,7 +1,9 @@
 """What exactness costs: a training step against the same step in plain numpy and in torch.
 
-    PYTHONPATH=. python benchmarks/training.py [--repeats N]
+    PYTHONPATH=. python benchmarks/training.py [--repeats N] [--cpu] [--backend NAME]
 
+With torch, also a cnn, a transformer and a vit beside their twins of `twins.py`. `--cpu` counts
+CPU time instead of the wall clock, for a busy machine; one thread everywhere makes it mean most.
 Rivals take turns step by step, so a busy machine slows them alike; each ratio is the median of the
 ratios of such pairs. The plain steps are written as an experienced user would: in place, without
 temporaries where that is easy.
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from mlchain.ml_runtime import Dataset, Task, Trainer, check_plan, make_plan
+from mlchain.ml_runtime.backends import get_backend
 
 ROWS, CLASSES, RATE = 2000, 10, 0.001
 CHUNK = 4
@@ -29,6 +32,12 @@ NETS = {
     "images, 128 rows": ((784, 256, 128, CLASSES), 128),
     "wide, 256 rows": ((784, 512, 256, CLASSES), 256),
 }
+LARGE = {
+    "cnn 8-16, 28 x 28, 64 rows": ("cnn", 784, 64, {"channels": (8, 16)}),
+    "transformer, 32 x 64, 32 rows": ("transformer", 32, 32, {"vocabulary": 256}),
+    "vit, 49 x 64, 32 rows": ("vit", 784, 32, {"patch": 4}),
+}
+"""Models with a float32 twin in `twins.py`: model, features, batch, options."""
 SEED = b"\x01" * 32
 
 Step = Callable[[], object]
@@ -93,13 +102,16 @@ class PlainNumpy:
             p -= s
 
 
-def make_trainer(sizes: tuple[int, ...], batch: int, x: np.ndarray, y: np.ndarray) -> Trainer:
+def make_trainer(
+    sizes: tuple[int, ...], batch: int, x: np.ndarray, y: np.ndarray, backend: str = "numpy"
+) -> Trainer:
     """Return a trainer of one endless chunk."""
     plan = make_plan(
         "mlp", features=sizes[0], classes=CLASSES, hidden=sizes[1:-1], batch=batch, rate=RATE
     )
     task = Task(plan.encode(), 1 << 30, 1 << 30, ROWS, 0)
-    return Trainer(task, Dataset.from_arrays(x, y, classes=CLASSES), SEED)
+    data = Dataset.from_arrays(x, y, classes=CLASSES)
+    return Trainer(task, data, SEED, get_backend(backend))
 
 
 def exact_stepper(trainer: Trainer) -> Step:
@@ -145,15 +157,18 @@ def torch_stepper(sizes: tuple[int, ...], batch: int, x: np.ndarray, y: np.ndarr
     return step
 
 
+clock = time.perf_counter
+
+
 def time_in_turns(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     """Return milliseconds of every repeat, all rivals within each repeat."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 3):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()
             if repeat >= 3:  # the first few warm caches up
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append((clock() - start) * 1e3)
     return times
 
 
@@ -175,11 +190,58 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, BLAS threads: {threads}, numpy {np.__version__}"
 
 
+def measure_large(repeats: int, backend: str) -> None:
+    """Print a row for each of LARGE beside its twin in torch float32, where torch is installed."""
+    try:
+        from twins import Twin
+        from twins import torch_stepper as twin_stepper
+    except ImportError:
+        return
+    print(f"\n{'net':30} {'exact ms':>9} {'/ torch32':>10} {'commit':>7} {'ns / gas':>9}")
+    r = np.random.default_rng(0)
+    for name, (model, features, batch, options) in LARGE.items():
+        tokens = model == "transformer"
+        x = r.integers(0, 256, (ROWS, features)) if tokens else r.random((ROWS, features))
+        y = r.integers(0, CLASSES, ROWS)
+        plan = make_plan(
+            model, features=features, classes=CLASSES, batch=batch, rate=RATE, **options
+        )
+        task = Task(plan.encode(), 1 << 30, 1 << 30, ROWS, 0)
+        data = Dataset.from_arrays(x, y, classes=CLASSES, tokens=tokens)
+        trainer = Trainer(task, data, SEED, get_backend(backend))
+        state = trainer.initial_state()
+        trainer._loop.load(state.tensors)
+        order = np.random.default_rng(1)
+        rival = twin_stepper(
+            Twin(plan, state, options),
+            np.ldexp(x, -np.array(data.header.exponents)),
+            y,
+            RATE,
+            lambda batch=batch, order=order: order.integers(0, ROWS, batch),
+        )
+        steps: dict[str, Step] = {
+            "exact": exact_stepper(trainer),
+            "torch32": rival,
+            "commit": state.digest,
+        }
+        times = time_in_turns(steps, max(10, repeats // 4))
+        exact, commit = (statistics.median(times[k]) for k in ("exact", "commit"))
+        gas = check_plan(plan).gas_per_step
+        print(f"{name:30} {exact:9.2f} {ratio(times, 'exact', 'torch32'):>10}", end="")
+        print(f" {commit / (CHUNK * exact):7.1%} {exact * 1e6 / gas:9.2f}")
+
+
 def main() -> None:
     """Measure every net and print one row each."""
     parser = argparse.ArgumentParser(description="What exactness costs.")
     parser.add_argument("--repeats", type=int, default=200, help="steps of each rival")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--cpu", action="store_true", help="CPU time in place of wall clock")
+    parser.add_argument("--backend", default="numpy", help="numeric backend (numpy)")
+    options = parser.parse_args()
+    repeats = options.repeats
+    if options.cpu:
+        global clock
+        clock = time.process_time
     print(machine())
     print(
         f"{'net':18} {'exact ms':>9} {'/ float64':>10} {'/ float32':>10} {'/ torch32':>10}", end=""
@@ -188,7 +250,7 @@ def main() -> None:
     r = np.random.default_rng(0)
     for name, (sizes, batch) in NETS.items():
         x, y = r.random((ROWS, sizes[0])), r.integers(0, CLASSES, ROWS)
-        trainer = make_trainer(sizes, batch, x, y)
+        trainer = make_trainer(sizes, batch, x, y, options.backend)
         state = trainer.initial_state()
         trainer._loop.load(state.tensors)
         steps: dict[str, Step] = {
@@ -208,6 +270,7 @@ def main() -> None:
         print(f"{name:18} {exact:9.3f} {rivals[0]:>10} {rivals[1]:>10} {rivals[2]:>10}", end="")
         gas = check_plan(trainer.plan).gas_per_step
         print(f" {commit:10.3f} {commit / (CHUNK * exact):11.1%} {exact * 1e6 / gas:9.2f}")
+    measure_large(repeats, options.backend)
 
 
 if __name__ == "__main__":

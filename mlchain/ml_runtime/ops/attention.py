@@ -103,7 +103,7 @@ class SoftmaxGradient(Op):
         return (finite(*ins[0].shape),)
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 8 * most_elements(ins, outs)
+        return 24000 + 8 * most_elements(ins, outs)
 
     def forward(self, c: Call) -> None:
         for (g, p), (out,), (terms, *_) in c.rows:

@@ -192,7 +192,7 @@ class _Function(_Elementwise):
     source = "MLRT-1 rule 6"
 
     def gas(self, ins: Types, outs: Types) -> int:
-        return 12000 + 10 * most_elements(ins, outs)
+        return 24000 + 10 * most_elements(ins, outs)
 
 
 @register

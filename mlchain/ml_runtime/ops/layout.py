@@ -137,6 +137,7 @@ class Pad(Op):
     """x with zeros before and after it along an axis."""
 
     name, arity = "pad", 1
+    row_gas = 8
     attributes = integers("axis", "before", "after")
     source = "MLRT-1 rule 4; adjoint of slice"
 
