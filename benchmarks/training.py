@@ -2,8 +2,7 @@
 
     PYTHONPATH=. python benchmarks/training.py [--repeats N] [--cpu] [--backend NAME]
 
-With torch, also a cnn, a transformer and a vit beside their twins of `twins.py`. `--cpu` counts
-CPU time instead of the wall clock, for a busy machine; one thread everywhere makes it mean most.
+`--cpu` counts CPU time instead of the wall clock, for a busy machine; one thread everywhere makes it mean most.
 Rivals take turns step by step, so a busy machine slows them alike; each ratio is the median of the
 ratios of such pairs. The plain steps are written as an experienced user would: in place, without
 temporaries where that is easy.
@@ -32,12 +31,6 @@ NETS = {
     "images, 128 rows": ((784, 256, 128, CLASSES), 128),
     "wide, 256 rows": ((784, 512, 256, CLASSES), 256),
 }
-LARGE = {
-    "cnn 8-16, 28 x 28, 64 rows": ("cnn", 784, 64, {"channels": (8, 16)}),
-    "transformer, 32 x 64, 32 rows": ("transformer", 32, 32, {"vocabulary": 256}),
-    "vit, 49 x 64, 32 rows": ("vit", 784, 32, {"patch": 4}),
-}
-"""Models with a float32 twin in `twins.py`: model, features, batch, options."""
 SEED = b"\x01" * 32
 
 Step = Callable[[], object]
@@ -190,47 +183,6 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, BLAS threads: {threads}, numpy {np.__version__}"
 
 
-def measure_large(repeats: int, backend: str) -> None:
-    """Print a row for each of LARGE beside its twin in torch float32, where torch is installed."""
-    try:
-        from twins import Twin
-        from twins import torch_stepper as twin_stepper
-    except ImportError:
-        return
-    print(f"\n{'net':30} {'exact ms':>9} {'/ torch32':>10} {'commit':>7} {'ns / gas':>9}")
-    r = np.random.default_rng(0)
-    for name, (model, features, batch, options) in LARGE.items():
-        tokens = model == "transformer"
-        x = r.integers(0, 256, (ROWS, features)) if tokens else r.random((ROWS, features))
-        y = r.integers(0, CLASSES, ROWS)
-        plan = make_plan(
-            model, features=features, classes=CLASSES, batch=batch, rate=RATE, **options
-        )
-        task = Task(plan.encode(), 1 << 30, 1 << 30, ROWS, 0)
-        data = Dataset.from_arrays(x, y, classes=CLASSES, tokens=tokens)
-        trainer = Trainer(task, data, SEED, get_backend(backend))
-        state = trainer.initial_state()
-        trainer._loop.load(state.tensors)
-        order = np.random.default_rng(1)
-        rival = twin_stepper(
-            Twin(plan, state, options),
-            np.ldexp(x, -np.array(data.header.exponents)),
-            y,
-            RATE,
-            lambda batch=batch, order=order: order.integers(0, ROWS, batch),
-        )
-        steps: dict[str, Step] = {
-            "exact": exact_stepper(trainer),
-            "torch32": rival,
-            "commit": state.digest,
-        }
-        times = time_in_turns(steps, max(10, repeats // 4))
-        exact, commit = (statistics.median(times[k]) for k in ("exact", "commit"))
-        gas = check_plan(plan).gas_per_step
-        print(f"{name:30} {exact:9.2f} {ratio(times, 'exact', 'torch32'):>10}", end="")
-        print(f" {commit / (CHUNK * exact):7.1%} {exact * 1e6 / gas:9.2f}")
-
-
 def main() -> None:
     """Measure every net and print one row each."""
     parser = argparse.ArgumentParser(description="What exactness costs.")
@@ -270,7 +222,6 @@ def main() -> None:
         print(f"{name:18} {exact:9.3f} {rivals[0]:>10} {rivals[1]:>10} {rivals[2]:>10}", end="")
         gas = check_plan(trainer.plan).gas_per_step
         print(f" {commit:10.3f} {commit / (CHUNK * exact):11.1%} {exact * 1e6 / gas:9.2f}")
-    measure_large(repeats, options.backend)
 
 
 if __name__ == "__main__":
