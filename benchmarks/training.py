@@ -2,10 +2,10 @@
 
     PYTHONPATH=. python benchmarks/training.py [--repeats N] [--cpu] [--backend NAME]
 
-`--cpu` counts CPU time instead of the wall clock, for a busy machine; one thread everywhere makes it mean most.
-Rivals take turns step by step, so a busy machine slows them alike; each ratio is the median of the
-ratios of such pairs. The plain steps are written as an experienced user would: in place, without
-temporaries where that is easy.
+`--cpu` counts CPU time instead of the wall clock, for a busy machine; it means most where every
+library has one thread. Rivals take turns step by step, so a busy machine slows them alike; each
+ratio is the median of the ratios of such pairs. The plain steps are written as an experienced user
+would: in place, without temporaries where that is easy.
 """
 
 from __future__ import annotations
