@@ -50,6 +50,7 @@ from mlchain.node.compute_wire import (
     unpack,
 )
 from mlchain.node.executor import ExecutorFailed, open_executor
+from mlchain.node.rounding import restore_rounding
 
 NICENESS = 10
 OUT_OF_MEMORY_SCORE = 500
@@ -172,6 +173,7 @@ def main() -> None:
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE))
+    restore_rounding()  # whatever our imports did to it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the node, which decides
 
     def send(record: Record) -> None:

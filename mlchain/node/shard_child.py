@@ -10,12 +10,14 @@ from contextlib import suppress
 
 from mlchain.node.compute_child import read_ahead, take_pipes
 from mlchain.node.compute_wire import HEADER
+from mlchain.node.rounding import restore_rounding
 from mlchain.node.shard_server import ShardServer
 
 
 def main() -> None:
     """Serve stdin and stdout until the parent is gone."""
     requests, answers = take_pipes()
+    restore_rounding()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides
     server = ShardServer()
     with suppress(BrokenPipeError):
