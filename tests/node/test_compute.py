@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from mlchain import codec
-from mlchain.errors import CodecError, RejectedProgram, Trap
+from mlchain.errors import CodecError, ConfigError, RejectedProgram, Trap
 from mlchain.ml_runtime import Dataset, Model, State, Task, Trainer, make_plan
 from mlchain.node import compute_child
 from mlchain.node.compute import Chunk, Compute, ComputeFailed, Trapped
@@ -112,6 +112,22 @@ async def test_it_computes_what_the_runtime_computes_here(compute):
     assert Model.decode(model) == trainer.model(states[-1])
     async with compute.run_chunks(handle, 3, 0, got[-1].state) as chunks:
         assert [chunk async for chunk in chunks] == []
+
+
+def test_another_backend_gives_the_same_digest_and_one_that_fails_is_refused():
+    pytest.importorskip("numba")
+    task = make_task()
+
+    async def digest(backend: str) -> bytes:
+        with trio.fail_after(120):
+            async with Compute(backend=backend) as compute:
+                handle = await compute.load(task, dataset(), SEED)
+                state, _ = await compute.initial_state(handle)
+                return await compute.replay(handle, 0, state)
+
+    assert trio.run(digest, "numba") == trio.run(digest, "numpy")
+    with pytest.raises(ConfigError, match="no 'jax'"):
+        trio.run(digest, "jax")
 
 
 @scenario
