@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from wrong_backends import WRONG, Spoilt, one_ulp
+from ml_factory import make_program, observe
+from wrong_backends import WRONG, Spoilt, one_ulp, other_zeros
 
 from mlchain.errors import ConfigError
 from mlchain.ml_runtime import NumpyBackend, backends, get_backend, self_test
@@ -50,6 +51,15 @@ def test_a_backend_that_is_wrong_by_a_bit_is_refused_by_the_self_test_alone(regi
 def test_the_way_of_spoiling_is_no_reason_to_be_refused():
     """Control: the same class that spoils nothing passes."""
     self_test(Spoilt(lambda op, call: None))
+
+
+def test_a_backend_may_choose_the_sign_of_every_zero():
+    self_test(Spoilt(other_zeros))
+    for seed in range(120):
+        program, inputs = make_program(seed)
+        assert observe(program, inputs, Spoilt(other_zeros)) == observe(
+            program, inputs, NumpyBackend()
+        ), f"seed {seed}"
 
 
 def test_it_is_tested_once_in_a_process_and_made_anew_for_everybody(register, monkeypatch):
