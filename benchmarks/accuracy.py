@@ -52,7 +52,7 @@ TASKS = {
     "diabetes, linear": Work("diabetes", "linear", 1000, 32, 0.01, {}),
     "diabetes, mlp": Work("diabetes", "mlp", 200, 32, 0.003, {"hidden": (16,)}),
     "digits, cnn": Work("digits", "cnn", 400, 32, 0.005, {"channels": (8, 16)}),
-    "digits, vit": Work("digits", "vit", 400, 32, 0.003, {"patch": 2, "width": 32}),
+    "digits, vit": Work("digits", "vit", 400, 32, 0.001, {"patch": 2, "width": 32}),
     "digits read as tokens, transformer": Work(
         "tokens", "transformer", 300, 32, 0.003, {"vocabulary": 17, "width": 32, "pool": "mean"}
     ),
