@@ -347,3 +347,10 @@ LET_THROUGH = [
 @pytest.mark.parametrize("rule, name, code", LET_THROUGH)
 def test_the_rule_lets_good_code_through(rule, name, code):
     assert not list(rule(Source(name, ast.parse(code))))
+
+
+def test_no_two_test_modules_share_a_name():
+    """They are imported by their bare names: the second would be taken for the first."""
+    names = [path.name for path in ROOT.glob("tests/**/*.py") if path.name != "conftest.py"]
+    names = [name for name in names if not name.startswith("__")]
+    assert sorted(set(names)) == sorted(names)

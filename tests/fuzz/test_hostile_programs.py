@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hostile import hostile_inputs, hostile_program
+from hostile_programs import hostile_inputs, hostile_program
 from ml_factory import observe
 
 from mlchain import codec
