@@ -25,7 +25,7 @@ from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 from mlchain.node.query import MAX_ROWS, Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import problems
-from mlchain.web.bodies import BodyFile, pieces, read_body
+from mlchain.web.bodies import BodyFile, Drain, pieces, read_body
 from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.server import serve_http
 from mlchain.web.stream import MAX_STREAMS, BlockSource, BlockStream
@@ -97,6 +97,7 @@ def make_app(node: NodeApi, limits: Limits | None = None) -> FastAPI:
     clients = Clients(limits or Limits())
     problems.install(app)
     app.add_middleware(Gate, clients=clients)
+    app.add_middleware(Drain)  # the outermost: the gate's answers, too, have to arrive
     _add_node(app, node)
     _add_chain(app, node)
     _add_transactions(app, node, clients)

@@ -9,12 +9,16 @@ from typing import Any
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PIECE_TIMEOUT_S = 20.0
 """How long a client may be silent in the middle of a body."""
 MIN_BYTES_PER_S = 16 << 10
 """A body that comes more slowly than this, after `PIECE_TIMEOUT_S` of grace, is given up: few are
 taken at a time, and a client that sends a byte now and then would keep its place for ever."""
+DRAIN_BYTES = 32 << 20
+DRAIN_S = 5.0
+"""How much of a refused body is still taken, and for how long, so that its sender hears why."""
 MEDIA_TYPE = "application/octet-stream"
 
 
@@ -109,3 +113,43 @@ class BodyFile:
             return await anext(self._source, None)
         except ClientDisconnect:
             raise HTTPException(400, "the client went away") from None
+
+
+class Drain:
+    """ASGI middleware: answers an error at once, then takes the rest of the body, within bounds.
+
+    A connection that is closed while bytes are still coming is reset, and with it the answer that
+    was on its way: the client would hear nothing but that the server went away.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; see the class."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_error = is_whole = False
+
+        async def receive_noting() -> Message:
+            nonlocal is_whole
+            message = await receive()
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def send_then_drain(message: Message) -> None:
+            nonlocal is_error
+            is_error = is_error or message.get("status", 0) >= 400
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if not is_last or not is_error or is_whole:
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            size = 0
+            with trio.move_on_after(DRAIN_S):
+                while not is_whole and size < DRAIN_BYTES:
+                    size += len((await receive_noting()).get("body", b""))
+            await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, receive_noting, send_then_drain)

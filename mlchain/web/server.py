@@ -52,7 +52,7 @@ async def serve_http(
 
     async def connection(stream: trio.SocketStream) -> None:
         try:
-            await TCPServer(wrapped, config, context, ConnectionState({}), stream)
+            await Connection(wrapped, config, context, ConnectionState({}), stream)
         except* Exception as group:  # it provoked a bug of the library's: it loses its connection
             log.warning("connection dropped: %r", group.exceptions[0])
 
@@ -67,6 +67,23 @@ async def serve_http(
             accepting.cancel_scope.cancel()
         await context.terminated.set()  # idle connections end
         connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+
+class Connection(TCPServer):
+    """Hypercorn's, but it is not closed while a task of it is sending.
+
+    Both would use the stream at once, which is an error, and the answer would be lost with it. A
+    client that does not read what it is sent is waited for no longer than `GRACE_S`.
+    """
+
+    async def _close(self) -> None:
+        with trio.move_on_after(GRACE_S) as waiting:
+            await self.send_lock.acquire()
+        try:
+            await super()._close()
+        finally:
+            if not waiting.cancelled_caught:
+                self.send_lock.release()
 
 
 async def _listen(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 
 import trio
+import trio.testing
 from web_harness import BYTES, Web, is_problem, open_web
 
 from mlchain.ledger.content import ContentStore, cid_of, cid_text
@@ -170,5 +171,58 @@ def test_a_client_that_goes_away_in_the_middle_of_a_body_harms_nobody():
                 await trio.sleep(0.02)
                 await stream.aclose()
             assert (await web.http.get("/healthz")).status_code == 200
+
+    trio.run(main)
+
+
+async def ask_again_after_a_refusal(web: Web) -> bytes:
+    """Be refused before the body is sent, send it all the same, and ask for something else."""
+    head = b"POST /v1/txs HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+    stream = await trio.open_tcp_stream("127.0.0.1", web.port)
+    async with stream:
+        await stream.send_all(head + b"Content-Length: 1000\r\n\r\n")
+        with trio.fail_after(10):
+            refusal = await stream.receive_some()
+            while not refusal.endswith(b"}"):
+                refusal += await stream.receive_some()
+        assert b" 415 " in refusal.split(b"\r\n")[0], "at once, though the body is missing"
+        await trio.testing.wait_all_tasks_blocked(0.05)  # a server that closes does so now
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            with trio.fail_after(10):
+                return bytes(await stream.receive_some())
+    return b""
+
+
+def test_a_refused_body_is_taken_to_its_end_so_that_the_connection_goes_on():
+    async def main() -> None:
+        async with open_web() as web:
+            assert b" 200 " in (await ask_again_after_a_refusal(web)).split(b"\r\n")[0]
+
+    trio.run(main)
+
+
+def test_control_without_that_the_next_request_is_lost(monkeypatch):
+    monkeypatch.setattr("mlchain.web.bodies.DRAIN_BYTES", 0)
+
+    async def main() -> None:
+        async with open_web() as web:
+            assert await ask_again_after_a_refusal(web) == b""
+
+    trio.run(main)
+
+
+def test_a_body_without_an_end_is_taken_only_for_a_while(monkeypatch):
+    monkeypatch.setattr("mlchain.web.bodies.DRAIN_S", 0.1)
+    head = b"POST /v1/txs HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+
+    async def main() -> None:
+        async with open_web() as web:
+            stream = await trio.open_tcp_stream("127.0.0.1", web.port)
+            async with stream:
+                await stream.send_all(head + b"Content-Length: 1000\r\n\r\n")
+                with trio.fail_after(10):
+                    async for _ in stream:
+                        pass  # until the server closes
 
     trio.run(main)
