@@ -16,7 +16,7 @@ from msgspec import Meta
 from mlchain.codec import Name, Record
 from mlchain.errors import RejectedProgram
 from mlchain.ml_runtime.op import OPS, Op, Value, decode_attributes
-from mlchain.ml_runtime.tensor import MAX_ELEMENTS, Type
+from mlchain.ml_runtime.tensor import MAX_ELEMENTS, MAX_RANK, Type
 
 MAX_NODES = 4096
 """Most ops of a program; a small transformer trains in 256. Bounds the time of the check."""
@@ -122,6 +122,8 @@ def slice_program(checked: Checked, start: int, stop: int) -> Program:
 
 
 def _check_type(kind: Type, where: str) -> None:
+    if len(kind.shape) > MAX_RANK:
+        raise RejectedProgram(f"{where}: {kind} has more than {MAX_RANK} axes")
     if kind.elements > MAX_ELEMENTS:
         raise RejectedProgram(f"{where}: {kind} has more than {MAX_ELEMENTS} elements")
     if kind.kind in "GR" and not 2 <= kind.bound <= 48:

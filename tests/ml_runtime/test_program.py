@@ -40,6 +40,7 @@ REJECTED = {
     "a register of a later op": (one([F22], "relu", (2,)), "not filled yet"),
     "its own output, a cycle": (one([F22], "relu", (1,)), "not filled yet"),
     "a dangling result": (one([F22], "relu", (0,), (), (9,)), "never filled"),
+    "a fifth axis": (one([labels(3, 2, 2, 2, 2)], "one_hot", (0,), (3,)), "more than 4 axes"),
     "a missing attribute": (one([F22], "scale", (0,)), "takes attributes"),
     "a spare attribute": (one([F22], "relu", (0,), (1,)), "takes attributes"),
     "a factor that is not a number": (one([F22], "scale", (0,), (NAN,)), "canonical"),
