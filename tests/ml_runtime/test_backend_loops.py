@@ -10,10 +10,13 @@ import pytest
 
 backend_numba = pytest.importorskip("mlchain.ml_runtime.backend_numba")
 
+SOURCE = Path(backend_numba.__file__).read_text()
+PARTS = re.findall(r"@_inline\ndef (\w+)", SOURCE)
+"""What loops are made of: compiled with each of them, unless that one comes from the cache."""
 LOOPS = {
     name: value
     for name, value in vars(backend_numba).items()
-    if hasattr(value, "inspect_asm") and value.nopython_signatures
+    if hasattr(value, "inspect_asm") and name not in PARTS
 }
 FUSED = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 CALLS = re.compile(r"\bcall[ql]?\s+[^\n]*\b(exp|log|pow|tanh|svml)\w*", re.IGNORECASE)
@@ -55,5 +58,6 @@ def test_a_loop_that_may_contract_does_where_the_processor_can():
 
 
 def test_loops_are_compiled_when_the_module_is_imported_and_never_later():
-    assert len(LOOPS) >= 10
+    assert len(LOOPS) >= 10 and PARTS
+    assert all(loop.nopython_signatures for loop in LOOPS.values())
     assert all(not loop._can_compile for loop in LOOPS.values())
