@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ml_factory import make_program, observe
+from ml_factory import backend_or_skip, make_program, observe
 from wrong_backends import WRONG, Spoilt, one_ulp, other_zeros
 
 from mlchain.errors import ConfigError
@@ -30,10 +30,7 @@ def register(monkeypatch):
 
 @pytest.mark.parametrize("name", backends.BACKENDS)
 def test_every_backend_that_is_installed_here_is_admitted(name):
-    try:
-        backends.make_backend(name)
-    except ConfigError as error:
-        pytest.skip(str(error))
+    backend_or_skip(name)
     assert get_backend(name).name == name
 
 

@@ -8,10 +8,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pytest
 from ml_attributes import FITTING
 
-from mlchain.errors import RejectedProgram, Trap
+from mlchain.errors import ConfigError, RejectedProgram, Trap
 from mlchain.ml_runtime import Dataset, Task, make_plan
+from mlchain.ml_runtime.backends import BACKENDS, make_backend
 from mlchain.ml_runtime.builder import Builder
 from mlchain.ml_runtime.grid import peak, quantise, round_state
 from mlchain.ml_runtime.machine import Backend, execute
@@ -20,6 +22,20 @@ from mlchain.ml_runtime.program import Program
 from mlchain.ml_runtime.tensor import Array, Type, allocate, finite, grid, labels, stored
 
 SEED = b"\x07" * 32
+
+
+MAY_BE_MISSING = {"torch"}
+"""Extras that the gate does not install. A backend of any other has to work, or a test fails."""
+
+
+def backend_or_skip(name: str) -> Backend:
+    """Return a backend; skip the test if it needs what neither gate nor machine has to have."""
+    try:
+        return make_backend(name)
+    except ConfigError as error:
+        if BACKENDS[name].extra in MAY_BE_MISSING:
+            pytest.skip(str(error))
+        raise
 
 
 def make_dataset(rows: int = 60, features: int = 7, classes: int = 3, outputs: int = 0) -> Dataset:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ml_factory import observe
+from ml_factory import backend_or_skip, observe
 
 from mlchain import codec
-from mlchain.errors import ConfigError, Trap
+from mlchain.errors import Trap
 from mlchain.ml_runtime import Backend, Dataset, Oracle, Task, Trainer
-from mlchain.ml_runtime.backends import BACKENDS, make_backend
+from mlchain.ml_runtime.backends import BACKENDS
 from mlchain.ml_runtime.functions import TABLE_DIGEST
 from mlchain.ml_runtime.op import OPS
 from mlchain.ml_runtime.program import Program
@@ -31,12 +31,7 @@ backends = pytest.mark.parametrize("backend", ["oracle", *BACKENDS])
 
 
 def make(name: str) -> Backend:
-    if name == "oracle":
-        return Oracle()
-    try:
-        return make_backend(name)
-    except ConfigError as error:
-        pytest.skip(str(error))
+    return Oracle() if name == "oracle" else backend_or_skip(name)
 
 
 @backends
