@@ -25,16 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlchain import codec
-from mlchain.errors import MlchainError, Trap
-from mlchain.ml_runtime import Dataset, NumpyBackend, State, Task, Trainer, make_plan, selftest
+from mlchain.errors import MlchainError
+from mlchain.ml_runtime import Dataset, NumpyBackend, State, Task, Trainer, make_plan
 from mlchain.ml_runtime.backend_torch import TorchBackend
-from mlchain.ml_runtime.machine import execute
+from mlchain.ml_runtime.examination import examine
 from mlchain.ml_runtime.models import MODELS
-from mlchain.ml_runtime.program import Program
-from mlchain.ml_runtime.tensor import storage
 
-VECTORS = Path(__file__).parent.parent / "tests" / "vectors" / "ml_runtime"
 SEED, ROWS, CLASSES = b"\x01" * 32, 4096, 10
 COMPARED_STEPS, MAX_TIMED_STEPS, TIMED_SECONDS = 5, 300, 3.0
 
@@ -71,72 +67,13 @@ SMALL = [
 ]  # fmt: skip
 
 
-def check_self_test(backend: TorchBackend) -> dict[str, Any]:
-    """Return for every pinned case whether the digest is the pinned one."""
-    start, cases = time.perf_counter(), {}
-    for name, compute in selftest.CASES.items():
-        try:
-            cases[name] = compute(backend).hex() == selftest.PINNED[name]
-        except Exception as error:
-            cases[name] = f"{type(error).__name__}: {error}"[:300]
-    return {"cases": cases, "ok": all(v is True for v in cases.values()),
-            "seconds": time.perf_counter() - start}  # fmt: skip
-
-
-def check_programs(backend: TorchBackend) -> dict[str, Any]:
-    """Return how many program vectors are equal, with the first op that differs of each other."""
-    start, differs = time.perf_counter(), []
-    cases = json.loads((VECTORS / "programs.json").read_text())
-    for case in cases:
-        program = codec.decode(Program, bytes.fromhex(case["program"]))
-        inputs = [
-            np.frombuffer(bytes.fromhex(raw), storage(kind)).reshape(kind.shape)
-            for raw, kind in zip(case["inputs"], program.inputs, strict=True)
-        ]
-        trace: list[bytes] = []
-        trap = ""
-        try:
-            execute(program, inputs, backend, trace)
-        except Trap as error:
-            trap = error.message
-        except Exception as error:
-            trap = f"{type(error).__name__}: {error}"[:300]
-        got = [digest.hex() for digest in trace]
-        if got != case["digests"] or trap != case["trap"]:
-            pairs = zip(got, case["digests"], strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(got))
-            ops = [node.op for node in program.nodes]
-            differs.append({"seed": case["seed"], "digest": at, "trap": trap, "ops": ops})
-    return {"cases": len(cases), "differs": differs, "ok": not differs,
-            "seconds": time.perf_counter() - start}  # fmt: skip
-
-
-def check_trainings(backend: TorchBackend) -> dict[str, Any]:
-    """Return how many training vectors are equal, through the backend's own loop."""
-    start, differs = time.perf_counter(), []
-    cases = json.loads((VECTORS / "trainings.json").read_text())
-    for case in cases:
-        task = codec.decode(Task, bytes.fromhex(case["task"]))
-        dataset = Dataset.decode(bytes.fromhex(case["dataset"]))
-        digests, trap = [], None
-        try:
-            trainer = Trainer(task, dataset, bytes.fromhex(case["seed"]), backend)
-            state = trainer.initial_state()
-            digests.append(state.digest().hex())
-            for index in range(task.chunks):
-                state = trainer.run_chunk(index, state)
-                digests.append(state.digest().hex())
-        except Trap as error:
-            trap = error.step
-        except Exception as error:
-            differs.append(
-                {"name": case["name"], "error": f"{type(error).__name__}: {error}"[:300]}
-            )
-            continue
-        if digests != case["digests"] or trap != case["trap_step"]:
-            differs.append({"name": case["name"], "trap": trap})
-    return {"cases": len(cases), "differs": differs, "ok": not differs,
-            "seconds": time.perf_counter() - start}  # fmt: skip
+def check_vectors(backend: TorchBackend) -> dict[str, Any]:
+    """Return how many cases of the long examination are equal, and what differs in each other."""
+    start = time.perf_counter()
+    verdicts = list(examine(backend))
+    differs = {v.case: v.reason for v in verdicts if not v.is_equal}
+    seconds = time.perf_counter() - start
+    return {"cases": len(verdicts), "differs": differs, "ok": not differs, "seconds": seconds}
 
 
 def make_trainer(net: Net, backend: Any) -> Trainer:
@@ -334,11 +271,8 @@ def main() -> int:
     report: dict[str, Any] = {"machine": machine(device)}
     print(json.dumps(report["machine"]), flush=True)
     backend = TorchBackend(device)
-    for name, check in {
-        "self test": check_self_test, "programs": check_programs, "trainings": check_trainings,
-    }.items():  # fmt: skip
-        report[name] = check(backend)
-        print(f"{name}: {json.dumps(report[name])}", flush=True)
+    report["vectors"] = check_vectors(backend)
+    print(f"vectors: {json.dumps(report['vectors'])}", flush=True)
     report["nets"] = []
     heads = ("device steps/s", "cpu steps/s", "float32 steps/s")
     print(f"{'net':40} {'equal':>7} {'device/s':>9} {'cpu/s':>9} {'float32/s':>9} {'x cpu':>7}")
@@ -363,10 +297,8 @@ def main() -> int:
         if time.perf_counter() < until:
             report["products"].append(products(device, size))
             print(report["products"][-1], flush=True)
-    checks = [report[name]["ok"] for name in ("self test", "programs", "trainings")]
-    report["ok"] = all(checks) and all(row["ok"] for row in report["nets"])
+    report["ok"] = report["vectors"]["ok"] and all(row["ok"] for row in report["nets"])
     text = json.dumps(report)
-    print(text)
     if options.json:
         options.json.write_text(text)
     return 0 if report["ok"] else 1
