@@ -48,7 +48,7 @@ PATIENCE_MS = 30_000
 """How long FINALISE waits for a validator that votes but has not attested, besides its audit.
 
 A worker sees who asks for what, and could serve only those whose slices are clean. Whoever is left
-waiting needs time to ask through others and to say so on chain (`auditor.SERVE_PATIENCE_S`).
+waiting needs time to ask through others and to say so on chain (`examiner.SERVE_PATIENCE_S`).
 """
 AUDIT_SLACK = 4
 """Times the gas of a slice that its audit may take, at 1 gas = 1 ns."""

@@ -87,12 +87,12 @@ def test_without_audits_the_same_worker_gets_away_with_it(
 ) -> None:
     """Control: validators that attest without re-running let the forged model pass."""
     from mlchain.consensus.work.attestation import Outcome
-    from mlchain.node.auditor import Auditor
+    from mlchain.node.examiner import Examiner
 
     async def believe(*_: object) -> Outcome:
         return Outcome.EQUAL
 
-    monkeypatch.setattr(Auditor, "_replay", believe)
+    monkeypatch.setattr(Examiner, "_replay", believe)
     cluster, job = settle(tmp_path, misbehaviour={"worker-0": "skip:0.2"})
     assert cluster.faults() == []
     assert final_digest(cluster, job) != final_digest(*honest)

@@ -12,9 +12,10 @@ from vm.world import World
 
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.node.auditor import SERVE_PATIENCE_S, Auditor
+from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain
 from mlchain.node.duties import Duties
+from mlchain.node.examiner import SERVE_PATIENCE_S
 from mlchain.node.subject import Subject, Target
 
 ME, YOU = "validator-0", "validator-1"
@@ -119,11 +120,11 @@ def complaints(scene: tuple[World, Watched, bytes, bytes], each_s: float) -> lis
     async def replay(*_: Any) -> Outcome:
         return Outcome.EQUAL
 
-    auditor._fetch_patiently = fetch  # type: ignore[method-assign]
-    auditor._replay = replay  # type: ignore[method-assign]
+    auditor.examiner._fetch_patiently = fetch  # type: ignore[method-assign]
+    auditor.examiner._replay = replay  # type: ignore[method-assign]
     follow(world, auditor)
     clock = trio.testing.MockClock(autojump_threshold=0)
-    assert trio.run(auditor._replay_slice, subject, (1, 2, 3, 5), clock=clock) is None
+    assert trio.run(auditor.examiner._replay_slice, subject, (1, 2, 3, 5), clock=clock) is None
     return auditor.outbox.sent
 
 

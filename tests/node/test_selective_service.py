@@ -9,7 +9,7 @@ import trio
 from node.harness import Cluster, key, run_cluster
 
 from mlchain.errors import NotFound
-from mlchain.node import auditor
+from mlchain.node import examiner
 from mlchain.node.artifacts import CHUNK_PROTOCOL
 from mlchain.vm.families.jobs import SEGMENTS, fixed_seed
 
@@ -59,6 +59,6 @@ def test_the_shunned_validator_re_runs_its_slice_all_the_same(tmp_path: Path) ->
 def test_control_without_relays_it_can_only_complain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditor, "SERVE_PATIENCE_S", 1.0)
+    monkeypatch.setattr(examiner, "SERVE_PATIENCE_S", 1.0)
     attested, disputed = run_job(tmp_path, relays=False)
     assert key(SHUNNED).public not in attested and disputed

@@ -13,7 +13,7 @@ from restartable import Nodes, nodes
 
 from mlchain.errors import Unreachable
 from mlchain.ledger.block import header_id
-from mlchain.node import auditor as auditor_module
+from mlchain.node import examiner as examiner_module
 from mlchain.node.artifacts import CHUNK_PROTOCOL
 from mlchain.vm.families.accounts import Transfer, get_account
 from mlchain.vm.families.jobs import JobState, SegmentState
@@ -154,7 +154,7 @@ class Deaf:
 
 
 def test_whose_accusation_was_rejected_examines_anew_and_attests(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(auditor_module, "SERVE_PATIENCE_S", 2.0)
+    monkeypatch.setattr(examiner_module, "SERVE_PATIENCE_S", 2.0)
 
     async def scenario():
         async with nodes(tmp_path, 3, 1) as cluster:  # of three, all must attest

@@ -1,0 +1,240 @@
+"""Re-execution: fetches what a committed segment rests on, replays chunks, says what is wrong.
+
+What to examine and when, and what to say on chain, is the auditor's business (`auditor.py`). Before
+it calls a chunk wrong, it computes twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from mlchain.consensus.work.attestation import Outcome
+from mlchain.consensus.work.commitment import SegmentCommit
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.errors import MlchainError, VerificationFailed
+from mlchain.ledger.state import State
+from mlchain.node.artifacts import Artifacts, evaluate, state_digest
+from mlchain.node.chain import Chain
+from mlchain.node.compute import Compute, Trapped
+from mlchain.node.subject import Finding, Stale, Subject, Target
+from mlchain.vm.families.jobs import SEGMENTS, Claim
+
+T = TypeVar("T")
+
+SERVE_PATIENCE_S = 12.0
+"""How long a worker may fail to serve a chunk before that is said on chain."""
+RETRY_S = 0.5
+PREFETCH = 4
+"""States fetched ahead of the one being replayed."""
+
+
+@dataclass
+class Examiner:
+    """One validator's re-execution. `key` is its own: it asks everybody but itself."""
+
+    key: bytes
+    chain: Chain
+    artifacts: Artifacts
+    compute: Compute
+    complain: Callable[[Subject, Finding], None]
+    """Told of a worker that trickles its chunks, while they still come."""
+
+    async def examine(
+        self, state: State, target: Target, offsets: tuple[int, ...]
+    ) -> Finding | None:
+        """Return what is wrong with a segment as far as our slice shows, None if nothing."""
+        _, job, index, _, commit = target
+        first, _ = job.segment_range(index)
+        at = first + (offsets[0] if offsets else 0)
+        subject = await self._subject(state, target)
+        if isinstance(subject, MlchainError):
+            return Finding(ClaimKind.UNSERVED, at, subject.message)
+        if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
+            return Finding(ClaimKind.FRAUD, first, "does not start from the initial state")
+        if subject.leaves and subject.leaves[-1] != commit.end:  # whoever draws the last chunk
+            last = first + commit.count - 1  # would see it; all others see it for nothing
+            return Finding(ClaimKind.FRAUD, last, "does not end with its last chunk's state")
+        finding = await self._replay_slice(subject, offsets)
+        return finding or await self._check_metrics(subject)
+
+    async def _replay_slice(self, subject: Subject, offsets: tuple[int, ...]) -> Finding | None:
+        """Replay one chunk while the states of the next ones are on their way."""
+        send, receive = trio.open_memory_channel[tuple[int, bytes | MlchainError]](PREFETCH)
+
+        sources = self._sources(subject)
+
+        async def fetch_all() -> None:
+            async with send:
+                for offset in offsets:
+                    data: bytes | MlchainError
+                    try:
+                        data = await self._fetch_patiently(subject, offset, sources)
+                    except Stale as stale:  # not through the nursery either
+                        data = stale
+                    await send.send((offset, data))
+
+        found: Finding | MlchainError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_all)
+            try:
+                found = await self._replay_each(subject, receive)
+            except MlchainError as error:  # not through the nursery, which would wrap it
+                found = error
+            nursery.cancel_scope.cancel()
+        if isinstance(found, MlchainError):
+            raise found
+        return found
+
+    async def _replay_each(
+        self, subject: Subject, states: trio.MemoryReceiveChannel[tuple[int, bytes | MlchainError]]
+    ) -> Finding | None:
+        waited_s = 0.0
+        while True:
+            asked = trio.current_time()
+            try:
+                offset, data = await states.receive()
+            except trio.EndOfChannel:
+                return None
+            self._check_current(subject.commit)
+            chunk = subject.first + offset
+            waited_s += trio.current_time() - asked
+            if waited_s > SERVE_PATIENCE_S:  # trickled: say so, lest FINALISE come before us
+                self.complain(subject, Finding(ClaimKind.UNSERVED, chunk, "served too slowly"))
+                waited_s = 0.0
+            if isinstance(data, Stale):
+                raise data
+            if isinstance(data, MlchainError) and chunk in subject.segment.cleared:
+                continue  # not served to us, but a quorum has re-run it since, and it was right
+            if isinstance(data, MlchainError):
+                return Finding(ClaimKind.UNSERVED, chunk, data.message)
+            if await self._replay(subject, offset, data) == Outcome.DIFFERS:
+                self.artifacts.exhibit(subject.segment, offset, data)
+                return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
+
+    async def judge(self, state: State, target: Target, claim: Claim) -> Outcome:
+        """Re-run the disputed chunk, from the state the worker (or else the accuser) serves."""
+        commit = target.commit
+        subject = await self._subject(state, target)
+        if isinstance(subject, MlchainError):
+            return Outcome.UNSERVED
+        offset = claim.chunk - subject.first
+        if target.number == 0 and offset == 0:
+            data, digest = await self.compute.initial_state(subject.handle)
+            if digest != commit.start:
+                return Outcome.DIFFERS
+        else:
+            sources = self._sources(subject, claim.accuser)
+            served = await self._fetch_patiently(subject, offset, sources)
+            if isinstance(served, MlchainError):
+                return Outcome.UNSERVED
+            data = served
+        outcome = await self._replay(subject, offset, data)
+        is_end = offset == commit.count - 1
+        if outcome == Outcome.EQUAL and is_end and await self._check_metrics(subject):
+            return Outcome.DIFFERS
+        return outcome
+
+    async def _subject(self, state: State, target: Target) -> Subject | MlchainError:
+        """Return a segment with all that is needed to examine it, or why that is not served.
+
+        The end state is fetched and kept, so that the job survives its worker.
+        """
+        job_id, job, _, segment, commit = target
+        handle, plan = await self.artifacts.load(state, job, self.compute)
+
+        async def fetch() -> Subject:
+            leaves = await self.artifacts.fetch_leaves(job_id, job, segment)
+            end = await self.artifacts.fetch_end(segment)
+            if state_digest(end, plan) != commit.end:
+                raise VerificationFailed("the end state has another digest than committed")
+            return Subject(*target, handle, plan, leaves)
+
+        return await self._patiently(commit, fetch)
+
+    async def _patiently(
+        self, commit: SegmentCommit, fetch: Callable[[], Awaitable[T]]
+    ) -> T | MlchainError:
+        """Try for `SERVE_PATIENCE_S`; return what came, or the last reason why nothing did.
+
+        Raises:
+            Stale: the chain took the segment away meanwhile; nobody is to blame.
+        """
+        reason: MlchainError = VerificationFailed("not served in time")
+        with trio.move_on_after(SERVE_PATIENCE_S) as scope:
+            while not scope.cancel_called:
+                self._check_current(commit)
+                try:
+                    return await fetch()
+                except MlchainError as error:
+                    reason = error
+                    await trio.sleep(RETRY_S)
+        self._check_current(commit)
+        return reason
+
+    def _check_current(self, commit: SegmentCommit) -> None:
+        segment = SEGMENTS.get(self.chain.state(), commit.job, commit.segment)
+        if segment is None or segment.commit != commit:
+            raise Stale(f"segment {commit.segment} is no longer at work")
+
+    async def _check_metrics(self, subject: Subject) -> Finding | None:
+        """Evaluate the end of a job: its metrics are re-computed by every attester."""
+        commit, job = subject.commit, subject.job
+        if subject.index != job.segments - 1 or commit.trap or not job.test_rows:
+            return None
+        end = self.artifacts.content.get(commit.end_content)
+        if await evaluate(self.compute, subject.handle, end) == commit.metrics:
+            return None
+        return Finding(ClaimKind.FRAUD, subject.first + commit.count - 1, "metrics differ")
+
+    def _sources(self, subject: Subject, accuser: bytes = b"") -> deque[bytes]:
+        """Return whom to ask for chunk states: the worker, the accuser, then other validators.
+
+        The accuser has what it accuses with: an accused worker that falls silent must not get away
+        with the smaller penalty. The others relay: a worker that serves some and leaves one waiting
+        does not know for whom they ask.
+        """
+        others = [key for key in self.chain.validators.keys if key not in (self.key, accuser)]
+        first = [subject.segment.worker, *([accuser] if accuser else [])]
+        return deque([*first, *others])
+
+    async def _fetch_patiently(
+        self, subject: Subject, offset: int, sources: deque[bytes]
+    ) -> bytes | MlchainError:
+        """Return the state before a chunk, or the last reason why it could not be had in time.
+
+        `sources` begins with who is asked first; one that fails goes to the end.
+        """
+
+        async def fetch() -> bytes:
+            digest = subject.digest_before(offset)
+            try:
+                return await self.artifacts.fetch_state(
+                    subject.segment, offset, digest, subject.plan, sources[0]
+                )
+            except MlchainError:
+                sources.rotate(-1)
+                raise
+
+        return await self._patiently(subject.commit, fetch)
+
+    async def _replay(self, subject: Subject, offset: int, data: bytes) -> Outcome:
+        """Re-run one chunk; when it differs, once more before anybody is accused."""
+        for _ in range(2):
+            if await self._is_equal(subject, offset, data):
+                return Outcome.EQUAL
+        return Outcome.DIFFERS
+
+    async def _is_equal(self, subject: Subject, offset: int, data: bytes) -> bool:
+        commit = subject.commit
+        digest = await self.compute.replay(subject.handle, subject.first + offset, data)
+        if isinstance(digest, Trapped):
+            return offset == commit.count and commit.trap == digest.step + 1
+        if offset == commit.count:
+            return False  # a trap was claimed and there is none
+        is_last = offset == commit.count - 1
+        return digest == subject.leaves[offset] and (not is_last or digest == commit.end)
