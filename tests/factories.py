@@ -39,15 +39,14 @@ from mlchain.vm.families.jobs import (
     JOBS,
     PLANS,
     SEGMENTS,
-    CommitSegment,
     Job,
     JobState,
-    MakeClaim,
     Segment,
     SegmentState,
-    SubmitJob,
     segment_slice,
 )
+from mlchain.vm.families.segments import CommitSegment, MakeClaim
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.registry import registry_digest
 

@@ -83,7 +83,8 @@ def submit(
     from mlchain.client.training import prepare
     from mlchain.ledger.unixfs import parse_cid
     from mlchain.vm.families.data import RegisterData
-    from mlchain.vm.families.jobs import SubmitJob, fixed_seed
+    from mlchain.vm.families.jobs import fixed_seed
+    from mlchain.vm.families.submit import SubmitJob
 
     job = prepare(job_file)
     cid = client.put_data(job.dataset)

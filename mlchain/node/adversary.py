@@ -20,8 +20,9 @@ from mlchain.errors import ConfigError
 from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
 from mlchain.node.worker import Skips, skips_nothing
 from mlchain.p2p.transport import Channel
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, MakeClaim, SegmentState
+from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, SegmentState
 from mlchain.vm.families.members import FAULTS
+from mlchain.vm.families.segments import MakeClaim
 
 if TYPE_CHECKING:
     from mlchain.node.chain import Committed

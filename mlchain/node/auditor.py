@@ -35,11 +35,11 @@ from mlchain.vm.families.jobs import (
     SEGMENTS,
     Job,
     JobState,
-    MakeClaim,
     Segment,
     SegmentState,
     segment_slice,
 )
+from mlchain.vm.families.segments import MakeClaim
 
 log = structlog.get_logger("auditor")
 

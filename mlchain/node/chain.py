@@ -36,8 +36,9 @@ from mlchain.vm.context import BlockContext, Context
 from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
-from mlchain.vm.families.jobs import JOBS, SEGMENTS, MakeClaim, Segment
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
+from mlchain.vm.families.segments import MakeClaim
 from mlchain.vm.gas import intrinsic_gas
 from mlchain.vm.votes import is_valid_extension
 

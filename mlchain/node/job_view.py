@@ -14,14 +14,7 @@ from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Metrics
-from mlchain.vm.families.jobs import (
-    SEGMENTS,
-    Job,
-    JobState,
-    Segment,
-    SegmentState,
-    segment_slice,
-)
+from mlchain.vm.families.jobs import SEGMENTS, Job, JobState, Segment, SegmentState, segment_slice
 from mlchain.vm.families.members import FAULTS, Fault, get_validator_set
 from mlchain.vm.families.models import MODELS
 from mlchain.vm.receipt import decimal_text, get_validators_after, miss_text

@@ -13,7 +13,7 @@ from mlchain.errors import MlchainError
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.chain import Chain
 from mlchain.vm.context import Payload
-from mlchain.vm.families.jobs import MakeClaim
+from mlchain.vm.families.segments import MakeClaim
 
 log = structlog.get_logger("outbox")
 

@@ -20,9 +20,11 @@ from mlchain.node.job_view import JobViews, ProgressSource
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families import KINDS, decode_payload
 from mlchain.vm.families.accounts import get_account
-from mlchain.vm.families.jobs import JOBS, CommitSegment, Job, JobState, MakeClaim, SubmitJob
+from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS
 from mlchain.vm.families.models import MODELS
+from mlchain.vm.families.segments import CommitSegment, MakeClaim
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
 Json = dict[str, Any]

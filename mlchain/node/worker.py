@@ -24,12 +24,12 @@ from mlchain.vm.families.jobs import (
     ACTIVE,
     JOBS,
     SEGMENTS,
-    CommitSegment,
     Job,
     JobState,
     Segment,
     SegmentState,
 )
+from mlchain.vm.families.segments import CommitSegment
 
 log = structlog.get_logger("worker")
 

@@ -29,7 +29,15 @@ from mlchain.ledger.merkle import StateProof
 from mlchain.ledger.state import MAX_VALUE_BYTES, State
 from mlchain.ledger.store import Store
 from mlchain.ledger.validators import MAX_VALIDATORS, Validator, ValidatorSet
-from mlchain.vm.families.jobs import JOBS, MAX_SEGMENTS, PLANS, SEGMENTS, Job, JobState, Segment
+from mlchain.vm.families.jobs import (
+    JOBS,
+    MAX_SEGMENTS,
+    PLANS,
+    SEGMENTS,
+    Job,
+    JobState,
+    Segment,
+)
 from mlchain.vm.families.members import VALIDATORS
 from mlchain.vm.families.models import MODELS
 

@@ -9,7 +9,7 @@ from vm.world import BOND, PARAMS, World
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.ledger.validators import ValidatorSet
-from mlchain.vm.families import jobs
+from mlchain.vm.families import segments
 from mlchain.vm.families.jobs import SegmentState
 
 LIAR = "validator-0"
@@ -39,7 +39,9 @@ def test_the_liar_reaches_its_own_slice_only(world):
 
 
 def test_control_without_that_limit_it_reaches_everything(world, monkeypatch):
-    monkeypatch.setattr(jobs, "own_slice", lambda ctx, job, segment, commit, t: range(commit.count))
+    monkeypatch.setattr(
+        segments, "own_slice", lambda ctx, job, segment, commit, t: range(commit.count)
+    )
     assert disputable(world, committed(world)) == 200
 
 

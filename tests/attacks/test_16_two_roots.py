@@ -9,7 +9,7 @@ from vm.world import PARAMS, World
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.sampling import miss_probability
 from mlchain.crypto import digest
-from mlchain.vm.families.jobs import CommitSegment
+from mlchain.vm.families.segments import CommitSegment
 
 HONEST, SIZE, FORGED = range(1, 4), 20, CHUNKS // 100
 

@@ -8,7 +8,7 @@ from vm.world import CHAIN, PARAMS, World
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
 from mlchain.crypto import digest
 from mlchain.ledger.merkle import list_root
-from mlchain.vm.families.jobs import CommitSegment
+from mlchain.vm.families.segments import CommitSegment
 
 STATES = tuple(digest("test-state", bytes([i])) for i in range(200))
 

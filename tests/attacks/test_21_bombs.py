@@ -9,9 +9,10 @@ from vm.world import CONTENT, FEATURES, JOB, ROWS, World, plan
 
 from mlchain.consensus.work import sampling
 from mlchain.ml_runtime import check_plan, make_plan
-from mlchain.vm.families import jobs
+from mlchain.vm.families import submit
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import GAS_PER_MICROCREDIT, JobState
+from mlchain.vm.families.jobs import JOBS, JobState
+from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
 from mlchain.vm.gas import BYTE_GAS
 
 COST = check_plan(plan())
@@ -54,7 +55,7 @@ def test_work_on_the_chain_is_paid_for_before_it_is_done(world):
 
 def test_the_fee_of_the_largest_job_is_held_in_full():
     """Gas per chunk, per job and the fee floor bound each other: no free hour on all machines."""
-    steps = jobs.MAX_JOB_GAS // (COST.gas_per_step + COST.gas_predict_row)
+    steps = submit.MAX_JOB_GAS // (COST.gas_per_step + COST.gas_predict_row)
     floor = COST.gas_per_step * steps // GAS_PER_MICROCREDIT
     assert floor > 10**8
     world = World()
@@ -76,10 +77,10 @@ def test_gas_is_what_it_takes():
 def test_control_without_the_bound_on_a_chunk_a_dispute_would_stop_everybody(world, monkeypatch):
     """A claim costs nothing when it is right to make it, and all re-run the chunk at once."""
     bomb = replace(JOB, **BOMBS["a chunk of minutes"], fee=10**7)
-    monkeypatch.setattr(jobs, "MAX_CHUNK_GAS", 10**15)
+    monkeypatch.setattr(submit, "MAX_CHUNK_GAS", 10**15)
     receipt = world.do("alice", bomb)
     assert receipt.code == "ok"
-    ((_, job),) = jobs.JOBS.items(world.state())
+    ((_, job),) = JOBS.items(world.state())
     assert job.gas // 10**9 > 60, "seconds, of every validator, for one claim"
 
 

@@ -13,7 +13,8 @@ from mlchain.ledger import unixfs
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ml_runtime import Dataset, check_plan, decode_plan
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import SubmitJob, fixed_seed
+from mlchain.vm.families.jobs import fixed_seed
+from mlchain.vm.families.submit import SubmitJob
 
 FILE = """\
 [job]

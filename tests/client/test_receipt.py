@@ -15,9 +15,7 @@ from mlchain.consensus.work.sampling import draw_slice
 from mlchain.errors import ConfigError, GenesisError, NotFound, VerificationFailed
 from mlchain.ledger.content import cid_of
 from mlchain.ml_runtime import Dataset, State
-from mlchain.vm.families.jobs import (
-    JobState,
-)
+from mlchain.vm.families.jobs import JobState
 from mlchain.vm.receipt import (
     MAX_RECEIPT_BYTES,
     Receipt,

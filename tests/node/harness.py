@@ -22,8 +22,9 @@ from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.context import Payload
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import JOBS, Job, JobState, SubmitJob
+from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, Fault
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.registry import registry_digest
 
 CHAIN_ID = "test-cluster"

@@ -11,7 +11,8 @@ from mlchain import codec
 from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.node.artifacts import Artifacts, ChunkRequest
 from mlchain.node.node import Node
-from mlchain.vm.families.jobs import SEGMENTS, CommitSegment, fixed_seed
+from mlchain.vm.families.jobs import SEGMENTS, fixed_seed
+from mlchain.vm.families.segments import CommitSegment
 
 
 def commit_known_to(node: Node, request: ChunkRequest) -> SegmentCommit | None:

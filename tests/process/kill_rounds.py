@@ -31,7 +31,7 @@ from mlchain.client.training import prepare
 from mlchain.errors import MlchainError
 from mlchain.ledger.unixfs import parse_cid
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import SubmitJob
+from mlchain.vm.families.submit import SubmitJob
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "iris.toml"
 SENDERS = 4

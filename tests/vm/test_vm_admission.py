@@ -13,9 +13,9 @@ from mlchain.crypto import digest
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime import Plan, check_plan, make_plan
-from mlchain.vm.families import jobs
+from mlchain.vm.families import submit
 from mlchain.vm.families.data import DATASETS, RegisterData
-from mlchain.vm.families.jobs import ACTIVE, JobState, SegmentState
+from mlchain.vm.families.jobs import ACTIVE, PLANS, JobState, SegmentState
 from mlchain.vm.lifecycle import ORDER_DELAY
 from mlchain.vm.votes import get_beacon
 
@@ -74,30 +74,30 @@ def test_a_field_outside_its_bounds_never_enters_a_block(world, field):
 
 def test_gas_is_counted_before_anything_runs(world):
     """A job that would train for a day is refused in an instant."""
-    assert "gas of the job" in refusal(world, steps=jobs.MAX_STEPS, segment=2**20)
+    assert "gas of the job" in refusal(world, steps=submit.MAX_STEPS, segment=2**20)
 
 
 def test_a_chunk_fits_what_all_re_run_in_a_dispute(world, monkeypatch):
-    monkeypatch.setattr(jobs, "MAX_CHUNK_GAS", chunk_gas(2) - 1)
+    monkeypatch.setattr(submit, "MAX_CHUNK_GAS", chunk_gas(2) - 1)
     assert "gas of a chunk" in refusal(world)
-    monkeypatch.setattr(jobs, "MAX_CHUNK_GAS", chunk_gas(2))
+    monkeypatch.setattr(submit, "MAX_CHUNK_GAS", chunk_gas(2))
     assert world.do("alice", JOB).code == "ok"
 
 
 def test_a_job_shorter_than_its_chunk_is_measured_by_its_steps(world, monkeypatch):
-    monkeypatch.setattr(jobs, "MAX_CHUNK_GAS", chunk_gas(5))
+    monkeypatch.setattr(submit, "MAX_CHUNK_GAS", chunk_gas(5))
     assert world.do("alice", replace(JOB, steps=5, chunk=1000)).code == "ok"
 
 
 @pytest.mark.parametrize("bound, words", [("ARENA", "working memory"), ("STATE", "the state")])
 def test_memory_is_bounded_before_anything_runs(world, monkeypatch, bound, words):
-    monkeypatch.setattr(jobs, f"MAX_{bound}_BYTES", 50)
+    monkeypatch.setattr(submit, f"MAX_{bound}_BYTES", 50)
     assert words in refusal(world)
 
 
 def test_the_fee_pays_at_least_for_the_gas(world):
     gas = COST.gas_per_step * JOB.steps + COST.gas_predict_row * JOB.test_rows
-    floor = -(-gas // jobs.GAS_PER_MICROCREDIT)
+    floor = -(-gas // submit.GAS_PER_MICROCREDIT)
     assert f"below {floor}" in refusal(world, fee=floor - 1)
     assert world.do("alice", replace(JOB, fee=floor)).code == "ok"
 
@@ -112,7 +112,7 @@ def test_the_fee_is_held_and_nothing_else_is_taken(world):
 
 
 def test_the_number_of_open_jobs_is_bounded(world, monkeypatch):
-    monkeypatch.setattr(jobs, "MAX_ACTIVE_JOBS", 2)
+    monkeypatch.setattr(submit, "MAX_ACTIVE_JOBS", 2)
     sent = [world.transaction("alice", JOB, ahead=i) for i in range(3)]
     assert [r.code for r in world.block(*sent)] == ["ok", "ok", "invalid-transaction"]
 
@@ -120,8 +120,8 @@ def test_the_number_of_open_jobs_is_bounded(world, monkeypatch):
 def test_one_plan_of_many_jobs_is_stored_once(world):
     sent = [world.transaction("alice", JOB, ahead=i) for i in range(2)]
     world.block(*sent)
-    assert len(list(jobs.PLANS.items(world.state()))) == 1
-    assert isinstance(codec.decode(Plan, next(iter(jobs.PLANS.items(world.state())))[1].plan), Plan)
+    assert len(list(PLANS.items(world.state()))) == 1
+    assert isinstance(codec.decode(Plan, next(iter(PLANS.items(world.state())))[1].plan), Plan)
 
 
 # ---- data

@@ -13,8 +13,9 @@ from mlchain.crypto import digest
 from mlchain.errors import InvalidBlock
 from mlchain.vm import lifecycle
 from mlchain.vm.families.accounts import get_burned
-from mlchain.vm.families.jobs import MakeClaim, SegmentState
+from mlchain.vm.families.jobs import SegmentState
 from mlchain.vm.families.members import WORKERS
+from mlchain.vm.families.segments import MakeClaim
 
 ME, YOU = "validator-0", "validator-1"
 WINDOW = PARAMS.dispute_window

@@ -25,7 +25,8 @@ from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.vm.execute import build_block, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import Transfer, get_account
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, CommitSegment, JobState, SegmentState
+from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, JobState, SegmentState
+from mlchain.vm.families.segments import CommitSegment
 
 PEOPLE = ("alice", "worker-0", "worker-1", "worker-2", "validator-0", "validator-1")
 

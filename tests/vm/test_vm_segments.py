@@ -10,7 +10,8 @@ from mlchain.consensus.work.attestation import Outcome
 from mlchain.crypto import digest
 from mlchain.errors import InvalidBlock
 from mlchain.ml_runtime import Metrics
-from mlchain.vm.families.jobs import ACTIVE, CommitSegment, JobState, SegmentState
+from mlchain.vm.families.jobs import ACTIVE, JobState, SegmentState
+from mlchain.vm.families.segments import CommitSegment
 from mlchain.vm.lifecycle import MAX_ATTEMPTS, MAX_DEPTH
 
 TIMEOUT = PARAMS.segment_timeout_ms

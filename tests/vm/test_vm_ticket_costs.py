@@ -6,7 +6,7 @@ from vm.world import CONTENT, FEATURES, JOB, PARAMS, ROWS, World
 
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import HASH_GAS
+from mlchain.vm.families.segments import HASH_GAS
 
 IDLE = 100
 

@@ -38,18 +38,10 @@ from mlchain.vm.execute import Outcome as Executed
 from mlchain.vm.execute import build_block, check_block
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.data import RegisterData
-from mlchain.vm.families.jobs import (
-    JOBS,
-    SEGMENTS,
-    CommitSegment,
-    Job,
-    JobState,
-    MakeClaim,
-    Segment,
-    SubmitJob,
-    segment_slice,
-)
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, JobState, Segment, segment_slice
 from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS, Fault, get_validator_set
+from mlchain.vm.families.segments import CommitSegment, MakeClaim
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.initial import compute_supply, write_genesis
 
 CHAIN = "test-world"

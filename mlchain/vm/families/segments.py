@@ -1,0 +1,150 @@
+"""Segments of a job: the worker's commit, and claims against it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from mlchain.codec import Hash, Uint
+from mlchain.consensus.work.commitment import SegmentCommit, commit_id
+from mlchain.consensus.work.dispute import ClaimKind
+from mlchain.consensus.work.tickets import check_reveal
+from mlchain.errors import InvalidTransaction
+from mlchain.ledger.state import State
+from mlchain.vm.context import Context, Payload
+from mlchain.vm.families.jobs import (
+    JOBS,
+    SEGMENTS,
+    Claim,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+    get_segment,
+    segment_slice,
+)
+from mlchain.vm.families.members import VALIDATORS
+
+COMMIT_GAS = 5_000
+CLAIM_GAS = 5_000
+HASH_GAS = 400
+"""For each element of a hash chain between the one shown and the one known."""
+
+
+class CommitSegment(Payload, frozen=True):
+    """The assigned worker binds itself to a segment's result. There is no second try."""
+
+    KIND: ClassVar[int] = 21
+    ROLE: ClassVar[str] = "worker"
+    commit: SegmentCommit
+
+    def execute(self, ctx: Context) -> None:
+        """Check that the commit fits its place, and store it."""
+        ctx.charge(COMMIT_GAS)
+        commit = self.commit
+        job = JOBS.get(ctx.state, commit.job)
+        if job is None or job.state != JobState.RUNNING:
+            raise InvalidTransaction("no such job is running")
+        segment = get_segment(ctx.state, commit.job, commit.segment)
+        if segment.state != SegmentState.ASSIGNED or segment.attempt != commit.attempt:
+            raise InvalidTransaction("this attempt has been committed or taken away already")
+        if segment.worker != ctx.sender:
+            raise InvalidTransaction("the segment is assigned to another worker")
+        self._check_shape(ctx.state, job)
+        SEGMENTS.put(
+            ctx.state,
+            replace(
+                segment,
+                state=SegmentState.COMMITTED,
+                commit=commit,
+                commit_height=ctx.block.height,
+                undisputed_since=ctx.block.height,
+            ),
+            commit.job,
+            commit.segment,
+        )
+        ctx.emit(f"segment {commit.segment} of {commit.job.hex()[:8]} committed")
+
+    def _check_shape(self, state: State, job: Job) -> None:
+        commit = self.commit
+        first, count = job.segment_range(commit.segment)
+        if commit.segment:
+            before = get_segment(state, commit.job, commit.segment - 1).commit
+            if before is None or before.end != commit.start:
+                raise InvalidTransaction("start is not the end of the segment before")
+        if commit.trap:
+            in_reach = (commit.trap - 1) // job.chunk == first + commit.count
+            if not in_reach or commit.count >= count or commit.trap > job.steps:
+                raise InvalidTransaction("a trap ends the chunk that follows the last whole one")
+        elif commit.count != count:
+            raise InvalidTransaction(f"{commit.count} chunks, the segment has {count}")
+        if not commit.count and commit.end != commit.start:
+            raise InvalidTransaction("without a whole chunk the end is the start")
+        is_last = commit.segment == job.segments - 1 and not commit.trap
+        expected = job.test_rows if is_last else 0
+        if commit.metrics is not None and (commit.metrics.total != expected or not expected):
+            raise InvalidTransaction(f"evaluated {commit.metrics.total} rows, expected {expected}")
+
+
+class MakeClaim(Payload, frozen=True):
+    """A validator accuses a committed segment; everybody then re-runs `chunk`.
+
+    A FRAUD claim may name any chunk, and costs the accuser its slash if the chunk is right. An
+    UNSERVED claim is limited to the accuser's own slice, which `ticket` proves.
+    """
+
+    KIND: ClassVar[int] = 22
+    ROLE: ClassVar[str] = "validator"
+    job: Hash
+    segment: Uint
+    commit: Hash
+    chunk: Uint
+    kind: Annotated[int, Meta(ge=0, le=1)]
+    ticket: Hash
+
+    def execute(self, ctx: Context) -> None:
+        """Open the dispute; while it is open the segment cannot become HARD."""
+        ctx.charge(CLAIM_GAS)
+        segment = get_segment(ctx.state, self.job, self.segment)
+        job = JOBS.get(ctx.state, self.job)
+        if job is None or segment.commit is None or commit_id(segment.commit) != self.commit:
+            raise InvalidTransaction("this commit is not at work")
+        if segment.state != SegmentState.COMMITTED:
+            raise InvalidTransaction("the segment is disputed already, or HARD")
+        first, _ = job.segment_range(self.segment)
+        reach = segment.commit.count + (1 if segment.commit.trap else 0)
+        if not first <= self.chunk < first + reach:
+            raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
+        if self.chunk in segment.cleared:
+            raise InvalidTransaction("this chunk has been re-run by all and was right")
+        if self.kind == ClaimKind.UNSERVED:
+            own = own_slice(ctx, job, segment, segment.commit, self.ticket)
+            if self.chunk - first not in own:
+                raise InvalidTransaction("only chunks of one's own slice can be asked for")
+        claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, ())
+        SEGMENTS.put(
+            ctx.state,
+            replace(segment, state=SegmentState.DISPUTED, claim=claim),
+            self.job,
+            self.segment,
+        )
+        ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
+
+
+def own_slice(
+    ctx: Context, job: Job, segment: Segment, commit: SegmentCommit, ticket: bytes
+) -> tuple[int, ...]:
+    """Return the sender's slice of a commit, as offsets into the segment.
+
+    Raises:
+        InvalidTransaction: the ticket is not the sender's for that height.
+    """
+    record = VALIDATORS.get(ctx.state, ctx.sender)
+    assert record is not None, "the role was checked"
+    length = ctx.block.params.ticket_heights
+    ctx.charge(HASH_GAS * abs(segment.commit_height - record.tickets.height))
+    if check_reveal(record.tickets, ticket, segment.commit_height, length) is None:
+        raise InvalidTransaction("the ticket is not of the sender's registered chain")
+    return segment_slice(job, commit, ticket, len(ctx.block.validators))
