@@ -33,7 +33,7 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node import adversary
-from mlchain.node.agreement import Agreement
+from mlchain.node.agreement import Agreement, Clock
 from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
@@ -95,7 +95,17 @@ class Storage:
 
 
 class Node:
-    """A validator, worker or observer, or several of these in one process."""
+    """A validator, worker or observer, or several of these in one process.
+
+    The types and the methods under "what it takes from the machine" are what the simulator
+    replaces: everything else of a simulated node is this class.
+    """
+
+    chain_type: type[Chain] = Chain
+    driver_type: type[Driver] = Driver
+    duties_type: type[Duties] = Duties
+    worker_type: type[Worker] = Worker
+    auditor_type: type[Auditor] = Auditor
 
     def __init__(
         self,
@@ -118,12 +128,12 @@ class Node:
         self.genesis, self.keys, self.transport = genesis, keys, transport
         self.members = _own_members(genesis, keys)
         self._storage = storage
-        self.clock = SystemClock()
+        self.clock = self._make_clock()
         store = Store.create_or_open(
             storage.chain, genesis, lambda state: write_genesis(state, genesis)
         )
-        self.duties = Duties(genesis, keys.validator) if keys.validator else None
-        self.chain = Chain(
+        self.duties = self.duties_type(genesis, keys.validator) if keys.validator else None
+        self.chain = self.chain_type(
             store,
             keys.validator.public if keys.validator else None,
             self.duties.has_attested if self.duties else lambda ref, commit: True,
@@ -131,7 +141,7 @@ class Node:
         )
         self.content = ContentStore(storage.content)
         self.exchange = Exchange(transport, self.content)
-        self.spool = Spool(storage.spool)
+        self.spool = self._open_spool(storage.spool)
         self.artifacts = Artifacts(genesis, transport, self.content, self.exchange, self.spool)
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
@@ -219,6 +229,21 @@ class Node:
                 self._subscribers.remove(send)
             await send.aclose()
 
+    # ---- what it takes from the machine -------------------------------------------------------
+
+    def _make_clock(self) -> Clock:
+        return SystemClock()
+
+    def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
+        may_be_missing = self.chain.height == 0
+        return WriteAheadLog(folder), LastSignFile(folder / "last-sign", may_be_missing)
+
+    def _open_spool(self, folder: Path) -> Spool:
+        return Spool(folder)
+
+    def _make_compute(self, executor: str, backend: str) -> Compute:
+        return Compute(executor, backend)
+
     # ---- connections between the parts --------------------------------------------------------
 
     def _connect(self) -> None:
@@ -266,7 +291,7 @@ class Node:
         timeouts = Timeouts(
             params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
         )
-        last_sign = LastSignFile(wal / "last-sign", may_be_missing=self.chain.height == 0)
+        wal_log, last_sign = self._open_log(wal)
         signer = Signer(key, genesis.chain_id, last_sign.load(), last_sign.save) if key else None
 
         def sign(request: SignRequest) -> bytes:
@@ -276,7 +301,7 @@ class Node:
         def extend_vote(height: int, round_: int, block_id: bytes) -> bytes:
             return self.duties.extension(height) if self.duties else b""
 
-        driver = Driver(
+        driver = self.driver_type(
             genesis.chain_id, key.public if key else None, timeouts, sign, extend_vote,
             self.chain.is_valid_extension,
         )  # fmt: skip
@@ -285,7 +310,7 @@ class Node:
         others = [m.peer for m in genesis.members if m.role == "validator" and m.peer != own]
         peers = tuple(others) if key else ()
         return Agreement(
-            self.chain, driver, WriteAheadLog(wal), self.transport, self.clock, peers,
+            self.chain, driver, wal_log, self.transport, self.clock, peers,
             on_commit=self._on_commit, on_behind=self.sync.want,
             has_duties=lambda: bool(self.duties and self.duties.is_pending),
         )  # fmt: skip
@@ -294,10 +319,9 @@ class Node:
         key = self.keys.worker
         assert key is not None
         outbox = Outbox(key, self.chain, self._spread)
-        return Worker(
-            key.public, self.chain, self.artifacts, Compute(executor, backend), self.spool,
-            outbox,
-            adversary.make_skips(misbehaviour),
+        return self.worker_type(
+            key.public, self.chain, self.artifacts, self._make_compute(executor, backend),
+            self.spool, outbox, adversary.make_skips(misbehaviour),
         )  # fmt: skip
 
     def _worker_of(self, request: ChunkRequest) -> bytes | None:
@@ -312,8 +336,9 @@ class Node:
         key = self.keys.validator
         assert key is not None and self.duties is not None
         outbox = Outbox(key, self.chain, self._spread)
-        return Auditor(
-            key.public, self.chain, self.artifacts, Compute(backend=backend), self.duties, outbox
+        compute = self._make_compute("", backend)
+        return self.auditor_type(
+            key.public, self.chain, self.artifacts, compute, self.duties, outbox
         )
 
     def _spread(self, transaction: bytes) -> None:
