@@ -31,6 +31,8 @@ PARAMS = Params(
     slash_validator=500_000_000,
     slash_unavailable=50_000_000,
     ticket_heights=1 << 20,
+    epoch_blocks=1_000,
+    unbonding_blocks=10_000,
 )
 
 

@@ -45,6 +45,8 @@ LOCAL_PARAMS = Params(
     slash_validator=500_000_000,
     slash_unavailable=50_000_000,
     ticket_heights=1 << 18,
+    epoch_blocks=500,
+    unbonding_blocks=10_000,
 )
 """Quick blocks and generous windows: many processes share few cores here."""
 

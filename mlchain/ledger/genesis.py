@@ -46,6 +46,10 @@ class Params(Record, frozen=True):
     slash_unavailable: Uint
     ticket_heights: Uint
     """Length of every registered hash chain."""
+    epoch_blocks: Annotated[int, Meta(ge=1, le=2**40)]
+    """Blocks of an epoch, for ever: block h belongs to epoch h // epoch_blocks."""
+    unbonding_blocks: Uint
+    """Blocks for which a member that has left can still be punished; then its bond is returned."""
 
 
 class Member(Record, frozen=True):

@@ -147,7 +147,7 @@ class Agreement:
 
     def _wanted_at(self) -> int:
         """Return when this node wants the next block, in monotonic milliseconds."""
-        params = self._chain.genesis.params
+        params = self._chain.params
         is_urgent = self._chain.mempool.ready or self._chain.has_evidence or self._has_duties()
         if is_urgent:
             return self._last_block_ms + params.block_interval_ms

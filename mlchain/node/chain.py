@@ -27,6 +27,7 @@ from mlchain.ledger.block import (
     header_id,
 )
 from mlchain.ledger.commit import Commit
+from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import Transaction
@@ -40,6 +41,7 @@ from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
 from mlchain.vm.families.segments import MakeClaim
 from mlchain.vm.gas import intrinsic_gas
+from mlchain.vm.params import get_params
 from mlchain.vm.votes import is_valid_extension
 
 MAX_DRIFT_MS = 10_000
@@ -122,6 +124,11 @@ class Chain:
         """Return the state after the last final block, to be read only."""
         return self._view
 
+    @property
+    def params(self) -> Params:
+        """The parameters of the next block."""
+        return get_params(self._view)
+
     def add_transaction(self, data: bytes) -> bool:
         """Admit a transaction; False if it is known already.
 
@@ -154,7 +161,7 @@ class Chain:
         room = MAX_BLOCK_BYTES - HEAD_BYTES - len(codec.encode((last_commit, evidence)))
         block, outcome = propose_block(
             parent, parent_id, state, self.genesis, last_commit, evidence,
-            self.mempool.take(room, self.genesis.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
+            self.mempool.take(room, self.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
             self._key, time_ms, self._is_wanted, self._is_known,
         )  # fmt: skip
         identity = header_id(block.header)
@@ -184,7 +191,7 @@ class Chain:
         """
         if (height, validator) in self._liars:
             return False
-        limit = self.genesis.params.ticket_heights
+        limit = self.params.ticket_heights
         if is_valid_extension(self._view, height, validator, extension, limit):
             return True
         self._liars[height, validator] = None
@@ -290,11 +297,11 @@ class Chain:
 
     def _is_open_claim(self, transaction: Transaction, commit: bytes) -> bool:
         body, state, head = transaction.body, self.store.state(), self.store.head
-        most_gas = max_duty_gas(self.genesis.params.max_block_gas)
+        most_gas = max_duty_gas(self.params.max_block_gas)
         if body.kind != MakeClaim.KIND or body.gas_limit > most_gas:
             return False
         block = BlockContext(
-            state, self.genesis.chain_id, self.genesis.params, head.height + 1, head.time_ms,
+            state, self.genesis.chain_id, self.params, head.height + 1, head.time_ms,
             body.sender, self.validators,
         )  # fmt: skip
         try:

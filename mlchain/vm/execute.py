@@ -48,6 +48,7 @@ from mlchain.vm.families.members import (
     slash_validator,
 )
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
+from mlchain.vm.params import get_params
 from mlchain.vm.votes import process_last_commit
 
 MAX_EVIDENCE_AGE = 100_000
@@ -382,7 +383,7 @@ def _context(
     proposer: bytes,
 ) -> BlockContext:
     return BlockContext(
-        state, genesis.chain_id, genesis.params, height, time_ms, proposer, validators
+        state, genesis.chain_id, get_params(state), height, time_ms, proposer, validators
     )
 
 

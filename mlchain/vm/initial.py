@@ -15,6 +15,7 @@ from mlchain.vm.families.members import (
     Voters,
     WorkerRecord,
 )
+from mlchain.vm.params import PARAMS
 
 
 def write_genesis(state: State, genesis: Genesis) -> None:
@@ -29,6 +30,7 @@ def write_genesis(state: State, genesis: Genesis) -> None:
         elif member.role == "worker":
             WORKERS.put(state, WorkerRecord(member.name, member.bond, 0), member.key)
     VOTERS.put(state, Voters(genesis.validators().validators))
+    PARAMS.put(state, genesis.params)
 
 
 def compute_supply(state: State) -> int:

@@ -49,6 +49,8 @@ def params() -> Params:
         slash_validator=500_000,
         slash_unavailable=100_000,
         ticket_heights=1000,
+        epoch_blocks=100,
+        unbonding_blocks=1000,
     )
 
 

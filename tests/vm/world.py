@@ -55,6 +55,7 @@ PARAMS = Params(
     heartbeat_ms=10_000, max_block_gas=10**8, attest_window=20, segment_timeout_ms=60_000,
     dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
     slash_unavailable=BOND // 100, ticket_heights=600,
+    epoch_blocks=100, unbonding_blocks=300,
 )  # fmt: skip
 
 CONTENT = b"\x01\x55\x12\x20" + digest("test-content")
