@@ -33,6 +33,10 @@ EMPTY = bytes(32)
 
 MAX_DEPTH = 256
 
+CHUNK_BITS = 8
+CHUNKS = 1 << CHUNK_BITS
+"""A snapshot of the state is cut where paths differ in their first byte."""
+
 Leaf: TypeAlias = tuple[bytes, bytes, bytes]
 """(hash, path, hash of the value)"""
 Inner: TypeAlias = "tuple[bytes, Node | None, Node | None, None]"
@@ -98,6 +102,57 @@ class SparseTree:
             other = OtherLeaf(node[1], node[2])
         return StateProof(tuple(siblings), other)
 
+    def prove_chunk(self, index: int) -> StateProof:
+        """Return the proof of which keys have a path that begins with the byte `index`."""
+        path = bytes([index])
+        siblings: list[bytes] = []
+        node = self._node
+        while node is not None and len(node) == 4 and len(siblings) < CHUNK_BITS:
+            _, left, right, _ = node
+            node, sibling = (right, left) if _bit(path, len(siblings)) else (left, right)
+            siblings.append(b"" if sibling is None else sibling[0])
+        other = None
+        if node is not None and len(node) == 3 and node[1][0] != index:
+            other = OtherLeaf(node[1], node[2])
+        return StateProof(tuple(siblings), other)
+
+
+def chunk_of(key: bytes) -> int:
+    """Return in which chunk of a snapshot a key stands: the first byte of its path."""
+    return _hash_path(key)[0]
+
+
+def verify_chunk(
+    root: bytes, index: int, values: Mapping[bytes, bytes], proof: StateProof
+) -> SparseTree:
+    """Return if, under `root`, `values` is exactly what stands at paths beginning with `index`.
+
+    Whoever has all 256 chunks has the whole state, and each is judged alone: a wrong one convicts
+    whoever gave it. The subtree is returned.
+
+    Raises:
+        VerificationFailed: a key is missing, foreign or has another value.
+    """
+    rows: list[_Change] = sorted(
+        (_hash_path(key), _hash_value(value)) for key, value in values.items()
+    )
+    if any(path[0] != index for path, _ in rows):
+        raise VerificationFailed(f"chunk {index}: a key of another chunk")
+    depth, other = len(proof.siblings), proof.other
+    if depth > CHUNK_BITS:
+        raise VerificationFailed(f"chunk {index}: the proof is too long")
+    subtree = SparseTree(_update(None, rows, 0, len(rows), CHUNK_BITS))
+    node = subtree.root
+    if depth < CHUNK_BITS and len(rows) > 1:  # compact: a higher subtree that ends is one leaf
+        raise VerificationFailed(f"chunk {index}: the proof is too short")
+    if other is not None:
+        if rows or other.path[0] == index or not _share_bits(other.path, _chunk_path(index), depth):
+            raise VerificationFailed(f"chunk {index}: a leaf from another place proves nothing")
+        node = _hash_leaf(other.path + other.value_hash)
+    if _climb(node, _chunk_path(index), proof.siblings) != root:
+        raise VerificationFailed(f"chunk {index}: leads to another root")
+    return subtree
+
 
 def verify_proof(root: bytes, key: bytes, value: bytes | None, proof: StateProof) -> None:
     """Return if `proof` shows that under `root` the key has `value` (None: no value).
@@ -118,13 +173,22 @@ def verify_proof(root: bytes, key: bytes, value: bytes | None, proof: StateProof
         node = _hash_leaf(proof.other.path + proof.other.value_hash)
     else:
         node = EMPTY
-    for depth in reversed(range(len(proof.siblings))):
-        sibling = proof.siblings[depth] or EMPTY
-        if len(sibling) != 32 or proof.siblings[depth] == EMPTY:
+    if _climb(node, path, proof.siblings) != root:
+        raise VerificationFailed("state proof: leads to another root")
+
+
+def _climb(node: bytes, path: bytes, siblings: Sequence[bytes]) -> bytes:
+    """Return the root above `node`, which stands on `path` under `siblings`."""
+    for depth in reversed(range(len(siblings))):
+        sibling = siblings[depth] or EMPTY
+        if len(sibling) != 32 or siblings[depth] == EMPTY:
             raise VerificationFailed("state proof: a sibling is a 32-byte hash, or empty")
         node = _hash_inner(sibling + node if _bit(path, depth) else node + sibling)
-    if node != root:
-        raise VerificationFailed("state proof: leads to another root")
+    return node
+
+
+def _chunk_path(index: int) -> bytes:
+    return bytes([index]) + bytes(31)
 
 
 def _update(node: Node | None, rows: list[_Change], low: int, high: int, depth: int) -> Node | None:

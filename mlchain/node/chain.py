@@ -205,7 +205,7 @@ class Chain:
         """
         candidate = self._candidates.get(block_id) or self._execute(block_id, data)
         block, outcome = candidate.block, candidate.outcome
-        self.store.append(block, commit, candidate.state, outcome.receipts)
+        self.store.append(block, commit, candidate.state, outcome.receipts, outcome.validators)
         self._view = self.store.state()
         self._seen_ms[self.height] = self._clock_ms()
         self._seen_ms.pop(self.height - MAX_SEEN, None)

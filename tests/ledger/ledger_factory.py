@@ -100,7 +100,7 @@ def new_store(kv: KeyValue | None = None) -> Store:
 
 def next_block(
     store: Store, changes: dict[bytes, bytes | None], transactions: tuple[bytes, ...] = ()
-) -> tuple[Block, Commit, State, tuple[Receipt, ...]]:
+) -> tuple[Block, Commit, State, tuple[Receipt, ...], ValidatorSet]:
     """What `append` takes for a block that makes `changes`."""
     state = store.state()
     for key, value in changes.items():
@@ -126,7 +126,8 @@ def next_block(
         receipts_root=receipts_root(receipts),
         gas_used=10 * len(transactions),
     )
-    return Block(header, body), certificate(header.height, header_id(header)), state, receipts
+    commit = certificate(header.height, header_id(header))
+    return Block(header, body), commit, state, receipts, validator_set()
 
 
 def grow(store: Store, blocks: int) -> None:

@@ -22,8 +22,10 @@ from mlchain.errors import GenesisError, InvalidBlock, MlchainError, NotFound, S
 from mlchain.ledger import store as store_module
 from mlchain.ledger.block import header_id
 from mlchain.ledger.commit import verify_commit
+from mlchain.ledger.history import check_history
 from mlchain.ledger.kv import LevelKeyValue, MemoryKeyValue
 from mlchain.ledger.merkle import verify_proof
+from mlchain.ledger.rows import at
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
 
@@ -72,12 +74,12 @@ def test_what_was_appended_is_read_back_also_after_opening_again(kv):
         assert chain.height == 5
         assert chain.head == made[-1][0].header and chain.head_id == header_id(chain.head)
         assert chain.state().get(b"k") == b"4"
-        for height, (block, commit, _, receipts) in enumerate(made, 1):
+        for height, (block, commit, _, receipts, _) in enumerate(made, 1):
             assert chain.block(height) == block and chain.header(height) == block.header
             assert chain.commit(height) == commit and chain.receipts(height) == receipts
             assert chain.find_transaction(transaction_id(b"u%d" % (height - 1))) == (height, 1)
         assert chain.find_transaction(transaction_id(b"never sent")) is None
-        chain.check_history()
+        check_history(chain)
 
 
 @pytest.mark.parametrize("height", [-1, 3, 2**62])
@@ -127,13 +129,14 @@ def test_a_proof_at_the_head_convinces_whoever_has_header_and_certificate(kv):
 
 
 def broken(parts, **changes):
-    block, _, state, receipts = parts
+    block, _, state, receipts, validators = parts
     header = replace(block.header, **changes)
     return (
         replace(block, header=header),
         certificate(header.height, header_id(header)),
         state,
         receipts,
+        validators,
     )
 
 
@@ -146,6 +149,7 @@ def broken(parts, **changes):
         {"state_root": bytes(32)},
         {"body_root": bytes(32)},
         {"receipts_root": bytes(32)},
+        {"next_validators_hash": bytes(32)},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -163,11 +167,11 @@ def test_a_block_whose_header_does_not_fit_is_refused_and_nothing_changes(kv, ch
 
 def test_a_certificate_for_another_block_is_refused():
     store = new_store()
-    block, commit, state, receipts = next_block(store, {})
+    block, commit, *rest = next_block(store, {})
     with pytest.raises(InvalidBlock, match="certificate"):
-        store.append(block, replace(commit, block_id=bytes(32)), state, receipts)
+        store.append(block, replace(commit, block_id=bytes(32)), *rest)
     with pytest.raises(InvalidBlock, match="certificate"):
-        store.append(block, replace(commit, height=2), state, receipts)
+        store.append(block, replace(commit, height=2), *rest)
 
 
 def test_a_state_of_an_older_block_is_refused_even_when_its_root_fits():
@@ -176,9 +180,9 @@ def test_a_state_of_an_older_block_is_refused_even_when_its_root_fits():
     for flip in (b"1", None):  # there and back: the root is the one of the genesis again
         store.append(*next_block(store, {b"k": flip}))
     assert old.root() == store.head.state_root
-    block, commit, _, receipts = next_block(store, {})
+    block, commit, _, *rest = next_block(store, {})
     with pytest.raises(InvalidBlock, match="state"):
-        store.append(block, commit, old, receipts)
+        store.append(block, commit, old, *rest)
 
 
 # Other databases and damaged ones
@@ -200,7 +204,7 @@ def test_a_database_with_something_else_in_it_is_not_taken_for_empty(kv):
 def test_a_lost_record_is_found_at_opening(kv, damage):
     store = new_store(kv)
     grow(store, 3)
-    victim = {b"s": b"saccount/002", b"h": store_module._at(b"h", 3), b"head": b"head"}[damage]
+    victim = {b"s": b"saccount/002", b"h": at(b"h", 3), b"head": b"head"}[damage]
     kv.write({}, [victim])
     with pytest.raises(StoreCorrupted) as caught:
         reopen(kv)
@@ -211,10 +215,10 @@ def test_a_lost_record_is_found_at_opening(kv, damage):
 def test_a_lost_block_record_is_found_when_read_and_by_check_history(kv, letter):
     store = new_store(kv)
     grow(store, 3)
-    kv.write({}, [store_module._at(letter, 2)])
+    kv.write({}, [at(letter, 2)])
     again = reopen(kv)
     read = {b"h": again.header, b"b": again.block, b"c": again.commit, b"r": again.receipts}[letter]
-    for call in (lambda: read(2), again.check_history):
+    for call in (lambda: read(2), lambda: check_history(again)):
         with pytest.raises(StoreCorrupted, match="2"):
             call()
 
@@ -223,7 +227,7 @@ def test_the_header_of_another_height_at_the_head_is_found(kv):
     store = new_store(kv)
     for _ in range(2):
         store.append(*next_block(store, {}))  # equal states, so that the root does not tell
-    kv.write({store_module._at(b"h", 2): kv.get(store_module._at(b"h", 1))})
+    kv.write({at(b"h", 2): kv.get(at(b"h", 1))})
     with pytest.raises(StoreCorrupted):
         reopen(kv)
 
@@ -233,20 +237,20 @@ def test_a_record_of_another_block_is_found_by_check_history(kv, letter):
     store = new_store(kv)
     for _ in range(3):
         store.append(*next_block(store, {}))
-    store.check_history()
+    check_history(store)
     store.append(*next_block(store, {}, (b"t",)))
     swap = {b"h": 1, b"b": 1, b"c": 1, b"r": 4}[letter]
-    kv.write({store_module._at(letter, 2): kv.get(store_module._at(letter, swap))})
-    with pytest.raises(StoreCorrupted, match="block 2"):
-        reopen(kv).check_history()
+    kv.write({at(letter, 2): kv.get(at(letter, swap))})
+    with pytest.raises(StoreCorrupted, match="2"):
+        check_history(reopen(kv))
 
 
 def test_a_lost_index_entry_is_found_by_check_history(kv):
     store = new_store(kv)
     grow(store, 3)
     kv.write({}, [b"t" + transaction_id(b"second 2")])
-    with pytest.raises(StoreCorrupted, match="block 2"):
-        store.check_history()
+    with pytest.raises(StoreCorrupted, match="2"):
+        check_history(store)
 
 
 def test_one_changed_state_byte_is_found_at_opening(kv, monkeypatch):
@@ -301,7 +305,7 @@ def check_damaged(folder, seed, truth) -> str:
     try:
         kv = LevelKeyValue(path)
         chain = Store.create_or_open(kv, genesis(), write_genesis_state)
-        chain.check_history()
+        check_history(chain)
         answer = (chain.head_id, dict(chain.state().items()))
         assert answer == truth[chain.height], f"a wrong answer after: {what}"
         return "whole" if chain.height == len(truth) - 1 else "earlier"
@@ -377,7 +381,7 @@ def test_one_block_is_one_write(monkeypatch):
 def test_a_stored_record_that_is_not_canonical_is_refused(kv):
     store = new_store(kv)
     grow(store, 1)
-    key = store_module._at(b"c", 1)
+    key = at(b"c", 1)
     kv.write({key: kv.get(key) + b"\x00"})
     with pytest.raises(StoreCorrupted, match="certificate 1"):
         store.commit(1)

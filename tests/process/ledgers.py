@@ -12,6 +12,7 @@ from mlchain.consensus.messages import BlockProposal
 from mlchain.ledger.block import header_id
 from mlchain.ledger.commit import Commit, Vote, VoteKind
 from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.history import check_history
 from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
@@ -42,7 +43,7 @@ class Ledgers:
         longest = 0
         for home in homes:
             with opened(home, genesis) as store:
-                store.check_history()
+                check_history(store)
                 self._compare(home.name, store)
                 if store.height > longest:
                     longest = store.height

@@ -205,7 +205,7 @@ class World:
         identity, height = header_id(block.header), block.header.height
         voters = [name for name in self.validators if name not in self.absent]
         commit = make_commit([self.precommit(name, height, identity) for name in voters])
-        self.store.append(block, commit, state, executed.receipts)
+        self.store.append(block, commit, state, executed.receipts, executed.validators)
         self.last_commit, self.saying = commit, {}
         return executed.receipts
 
