@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from mlchain import codec
-from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict, result_root
+from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
-from mlchain.consensus.work.tickets import BEACON, TICKETS
+from mlchain.consensus.work.custody import result_root
+from mlchain.consensus.work.tickets import PURPOSES
 from mlchain.consensus.work.tickets import make_chain as make_ticket_chain
 from mlchain.crypto import SecretKey, digest
 from mlchain.errors import Trap
@@ -63,6 +64,7 @@ PARAMS = Params(
     dispute_window=20, slash_worker=BOND // 2, slash_validator=BOND * 6 // 10,
     slash_unavailable=BOND // 100, ticket_heights=500,
     epoch_blocks=100, unbonding_blocks=1_000,
+    audit_permille=50, custody_window=100, slash_lazy=BOND // 2,
 )  # fmt: skip
 """One slash puts a validator out: its bond cannot bear a second one."""
 
@@ -85,7 +87,7 @@ def make_genesis(validators: int, workers: int, chain_id: str = CHAIN_ID) -> Gen
                 make_ticket_chain(make_key(name), purpose, chain_id, PARAMS.ticket_heights).tip
                 if role == "validator"
                 else bytes(32)
-                for purpose in (TICKETS, BEACON)
+                for purpose in PURPOSES
             ]
             keys = make_key(name).public, make_key(name + "/peer").public
             members.append(Member(name, role, *keys, "127.0.0.1", 0, BOND, *tips))
@@ -300,7 +302,7 @@ class GrowingChain:
         job, segment = self.job(job_id), self.segment(job_id, index)
         duties, commit = self.duties[validator], segment.commit
         ticket = duties.ticket(segment.commit_height)
-        drawn = segment_slice(job, commit, ticket, len(self.chain.validators))
+        drawn = segment_slice(job, segment, ticket)
         root = result_root(drawn, tuple(bytes(32) for _ in drawn))
         duties.add_attestation(Attestation(job_id, index, commit_id(commit), ticket, root))
 

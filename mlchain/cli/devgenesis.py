@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from mlchain.client.keystore import dev_key
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.ledger.genesis import Allocation, Genesis, Member, Params, dump_genesis
 from mlchain.vm.registry import registry_digest
 
@@ -33,6 +33,9 @@ PARAMS = Params(
     ticket_heights=1 << 20,
     epoch_blocks=1_000,
     unbonding_blocks=10_000,
+    audit_permille=50,
+    custody_window=10_000,
+    slash_lazy=500_000_000,
 )
 
 
@@ -42,13 +45,11 @@ def make_dev_genesis() -> Genesis:
     members = []
     for role in ("validator", "worker"):
         key = dev_key(role)
-        tips = [bytes(32), bytes(32)]
+        tips = [bytes(32)] * len(PURPOSES)
         if role == "validator":
             length = PARAMS.ticket_heights
-            tips = [make_chain(key, purpose, CHAIN_ID, length).tip for purpose in (TICKETS, BEACON)]
-        members.append(
-            Member(role, role, key.public, peer, "127.0.0.1", PORT, BOND, tips[0], tips[1])
-        )
+            tips = [make_chain(key, purpose, CHAIN_ID, length).tip for purpose in PURPOSES]
+        members.append(Member(role, role, key.public, peer, "127.0.0.1", PORT, BOND, *tips))
     allocations = tuple(Allocation(dev_key(n).public, BALANCE) for n in ("alice", "bob"))
     return Genesis(CHAIN_ID, TIME_MS, registry_digest(), PARAMS, tuple(members), allocations)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlchain.cli.signing import new_secret
 from mlchain.client.keystore import create_key
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.ledger.genesis import (
     Allocation,
     Genesis,
@@ -47,6 +47,9 @@ LOCAL_PARAMS = Params(
     ticket_heights=1 << 18,
     epoch_blocks=500,
     unbonding_blocks=10_000,
+    audit_permille=50,
+    custody_window=2_000,
+    slash_lazy=500_000_000,
 )
 """Quick blocks and generous windows: many processes share few cores here."""
 
@@ -77,10 +80,10 @@ def _make_member(folder: Path, chain_id: str, node: NodePlan) -> Member:
     keys = folder / node.name / "keys"
     create_key(keys / f"{node.role}.json", key, None, force=True)
     create_key(keys / "peer.json", peer, None, force=True)
-    tips = [bytes(32), bytes(32)]
+    tips = [bytes(32)] * len(PURPOSES)
     if node.role == "validator":
         length = LOCAL_PARAMS.ticket_heights
-        tips = [make_chain(key, purpose, chain_id, length).tip for purpose in (TICKETS, BEACON)]
+        tips = [make_chain(key, purpose, chain_id, length).tip for purpose in PURPOSES]
     return Member(
         name=node.name,
         role=node.role,
@@ -91,4 +94,5 @@ def _make_member(folder: Path, chain_id: str, node: NodePlan) -> Member:
         bond=BOND,
         ticket_tip=tips[0],
         beacon_tip=tips[1],
+        custody_tip=tips[2],
     )

@@ -242,7 +242,7 @@ def check_attestations(audit: Audit) -> str:
     tips = {m.key: m.ticket_tip for m in audit.genesis.members if m.role == "validator"}
     shown: dict[bytes, dict[int, bytes]] = {key: {} for key in tips}
     rerun = 0
-    for index, (segment, commit) in enumerate(zip(audit.segments, audit.commits, strict=True)):
+    for index, segment in enumerate(audit.segments):
         keys = [attested.validator for attested in segment.attestations]
         height, last = segment.commit_height, audit.genesis.params.ticket_heights
         in_order = 0 < height < segment.hard_height <= audit.receipt.header.height
@@ -256,8 +256,7 @@ def check_attestations(audit: Audit) -> str:
             _require(attested.validator in tips, f"segment {index}: attested by a stranger")
             ticket = shown[attested.validator].setdefault(height, attested.ticket)
             _require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
-            members = len(audit.set_after(height))
-            union |= dict.fromkeys(segment_slice(audit.job, commit, attested.ticket, members))
+            union |= dict.fromkeys(segment_slice(audit.job, segment, attested.ticket))
         rerun += len(union)
     for key, tickets in shown.items():
         _require_chain(tips[key], tickets, audit.names[key])

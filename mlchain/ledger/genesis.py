@@ -50,14 +50,20 @@ class Params(Record, frozen=True):
     """Blocks of an epoch, for ever: block h belongs to epoch h // epoch_blocks."""
     unbonding_blocks: Uint
     """Blocks for which a member that has left can still be punished; then its bond is returned."""
+    audit_permille: Annotated[int, Meta(ge=0, le=1000)]
+    """Attested chunks in a thousand that other validators re-run, all of them together."""
+    custody_window: Uint
+    """Blocks, from the height at which a custody key is due, in which its digests can be claimed
+    wrong; and in which one that nobody could get is to be shown."""
+    slash_lazy: Uint
 
 
 class Member(Record, frozen=True):
     """A known participant.
 
     `key` votes, signs and owns the bond; `peer` is the Ed25519 key of its network identity;
-    `host`, `port` say where it listens. Validators register the tips of their two hash chains
-    (sampling tickets, beacon); others leave 32 zero bytes.
+    `host`, `port` say where it listens. Validators register the tips of their three hash chains
+    (sampling tickets, beacon, custody keys); others leave 32 zero bytes.
     """
 
     name: Name
@@ -69,6 +75,7 @@ class Member(Record, frozen=True):
     bond: Uint
     ticket_tip: Hash
     beacon_tip: Hash
+    custody_tip: Hash
 
 
 class Allocation(Record, frozen=True):

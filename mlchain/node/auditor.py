@@ -14,8 +14,9 @@ from functools import partial
 import structlog
 import trio
 
-from mlchain.consensus.work.attestation import Attestation, Verdict, result_root
+from mlchain.consensus.work.attestation import Attestation, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
+from mlchain.consensus.work.custody import result_root
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError
 from mlchain.ledger.block import SegmentRef
@@ -182,7 +183,7 @@ class Auditor:
         identity, ticket = commit_id(commit), self.duties.ticket(segment.commit_height)
         if ticket is None:
             return
-        offsets = segment_slice(job, commit, ticket, len(self.chain.validators))
+        offsets = segment_slice(job, segment, ticket)
         finding = await self.examiner.examine(state, target, offsets)
         if finding is None:
             chunks = tuple(job.segment_range(index)[0] + offset for offset in offsets)

@@ -191,8 +191,7 @@ class Chain:
         """
         if (height, validator) in self._liars:
             return False
-        limit = self.params.ticket_heights
-        if is_valid_extension(self._view, height, validator, extension, limit):
+        if is_valid_extension(self._view, height, validator, extension, self.params):
             return True
         self._liars[height, validator] = None
         return False
@@ -266,7 +265,7 @@ class Chain:
         job = JOBS.get(self._view, ref.job)
         if job is None or segment.commit is None or not segment.commit.count:
             return 0
-        size = slice_size(job.tier, job.chunks, segment.commit.count, len(self.validators))
+        size = slice_size(job.tier, job.chunks, segment.commit.count, segment.voters)
         return AUDIT_SLACK * size * (job.gas // job.chunks) // 10**6
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:

@@ -16,14 +16,15 @@ from mlchain.consensus.work.attestation import (
     Verdict,
 )
 from mlchain.consensus.work.commitment import commit_id
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.consensus.work.custody import key_due
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, TICKETS, make_chain
 from mlchain.crypto import SecretKey
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import SEGMENTS, Segment, SegmentState
-from mlchain.vm.votes import NO_BEACON
+from mlchain.vm.votes import NO_ELEMENT
 
 
 class Duties:
@@ -34,6 +35,8 @@ class Duties:
         self.key = key.public
         self._tickets = make_chain(key, TICKETS, genesis.chain_id, length)
         self._beacon = make_chain(key, BEACON, genesis.chain_id, length)
+        self._custody = make_chain(key, CUSTODY, genesis.chain_id, length)
+        self._window = genesis.params.attest_window
         self._available: dict[bytes, None] = {}
         self._attestations: dict[bytes, Attestation] = {}
         self._verdicts: dict[tuple[bytes, int], Verdict] = {}
@@ -41,6 +44,10 @@ class Duties:
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
         return self._tickets.at(height)
+
+    def custody_key(self, height: int) -> bytes | None:
+        """Return what keys our digests of segments committed at `height`; secret until due."""
+        return self._custody.at(height)
 
     def add_available(self, content: bytes) -> None:
         """Announce a dataset that is here, whole and decoded."""
@@ -71,7 +78,8 @@ class Duties:
         """Return the extension of our precommit for a block at `height`."""
         return codec.encode(
             Extension(
-                self._beacon.at(height) or NO_BEACON,
+                self._beacon.at(height) or NO_ELEMENT,
+                self._custody.at(key_due(height, self._window)) or NO_ELEMENT,
                 tuple(self._available)[:MAX_AVAILABLE],
                 tuple(self._attestations.values())[:MAX_ATTESTATIONS],
                 tuple(self._verdicts.values())[:MAX_VERDICTS],

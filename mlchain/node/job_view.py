@@ -121,9 +121,8 @@ class JobViews:
         slices: dict[str, int] = {}
         rerun: dict[int, None] = {}
         if commit is not None:
-            voters = len(get_validators_after(state, segment.commit_height))
             for attested in segment.attestations:
-                drawn = self._slice(job, segment, attested.ticket, voters)
+                drawn = self._slice(job, segment, attested.ticket)
                 slices[self._name(attested.validator)] = len(drawn)
                 rerun |= dict.fromkeys(drawn)
         claim = segment.claim
@@ -147,14 +146,14 @@ class JobViews:
             "hard_height": segment.hard_height or None,
         }
 
-    def _slice(self, job: Job, segment: Segment, ticket: bytes, voters: int) -> tuple[int, ...]:
+    def _slice(self, job: Job, segment: Segment, ticket: bytes) -> tuple[int, ...]:
         commit = segment.commit
         assert commit is not None, "only committed segments are attested"
-        key = commit.leaf_root, ticket, voters
+        key = commit.leaf_root, ticket, segment.voters
         if key not in self._slices:
             if len(self._slices) >= MAX_CACHED_SLICES:
                 self._slices.clear()
-            self._slices[key] = segment_slice(job, commit, ticket, voters)
+            self._slices[key] = segment_slice(job, segment, ticket)
         return self._slices[key]
 
     def _name(self, key: bytes) -> str:

@@ -24,8 +24,9 @@ def write_genesis(state: State, genesis: Genesis) -> None:
         credit(state, allocation.account, allocation.amount)
     for member in genesis.members:
         if member.role == "validator":
-            tickets, beacon = Reveal(member.ticket_tip, 0), Reveal(member.beacon_tip, 0)
-            record = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, 0)
+            tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
+            tickets, beacon, custody = (Reveal(tip, 0) for tip in tips)
+            record = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0)
             VALIDATORS.put(state, record, member.key)
         elif member.role == "worker":
             WORKERS.put(state, WorkerRecord(member.name, member.bond, 0), member.key)

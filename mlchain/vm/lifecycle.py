@@ -191,7 +191,7 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     index = job.assigned
     segment = Segment(
         SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
-        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0,
+        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, 0,
     )  # fmt: skip
     SEGMENTS.put(block.state, segment, job_id, index)
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)

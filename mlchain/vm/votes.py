@@ -12,9 +12,11 @@ from mlchain import crypto
 from mlchain.codec import Hash, Record
 from mlchain.consensus.work.attestation import Attestation, Extension, Verdict, decode_extension
 from mlchain.consensus.work.commitment import commit_id
-from mlchain.consensus.work.tickets import check_reveal
+from mlchain.consensus.work.custody import key_due
+from mlchain.consensus.work.tickets import Reveal, check_reveal
 from mlchain.errors import CodecError
 from mlchain.ledger.commit import Commit
+from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.data import add_holder
@@ -28,7 +30,8 @@ class Beacon(Record, frozen=True):
     value: Hash
 
 
-NO_BEACON = bytes(32)
+NO_ELEMENT = bytes(32)
+"""What a precommit shows of a hash chain that is used up."""
 
 BEACON = Table(b"beacon/", Beacon)
 
@@ -40,9 +43,9 @@ def get_beacon(state: State) -> bytes:
 
 
 def is_valid_extension(
-    state: State, height: int, validator: bytes, data: bytes, ticket_heights: int
+    state: State, height: int, validator: bytes, data: bytes, params: Params
 ) -> bool:
-    """Tell whether a precommit of `height` may carry `data`: well-formed, right beacon element."""
+    """Tell whether a precommit of `height` may carry `data`: well-formed, right elements."""
     record = VALIDATORS.get(state, validator)
     try:
         extension = decode_extension(data)
@@ -50,9 +53,18 @@ def is_valid_extension(
         return False
     if record is None:
         return False
-    if height > ticket_heights:  # the chain is used up; the ledger goes on without its randomness
-        return extension.beacon == NO_BEACON
-    return check_reveal(record.beacon, extension.beacon, height, ticket_heights) is not None
+    due = key_due(height, params.attest_window)
+    length = params.ticket_heights
+    return _is_due(record.beacon, extension.beacon, height, length) and _is_due(
+        record.custody, extension.custody, due, length
+    )
+
+
+def _is_due(known: Reveal, element: bytes, height: int, length: int) -> bool:
+    """Tell whether `element` is that of `height`; a chain that is used up shows none."""
+    if height > length:
+        return element == NO_ELEMENT
+    return check_reveal(known, element, height, length) is not None
 
 
 def process_last_commit(block: BlockContext, commit: Commit) -> None:
@@ -65,6 +77,7 @@ def process_last_commit(block: BlockContext, commit: Commit) -> None:
             continue
         if _process_beacon(block, signature.validator, extension, commit.height):
             shown.append(signature.validator + extension.beacon)
+        _process_custody(block, signature.validator, extension, commit.height)
         _process_extension(block, signature.validator, extension, commit.height)
     if shown:
         value = crypto.digest("mlchain/beacon", get_beacon(block.state), *shown)
@@ -82,6 +95,19 @@ def _process_beacon(
         return False
     replace_validator(block.state, validator, beacon=reveal)
     return True
+
+
+def _process_custody(
+    block: BlockContext, validator: bytes, extension: Extension, height: int
+) -> None:
+    """Make the key that is due public."""
+    record = VALIDATORS.get(block.state, validator)
+    due = key_due(height, block.params.attest_window)
+    if record is None or due <= record.custody.height:
+        return
+    reveal = check_reveal(record.custody, extension.custody, due, block.params.ticket_heights)
+    if reveal is not None:
+        replace_validator(block.state, validator, custody=reveal)
 
 
 def _process_extension(

@@ -12,7 +12,7 @@ from stand_in import STAND_IN
 from mlchain.cli.localnet import LocalNet
 from mlchain.cli.testnet import WATCH_S
 from mlchain.client.keystore import load_key
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.errors import ConfigError, Timeout, Unreachable
 from mlchain.ledger.genesis import load_genesis
 from mlchain.vm.registry import check_registry
@@ -48,8 +48,8 @@ def test_a_network_has_a_genesis_all_its_keys_fit(net):
         assert (member.host, member.port) == ("127.0.0.1", node.peer_port)
         if node.role == "validator":
             length = genesis.params.ticket_heights
-            assert member.ticket_tip == make_chain(key, TICKETS, genesis.chain_id, length).tip
-            assert member.beacon_tip == make_chain(key, BEACON, genesis.chain_id, length).tip
+            tips = [make_chain(key, each, genesis.chain_id, length).tip for each in PURPOSES]
+            assert [member.ticket_tip, member.beacon_tip, member.custody_tip] == tips
     funded = {allocation.account: allocation.amount for allocation in genesis.allocations}
     assert funded[load_key(net.folder / "keys" / "alice.json").public] > 0
     assert all(funded[member.key] > 0 for member in genesis.members), "members pay gas"

@@ -51,6 +51,9 @@ def params() -> Params:
         ticket_heights=1000,
         epoch_blocks=100,
         unbonding_blocks=1000,
+        audit_permille=50,
+        custody_window=20,
+        slash_lazy=500_000,
     )
 
 
@@ -66,6 +69,7 @@ def genesis(chain_id: str = CHAIN) -> Genesis:
             bond=1_000_000,
             ticket_tip=ZERO,
             beacon_tip=ZERO,
+            custody_tip=ZERO,
         )
         for n, key in enumerate(FOUR)
     )

@@ -11,7 +11,7 @@ import numpy as np
 import trio
 
 from mlchain import codec
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
+from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
 from mlchain.ledger.kv import MemoryKeyValue
@@ -37,6 +37,7 @@ PARAMS = Params(
     dispute_window=1000, slash_worker=BOND // 2, slash_validator=BOND // 4,
     slash_unavailable=BOND // 100, ticket_heights=20_000,
     epoch_blocks=100, unbonding_blocks=1_000,
+    audit_permille=50, custody_window=200, slash_lazy=BOND // 2,
 )  # fmt: skip
 
 
@@ -103,16 +104,16 @@ def make_genesis(validators: int, workers: int) -> Genesis:
     names += [("worker", f"worker-{i}") for i in range(workers)]
     members = []
     for port, (role, name) in enumerate(names, 1):
-        tips = [bytes(32), bytes(32)]
+        tips = [bytes(32)] * len(PURPOSES)
         if role == "validator":
             tips = [
                 make_chain(key(name), purpose, CHAIN_ID, PARAMS.ticket_heights).tip
-                for purpose in (TICKETS, BEACON)
+                for purpose in PURPOSES
             ]
         members.append(
             Member(
                 name, role, key(name).public, key(name + "/peer").public, "127.0.0.1", port, BOND,
-                tips[0], tips[1],
+                *tips,
             )
         )  # fmt: skip
     return Genesis(

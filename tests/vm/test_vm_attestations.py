@@ -10,11 +10,12 @@ from mlchain import codec
 from mlchain.codec import Record
 from mlchain.consensus.work.attestation import MAX_ATTESTATIONS, Attestation, Extension, Outcome
 from mlchain.consensus.work.commitment import commit_id
-from mlchain.consensus.work.tickets import BEACON
+from mlchain.consensus.work.custody import KEY_DELAY, key_due
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, Reveal
 from mlchain.crypto import digest
 from mlchain.vm import votes
 from mlchain.vm.families.members import VALIDATORS
-from mlchain.vm.votes import NO_BEACON, is_valid_extension
+from mlchain.vm.votes import NO_ELEMENT, is_valid_extension
 
 ME, YOU = "validator-0", "validator-1"
 
@@ -205,13 +206,13 @@ def test_an_extension_that_does_not_decode_is_ignored(world, job, monkeypatch):
 
 def encoded(world: World, **changes: object) -> bytes:
     height = world.height + 1
-    mine = Extension(world.chain(ME, BEACON).at(height), (), (), ())
+    mine = Extension(world.chain(ME, BEACON).at(height), world.chain(ME, CUSTODY).tip, (), (), ())
     return codec.encode(replace(mine, **changes))
 
 
-def is_valid(world: World, data: bytes, name: str = ME, height: int = 0, length: int = 600) -> bool:
+def is_valid(world: World, data: bytes, name: str = ME, height: int = 0) -> bool:
     key, height = world.key(name).public, height or world.height + 1
-    return is_valid_extension(world.state(), height, key, data, length)
+    return is_valid_extension(world.state(), height, key, data, PARAMS)
 
 
 def test_a_precommit_shows_the_beacon_element_of_its_height(world):
@@ -221,11 +222,35 @@ def test_a_precommit_shows_the_beacon_element_of_its_height(world):
     assert not is_valid(world, encoded(world, beacon=world.chain(ME, BEACON).at(height - 1)))
     assert not is_valid(world, encoded(world, beacon=world.chain(ME, BEACON).at(height + 1)))
     assert not is_valid(world, encoded(world, beacon=world.chain(YOU, BEACON).at(height)))
-    assert not is_valid(world, encoded(world, beacon=NO_BEACON))
+    assert not is_valid(world, encoded(world, beacon=NO_ELEMENT))
+
+
+def test_a_precommit_shows_the_custody_key_whose_segments_nobody_can_attest_any_more(world):
+    keys = world.chain(ME, CUSTODY)
+    height = PARAMS.attest_window + KEY_DELAY + 7
+    beacon = world.chain(ME, BEACON).at(height)
+    early, right, wrong = (
+        encoded(world, beacon=beacon, custody=keys.at(shown)) for shown in (8, 7, 6)
+    )
+    assert is_valid(world, right, height=height)
+    assert not is_valid(world, early, height=height) and not is_valid(world, wrong, height=height)
+
+
+def test_a_custody_key_stands_on_chain_when_it_is_due(world):
+    def known() -> Reveal:
+        return VALIDATORS.get(world.state(), world.key(ME).public).custody
+
+    world.blocks(PARAMS.attest_window + KEY_DELAY + 1 - world.height)
+    assert known().height == 0
+    world.blocks(2)
+    assert (known().height, known().element) == (2, world.chain(ME, CUSTODY).at(2))
 
 
 def test_when_the_chain_of_elements_is_used_up_the_ledger_goes_on_without(world):
-    assert is_valid(world, encoded(world, beacon=NO_BEACON), height=601)
+    due = world.chain(ME, CUSTODY).at(key_due(601, PARAMS.attest_window))
+    late = encoded(world, beacon=NO_ELEMENT, custody=due)
+    assert is_valid(world, late, height=601)
+    assert is_valid(world, encoded(world, beacon=NO_ELEMENT, custody=NO_ELEMENT), height=700)
     assert not is_valid(world, encoded(world), height=601)
 
 

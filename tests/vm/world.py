@@ -22,8 +22,16 @@ from mlchain import codec
 from mlchain.consensus.evidence import vote_evidence
 from mlchain.consensus.work.attestation import Attestation, Extension, Outcome, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
+from mlchain.consensus.work.custody import key_due
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.tickets import BEACON, TICKETS, TicketChain, make_chain
+from mlchain.consensus.work.tickets import (
+    BEACON,
+    CUSTODY,
+    PURPOSES,
+    TICKETS,
+    TicketChain,
+    make_chain,
+)
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.block import Block, Body, Receipt, SegmentRef, header_id
 from mlchain.ledger.commit import NIL, Commit, Vote, VoteKind, make_commit, sign_bytes
@@ -56,6 +64,7 @@ PARAMS = Params(
     dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
     slash_unavailable=BOND // 100, ticket_heights=600,
     epoch_blocks=100, unbonding_blocks=300,
+    audit_permille=50, custody_window=30, slash_lazy=BOND // 2,
 )  # fmt: skip
 
 CONTENT = b"\x01\x55\x12\x20" + digest("test-content")
@@ -83,9 +92,9 @@ def chain_of(name: str, purpose: str, chain_id: str, length: int) -> TicketChain
 def make_member(
     name: str, role: str, chain_id: str = CHAIN, params: Params = PARAMS, bond: int = BOND
 ) -> Member:
-    tips = [bytes(32), bytes(32)]
+    tips = [bytes(32)] * len(PURPOSES)
     if role == "validator":
-        tips = [chain_of(name, p, chain_id, params.ticket_heights).tip for p in (TICKETS, BEACON)]
+        tips = [chain_of(name, p, chain_id, params.ticket_heights).tip for p in PURPOSES]
     key, peer = make_key(name).public, make_key(name + "/peer").public
     return Member(name, role, key, peer, "127.0.0.1", 0, bond, *tips)
 
@@ -227,9 +236,10 @@ class World:
     def extension(self, name: str, height: int) -> Extension:
         said = self.saying.get(name, {})
         beacon = self.chain(name, BEACON).at(height)
-        assert beacon is not None, "the test outlives the hash chains"
+        custody = self.chain(name, CUSTODY).at(key_due(height, self.genesis.params.attest_window))
+        assert beacon and custody, "the test outlives the hash chains"
         parts = [said.get(part, ()) for part in ("available", "attestations", "verdicts")]
-        return Extension(beacon, *parts)
+        return Extension(beacon, custody, *parts)
 
     def say(self, name: str, part: str, *items: Any) -> None:
         """Let the next precommit of a validator carry something."""
@@ -331,7 +341,7 @@ class World:
         assert segment.commit is not None
         ticket = self.ticket(name, segment.commit_height)
         first, _ = record.segment_range(index)
-        offsets = segment_slice(record, segment.commit, ticket, len(self.validators))
+        offsets = segment_slice(record, segment, ticket)
         return tuple(first + offset for offset in offsets)
 
     def harden(self, job: bytes, index: int = 0) -> None:

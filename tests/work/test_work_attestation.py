@@ -17,8 +17,8 @@ from mlchain.consensus.work.attestation import (
     Extension,
     Verdict,
     decode_extension,
-    result_root,
 )
+from mlchain.consensus.work.custody import result_root
 from mlchain.crypto import digest
 from mlchain.errors import CodecError
 from mlchain.ledger.commit import MAX_EXTENSION_BYTES
@@ -32,6 +32,7 @@ ATTESTATIONS = st.builds(Attestation, HASHES, UINTS, HASHES, HASHES, HASHES)
 VERDICTS = st.builds(Verdict, HASHES, UINTS, HASHES, UINTS, st.integers(0, 2))
 EXTENSIONS = st.builds(
     Extension,
+    HASHES,
     HASHES,
     st.lists(st.binary(min_size=36, max_size=36), max_size=3).map(tuple),
     st.lists(ATTESTATIONS, max_size=3).map(tuple),
@@ -61,7 +62,7 @@ def test_a_changed_byte_is_refused_or_is_another_extension(extension, data):
 
 def test_the_fullest_extension_fits_the_bound_of_a_vote():
     contents = tuple(bytes([i]) * 36 for i in range(MAX_AVAILABLE))
-    full = Extension(H, contents, (ATTESTATION,) * MAX_ATTESTATIONS, (VERDICT,) * MAX_VERDICTS)
+    full = Extension(H, H, contents, (ATTESTATION,) * MAX_ATTESTATIONS, (VERDICT,) * MAX_VERDICTS)
     assert len(codec.encode(full)) <= MAX_EXTENSION_BYTES
 
 
@@ -76,17 +77,17 @@ def test_the_fullest_extension_fits_the_bound_of_a_vote():
 )
 def test_each_list_is_bounded(parts):
     with pytest.raises(CodecError):
-        decode_extension(codec.encode(Extension(H, *parts)))
+        decode_extension(codec.encode(Extension(H, H, *parts)))
 
 
 def test_a_verdict_is_one_of_three():
     with pytest.raises(CodecError):
-        decode_extension(codec.encode(Extension(H, (), (), (Verdict(H, 1, H, 7, 3),))))
+        decode_extension(codec.encode(Extension(H, H, (), (), (Verdict(H, 1, H, 7, 3),))))
 
 
 def test_trailing_bytes_are_refused():
     with pytest.raises(CodecError):
-        decode_extension(codec.encode(Extension(H, (), (), ())) + b"\x00")
+        decode_extension(codec.encode(Extension(H, H, (), (), ())) + b"\x00")
 
 
 def test_a_result_root_binds_chunks_their_order_and_their_digests():

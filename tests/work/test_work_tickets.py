@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlchain.consensus.work.tickets import (
-    BEACON,
+    PURPOSES,
     TICKETS,
     Reveal,
     TicketChain,
@@ -46,14 +46,14 @@ def test_there_is_no_element_beyond_the_ends(height):
     assert CHAIN.at(height) is None
 
 
-def test_the_two_chains_of_a_key_and_those_of_two_ledgers_have_nothing_in_common():
+def test_the_chains_of_a_key_and_those_of_two_ledgers_have_nothing_in_common():
     key = SecretKey(b"k" * 32)
     tips = [
         make_chain(key, purpose, chain_id, 10).tip
-        for purpose in (TICKETS, BEACON)
+        for purpose in PURPOSES
         for chain_id in ("one", "two")
     ]
-    assert len(set(tips)) == 4
+    assert len(set(tips)) == 6
     assert make_chain(key, TICKETS, "one", 10).tip == tips[0], "and they are the same again"
 
 

@@ -10,10 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from mlchain import codec, crypto
+from mlchain import codec
 from mlchain.codec import ContentId, Hash, Record, Uint
 from mlchain.ledger.commit import MAX_EXTENSION_BYTES
-from mlchain.ledger.merkle import list_root
 
 MAX_AVAILABLE = 16
 MAX_ATTESTATIONS = 32
@@ -33,7 +32,7 @@ class Attestation(Record, frozen=True):
 
     `commit` is the id of the segment's commit; `ticket` is the element of the sender's ticket
     chain for the commit's height, shown here for the first time; `result_root` commits to the
-    re-executed chunks (the place where custody digests plug in).
+    re-executed chunks and to their custody digests (`custody.py`).
     """
 
     job: Hash
@@ -54,9 +53,13 @@ class Verdict(Record, frozen=True):
 
 
 class Extension(Record, frozen=True):
-    """One validator's extension of a precommit: beacon element, data it holds, results."""
+    """One validator's extension of a precommit: elements due, data it holds, results.
+
+    `beacon` is the element of this height, `custody` that of `custody.key_due`.
+    """
 
     beacon: Hash
+    custody: Hash
     available: Annotated[tuple[ContentId, ...], Meta(max_length=MAX_AVAILABLE)]
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MAX_ATTESTATIONS)]
     verdicts: Annotated[tuple[Verdict, ...], Meta(max_length=MAX_VERDICTS)]
@@ -69,13 +72,3 @@ def decode_extension(data: bytes) -> Extension:
         CodecError: malformed, oversized or not canonical.
     """
     return codec.decode(Extension, data, MAX_EXTENSION_BYTES)
-
-
-def result_root(chunks: tuple[int, ...], digests: tuple[bytes, ...]) -> bytes:
-    """Return the root over (chunk, EQUAL, digest) of a whole slice."""
-    return list_root(
-        [
-            crypto.digest("mlchain/result", codec.encode((chunk, int(Outcome.EQUAL))), digest)
-            for chunk, digest in zip(chunks, digests, strict=True)
-        ]
-    )

@@ -2,8 +2,9 @@
 
 A validator registers the tip x_0 of a chain with x_{h-1} = H(x_h). The element of height h is
 secret until its owner shows it, cannot be chosen afterwards (the tip fixes it), and is checked by
-hashing it down to any element already known. Two chains serve two purposes: *tickets* draw the
-secret slices, *beacon* elements are shown in every precommit and make the public randomness.
+hashing it down to any element already known. Three chains serve three purposes: *tickets* draw the
+secret slices, *beacon* elements are shown in every precommit and make the public randomness,
+*custody* elements key the digests that prove re-execution and are shown when those are final.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _STRIDE = 1024
 
 TICKETS = "tickets"
 BEACON = "beacon"
+CUSTODY = "custody"
+PURPOSES = (TICKETS, BEACON, CUSTODY)
+"""In the order in which a member registers its tips."""
 
 
 class Reveal(Record, frozen=True):

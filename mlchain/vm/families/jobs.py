@@ -129,6 +129,7 @@ class Segment(Record, frozen=True):
 
     `undisputed_since` is the height of the commit, or of the last rejected claim: from there the
     age counts that FINALISE asks for. `cleared` are the chunks whose claims were rejected.
+    `voters` counts the validators when the commit was made: it sizes the slices.
     """
 
     state: Uint
@@ -141,6 +142,7 @@ class Segment(Record, frozen=True):
     claim: Claim | None
     cleared: Annotated[tuple[Uint, ...], Meta(max_length=MAX_CLEARED)]
     undisputed_since: Uint
+    voters: Uint
     hard_height: Uint
 
 
@@ -182,14 +184,14 @@ def plan_id(plan: bytes) -> bytes:
     return crypto.digest("mlchain/plan", plan)
 
 
-def segment_slice(
-    job: Job, commit: SegmentCommit, ticket: bytes, validators: int
-) -> tuple[int, ...]:
-    """Return the offsets (0 = first chunk of the segment) that `ticket` draws from a commit.
+def segment_slice(job: Job, segment: Segment, ticket: bytes) -> tuple[int, ...]:
+    """Return the offsets (0 = first chunk) that `ticket` draws from a committed segment.
 
     Of a trapped segment the chunk that traps is part of every slice: it decides the result.
     """
+    commit = segment.commit
+    assert commit is not None, "slices are drawn from commits"
     total = commit.count
-    size = slice_size(job.tier, job.chunks, total, validators) if total else 0
+    size = slice_size(job.tier, job.chunks, total, segment.voters) if total else 0
     drawn = draw_slice(ticket, commit.leaf_root, total, size) if total else ()
     return (*drawn, total) if commit.trap else drawn

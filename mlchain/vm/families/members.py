@@ -20,7 +20,7 @@ from mlchain.vm.families.accounts import burn, credit
 
 
 class ValidatorRecord(Record, frozen=True):
-    """A validator: its bond, and the public ends of its two hash chains.
+    """A validator: its bond, and the public ends of its three hash chains.
 
     `jailed_height` is 0, or the height of the block that removed it from the set.
     """
@@ -30,6 +30,7 @@ class ValidatorRecord(Record, frozen=True):
     bond: Uint
     tickets: Reveal
     beacon: Reveal
+    custody: Reveal
     jailed_height: Uint
 
 

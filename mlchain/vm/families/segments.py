@@ -60,6 +60,7 @@ class CommitSegment(Payload, frozen=True):
                 state=SegmentState.COMMITTED,
                 commit=commit,
                 commit_height=ctx.block.height,
+                voters=len(ctx.block.validators),
                 undisputed_since=ctx.block.height,
             ),
             commit.job,
@@ -147,4 +148,4 @@ def own_slice(
     ctx.charge(HASH_GAS * abs(segment.commit_height - record.tickets.height))
     if check_reveal(record.tickets, ticket, segment.commit_height, length) is None:
         raise InvalidTransaction("the ticket is not of the sender's registered chain")
-    return segment_slice(job, commit, ticket, len(ctx.block.validators))
+    return segment_slice(job, segment, ticket)
