@@ -57,7 +57,8 @@ class Network:
         rich = tuple(Allocation(account(i).public, BALANCE) for i in range(ACCOUNTS))
         self.genesis = replace(genesis, allocations=genesis.allocations + rich)
         self._net.genesis.write_text(dump_genesis(self.genesis))
-        self.ports = [node.http_port for node in self._net.nodes]
+        self.folder, self.file, self.plans = folder, self._net.genesis, self._net.nodes
+        self.ports = [node.http_port for node in self.plans]
         self.database = folder / self._net.nodes[0].name / "data"
 
     def start(self) -> None:
@@ -109,7 +110,17 @@ class Load:
         self._say({"chain": network.genesis.chain_id, "ports": network.ports, "accounts": ACCOUNTS})
 
     def step(self, rate: int, seconds: float) -> dict[str, float]:
+        """Offer transfers and return what became of them."""
         return dict(self._say({"rate": rate, "seconds": seconds, "drain_s": DRAIN_S}))
+
+    def latencies(self) -> dict[str, float]:
+        """Return how long those of the last step took."""
+        return dict(self._say({}))
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def _say(self, message: dict[str, Any]) -> Any:
         process = self._process
@@ -228,7 +239,7 @@ def main() -> None:
         before = network.cpu_s()
         time.sleep(IDLE_S)
         idle = (network.cpu_s() - before) / IDLE_S / NODES
-        single = load.step(2, min(options.seconds, 6.0))
+        single = load.step(2, min(options.seconds, 6.0)) | load.latencies()
         print()
         row("offered, transfers/s", "finalised/s", "p50 ms", "p99 ms", "ms a block", "CPU us/tx")
         spent: list[float] = []
@@ -236,6 +247,7 @@ def main() -> None:
             before = network.cpu_s()
             found = load.step(rate, options.seconds)
             spent.append((network.cpu_s() - before) / found["included"] * 1e6)
+            found |= load.latencies()
             row(
                 f"{rate:,}" + ("" if found["included"] == found["sent"] else " (not all)"),
                 f"{found['per_s']:,.0f}", f"{found['p50_ms']:.0f}", f"{found['p99_ms']:.0f}",

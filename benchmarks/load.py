@@ -128,7 +128,7 @@ def run_step(
     rate: int,
     seconds: float,
     drain_s: float,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Offered]:
     """Offer `rate` transfers a second and return what became of them."""
     nodes = len(ports)
     transactions = accounts.sign(int(rate * seconds))
@@ -146,38 +146,44 @@ def run_step(
     deadline = time.monotonic() + drain_s
     while watcher.finalised - done_before < len(transactions) and time.monotonic() < deadline:
         time.sleep(0.05)
-    end = max(time.monotonic(), start + seconds)
-    included = watcher.finalised - done_before
     blocks = sorted(h for h in watcher.seen if h > first_block)
-    latencies = sorted(_latencies(ports[-1], watcher, blocks, transactions, due))
     times = [watcher.seen[h] for h in blocks if watcher.seen[h] <= start + seconds]
     return {
         "offered": rate,
         "sent": len(transactions),
-        "included": included,
+        "included": watcher.finalised - done_before,
         "per_s": in_window / seconds,
-        "p50_ms": _percentile(latencies, 0.50) * 1e3,
-        "p99_ms": _percentile(latencies, 0.99) * 1e3,
         "interval_ms": 1e3 * (times[-1] - times[0]) / max(1, len(times) - 1) if times else 0.0,
-        "wall_s": end - start,
-    }
+    }, Offered(blocks, transactions, due)
 
 
-def _latencies(
-    port: int, watcher: Watcher, blocks: list[int], transactions: list[bytes], due: list[float]
-) -> list[float]:
-    """Return seconds from due to seen of all that were included; asked after the load is over."""
-    when = {transaction_id(data): at for data, at in zip(transactions, due, strict=True)}
+@dataclass
+class Offered:
+    """What a step offered, and the blocks that came of it."""
+
+    blocks: list[int]
+    transactions: list[bytes]
+    due: list[float]
+
+
+def find_latencies(port: int, watcher: Watcher, offered: Offered) -> dict[str, float]:
+    """Return how long transfers took from due to seen.
+
+    Asking the node which block each is in costs it CPU of its own, so it is a step of its own.
+    """
+    rows = zip(offered.transactions, offered.due, strict=True)
+    when = {transaction_id(data): at for data, at in rows}
     connection = http.client.HTTPConnection("127.0.0.1", port)
     found = []
-    for height in blocks:
+    for height in offered.blocks:
         if watcher.counts[height]:
             connection.request("GET", f"/v1/blocks/{height}")
             rows = json.loads(connection.getresponse().read())["transactions"]
             assert all(row["code"] == "ok" for row in rows), "transfers succeed"
             found += [watcher.seen[height] - when[bytes.fromhex(row["id"])] for row in rows]
     connection.close()
-    return found
+    found.sort()
+    return {"p50_ms": _percentile(found, 0.50) * 1e3, "p99_ms": _percentile(found, 0.99) * 1e3}
 
 
 def _percentile(sorted_values: list[float], share: float) -> float:
@@ -187,16 +193,22 @@ def _percentile(sorted_values: list[float], share: float) -> float:
 
 
 def main() -> None:
-    """Read {chain, ports, accounts} on the first line, then a step on each; answer with JSON."""
+    """Read {chain, ports, accounts} on the first line, then steps; answer each with JSON.
+
+    A step is {rate, seconds, drain_s}, or {} to be told the latencies of the last one.
+    """
     setting = json.loads(sys.stdin.readline())
     accounts = Accounts(setting["chain"], setting["accounts"])
     watcher = Watcher(setting["ports"][-1])
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         step = json.loads(line)
-        result = run_step(
-            accounts, setting["ports"], watcher, step["rate"], step["seconds"], step["drain_s"]
-        )
+        if step:
+            result, offered = run_step(
+                accounts, setting["ports"], watcher, step["rate"], step["seconds"], step["drain_s"]
+            )
+        else:
+            result = find_latencies(setting["ports"][-1], watcher, offered)
         print(json.dumps(result), flush=True)
 
 

@@ -25,6 +25,7 @@ from libp2p.host.ping import ID as PING
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.identify import identify_handler_for
+from libp2p.io.utils import read_exactly
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
@@ -38,7 +39,6 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.manager import TransportManager
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 
 from mlchain.errors import ConfigError
@@ -49,6 +49,7 @@ from mlchain.p2p.libp2p_gate import (
     GatedResources,
     public_key,
 )
+from mlchain.p2p.libp2p_quick import BufferedTCP, EagerLock, ease_connection
 from mlchain.p2p.peers import PeerBook
 
 log = logging.getLogger("mlchain.p2p")
@@ -61,6 +62,9 @@ HANDSHAKE_TIMEOUT_S = 5.0
 MAX_MUX_FRAME_BYTES = 1 << 20
 MAX_UNREAD_BYTES = 64 << 20
 """What one connection may hold that its streams' readers have not taken yet."""
+
+BODY_TIMEOUT_S = 60.0
+"""A muxer frame that was begun must be complete by then."""
 
 PING_INTERVAL_S = 3.0
 PING_TIMEOUT_S = 5.0
@@ -108,12 +112,22 @@ class MuxOverrun(trio.TooSlowError):
 class BoundedYamux(Yamux):
     """Yamux that believes no length and keeps no more than MAX_UNREAD_BYTES."""
 
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(*args, **kwargs)
+        self.streams_lock = EagerLock()  # type: ignore[assignment]
+        self._write_lock = EagerLock()  # type: ignore[assignment]
+
     async def _read_data_body(self, length: int) -> bytes:
         if length > MAX_MUX_FRAME_BYTES:
             raise MuxOverrun(f"frame of {length} bytes")
         if sum(map(len, self.stream_buffers.values())) + length > MAX_UNREAD_BYTES:
             raise MuxOverrun("too much unread")
-        return await super()._read_data_body(length)
+        with trio.fail_after(BODY_TIMEOUT_S):
+            return await read_exactly(self.secured_conn, length)
+
+    async def _write_frame(self, data: bytes) -> None:
+        async with self._write_lock:  # the library's also spells out each frame for its log
+            await self.secured_conn.write(data)
 
 
 class BoundedMuxing(MuxerMultistream):
@@ -152,7 +166,7 @@ class GatedSwarm(Swarm):
     async def _handle_inbound_connection(self, read_write_closer, maddr):  # type: ignore[no-untyped-def]
         address = read_write_closer.get_remote_address()
         ip = address[0] if address is not None else ""
-        raw = RawConnection(read_write_closer, False)
+        raw = RawConnection(ease_connection(read_write_closer), False)
         try:
             if (
                 self.handshakes[ip] >= MAX_HANDSHAKES_PER_IP
@@ -226,7 +240,7 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
         own,
         peerstore,
         upgrader,
-        transports=[TCP()],
+        transports=[BufferedTCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,

@@ -21,6 +21,7 @@ from mlchain.p2p.endpoint import Endpoint, label
 from mlchain.p2p.framing import FrameDecoder
 from mlchain.p2p.libp2p_gate import peer_id, public_key
 from mlchain.p2p.libp2p_host import reset, to_multiaddr
+from mlchain.p2p.libp2p_quick import ease_stream
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 
@@ -67,6 +68,7 @@ class Links:
                 return False
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 stream = await self._host.new_stream(peer_id(peer.key), [LINK])
+            ease_stream(stream)
             self._endpoint.link_up(peer)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
@@ -124,6 +126,7 @@ class Links:
         if peer is None:
             await reset(stream)
             return
+        ease_stream(stream)
         decoder = FrameDecoder(peer.address.role)
         try:
             while data := await stream.read(READ_BYTES):
