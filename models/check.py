@@ -64,7 +64,6 @@ RUNS = [
     _run("agreement", "LIVE ROUNDS=2 NO_VALID", "fails"),
     _run("agreement", "LIVE ROUNDS=2 VETO_INVALID", "fails"),
     _run("agreement", "LIVE ROUNDS=2 FIRST_VOTE", "fails"),
-    _run("agreement", "LIVE ROUNDS=3", "holds", slow=True),
     _run("work", "", "holds"),
     _run("work", "SLOW", "holds"),
     _run("work", "CENSORS", "holds", slow=True),

@@ -6,13 +6,16 @@ import pytest
 
 from models.check import RUNS, Run, check, missing_tool, read
 
+QUICK = ("agreement/NO_LOCK", "work/SLOW")
+"""A model takes some seconds to compile: these stand for the others in the fast tests."""
+
 needs_spin = pytest.mark.skipif(bool(missing_tool()), reason=f"{missing_tool()} is not installed")
 
 
 @needs_spin
 @pytest.mark.parametrize(
     "run",
-    [pytest.param(r, id=r.name, marks=[pytest.mark.slow] if r.slow else []) for r in RUNS],
+    [pytest.param(r, id=r.name, marks=[pytest.mark.slow][r.name in QUICK :]) for r in RUNS],
 )
 def test_every_state_of_the_model_was_looked_at_and_it_came_out_as_the_page_says(run: Run):
     found = check(run)
