@@ -40,6 +40,7 @@ from mlchain.node.chain import Chain, Committed
 from mlchain.node.compute import Compute
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
+from mlchain.node.files import SYSTEM, Files
 from mlchain.node.outbox import Outbox
 from mlchain.node.query import Query
 from mlchain.node.spool import Spool
@@ -92,6 +93,7 @@ class Storage:
     content: KeyValue
     wal: Path
     spool: Path
+    files: Files = SYSTEM
 
 
 class Node:
@@ -235,11 +237,12 @@ class Node:
         return SystemClock()
 
     def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
-        may_be_missing = self.chain.height == 0
-        return WriteAheadLog(folder), LastSignFile(folder / "last-sign", may_be_missing)
+        files, may_be_missing = self._storage.files, self.chain.height == 0
+        last_sign = LastSignFile(folder / "last-sign", may_be_missing, files)
+        return WriteAheadLog(folder, files), last_sign
 
     def _open_spool(self, folder: Path) -> Spool:
-        return Spool(folder)
+        return Spool(folder, self._storage.files)
 
     def _make_compute(self, executor: str, backend: str) -> Compute:
         return Compute(executor, backend)

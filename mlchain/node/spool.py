@@ -1,8 +1,9 @@
 """Chunk states on disk: what a worker must be able to show until its segment is HARD.
 
 One append-only file per attempt of a segment. All states of a job have one size, which stands in
-the file's name, so the state before chunk `offset` stands at `offset * size`. A cache, not a
-ledger: it is never synced, and a worker that loses it trains the segment again.
+the file's name, so the state before chunk `offset` stands at `offset * size`. A cache until the
+segment is committed: a worker that loses it trains the segment again. From the commit on it is owed
+to whoever checks, so it is synced before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mlchain.errors import NotFound
+from mlchain.node.files import SYSTEM, Files
 
 Place = tuple[bytes, int, int]
 """(job, segment, attempt)."""
@@ -19,25 +21,47 @@ Place = tuple[bytes, int, int]
 class Spool:
     """The states before chunk 0, 1, … of the segments this worker is busy with."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Files = SYSTEM) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._files = {path.stem: path for path in folder.glob("*-*-*.*") if _size(path)}
+        self._disk = files
+        files.make_folder(folder)
+        found = [folder / name for name in files.names(folder) if name.count("-") == 2]
+        self._files = {path.stem: path for path in found if _size(path)}
 
     def start(self, place: Place, first: bytes) -> None:
-        """Begin an attempt with the state before its first chunk; an older one is replaced."""
+        """Begin an attempt with the state before its first chunk; an older one is replaced.
+
+        Raises:
+            StoreCorrupted: the disk did not take it.
+        """
         name = _name(place)
         if name in self._files:
-            self._files[name].unlink(missing_ok=True)
+            self._disk.remove(self._files[name])
         self._files[name] = self._folder / f"{name}.{len(first)}"
-        self._files[name].write_bytes(first)
+        self._write(self._files[name], first, is_new=True)
 
     def append(self, place: Place, state: bytes) -> None:
-        """Add the state after the next chunk."""
+        """Add the state after the next chunk.
+
+        Raises:
+            StoreCorrupted: the disk did not take it; `start` the attempt again.
+        """
         path = self._files[_name(place)]
         assert len(state) == _size(path), "the states of a job have one size"
-        with path.open("ab") as file:
-            file.write(state)
+        self._write(path, state)
+
+    def sync(self, place: Place) -> None:
+        """Return when all states of an attempt are on disk.
+
+        Raises:
+            StoreCorrupted: the disk did not take them.
+        """
+        file = self._disk.open(self._files[_name(place)])
+        try:
+            file.sync()
+        finally:
+            file.close()
+        self._disk.sync_folder(self._folder)
 
     def read(self, place: Place, offset: int) -> bytes:
         """Return the state before the chunk at `offset` of the segment.
@@ -49,10 +73,8 @@ class Spool:
         if path is None:
             raise NotFound(f"segment {place[1]} attempt {place[2]} is not here")
         size = _size(path)
-        with path.open("rb") as file:
-            file.seek(offset * size)
-            state = file.read(size)
-        if len(state) != size:
+        state = self._disk.read(path, offset * size, size)
+        if state is None or len(state) != size:
             raise NotFound(f"no state before chunk {offset} of segment {place[1]}")
         return state
 
@@ -60,7 +82,14 @@ class Spool:
         """Delete every attempt that is not among `places`."""
         names = [_name(place) for place in places]
         for name in [name for name in self._files if name not in names]:
-            self._files.pop(name).unlink(missing_ok=True)
+            self._disk.remove(self._files.pop(name))
+
+    def _write(self, path: Path, data: bytes, is_new: bool = False) -> None:
+        file = self._disk.open(path, is_new)
+        try:
+            file.append(data)
+        finally:
+            file.close()
 
 
 def _name(place: Place) -> str:

@@ -137,6 +137,7 @@ class Worker:
                     self.spool.append(place, data)
                     digests.append(result.digest)
                     self.progress[place] = len(digests)
+        self.spool.sync(place)  # from the commit on we owe these states to whoever checks
         commit = await self._commit(job, place, start, digests, data, trap, handle)
         return CommitSegment(commit)
 

@@ -40,7 +40,6 @@ def template(tmp_path_factory):
         network.kill(NAME)
         key = network.keys(NAME).validator
         log = WriteAheadLog(network.home(NAME) / "wal")
-        log.forget()
         for round_ in range(5):
             message = sign_bytes(network.genesis.chain_id, VoteKind.PREVOTE, 1, round_, NIL)
             vote = Vote(VoteKind.PREVOTE, 1, round_, NIL, key.public, b"", key.sign(message))

@@ -10,7 +10,7 @@ from harness import key, make_genesis
 
 from mlchain.errors import StoreCorrupted
 from mlchain.ledger.kv import MemoryKeyValue
-from mlchain.node import wal as wal_module
+from mlchain.node import files as files_module
 from mlchain.node.agreement import Agreement
 from mlchain.node.main import _first_cause
 from mlchain.node.node import Keys, Node, Storage
@@ -94,59 +94,9 @@ def test_a_disk_that_takes_only_a_part_is_an_error_and_not_a_torn_record(
     log.append(b"first", True)
     last.save(b"first")
     whole = os.write
-    monkeypatch.setattr(wal_module.os, "write", lambda fd, data: whole(fd, data[:3]))
+    monkeypatch.setattr(files_module.os, "write", lambda fd, data: whole(fd, data[:3]))
     with pytest.raises(StoreCorrupted, match=os.strerror(errno.ENOSPC)):
         log.append(b"second", True) if call == "log" else last.save(b"second")
     monkeypatch.undo()
     assert WriteAheadLog(tmp_path).records() == [b"first"]
     assert last.load() == b"first"
-
-
-RECORDS = [b"one", b"second", b"the third of them"]
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = WriteAheadLog(tmp_path)
-    for record in RECORDS:
-        log.append(record, True)
-    return tmp_path / "log"
-
-
-def test_whatever_is_missing_at_the_end_the_whole_records_before_are_read(log):
-    data = log.read_bytes()
-    starts = [0, 15, 33, len(data)]
-    for size in range(len(data) + 1):
-        log.write_bytes(data[:size])
-        whole = sum(size >= start for start in starts) - 1
-        assert WriteAheadLog(log.parent).records() == RECORDS[:whole]
-        assert log.stat().st_size == starts[whole], "the rest is cut off"
-
-
-def test_a_changed_bit_is_never_taken_for_a_shorter_log_but_in_the_last_record(log):
-    data = log.read_bytes()
-    for bit in range(8 * 33):
-        spoilt = bytearray(data)
-        spoilt[bit // 8] ^= 1 << bit % 8
-        log.write_bytes(spoilt)
-        with pytest.raises(StoreCorrupted):
-            WriteAheadLog(log.parent).records()
-        assert log.read_bytes() == spoilt, "nothing is thrown away"
-
-
-def test_zeros_that_a_file_system_left_at_the_end_are_cut_off(log):
-    data = log.read_bytes()
-    log.write_bytes(data + bytes(100))
-    assert WriteAheadLog(log.parent).records() == RECORDS
-    assert log.read_bytes() == data
-    log.write_bytes(data + bytes(100) + b"x")
-    with pytest.raises(StoreCorrupted):
-        WriteAheadLog(log.parent).records()
-
-
-def test_after_a_cut_the_log_goes_on(log):
-    log.write_bytes(log.read_bytes()[:-1])
-    again = WriteAheadLog(log.parent)
-    assert again.records() == RECORDS[:2]
-    again.append(b"next", True)
-    assert WriteAheadLog(log.parent).records() == [*RECORDS[:2], b"next"]
