@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
-from harness import CHAIN_ID, PARAMS, SUPPLY, key
+import harness
+from harness import key
 from msgspec.structs import replace
 from simulated_disk import Machine, SimulatedFiles, SimulatedKeyValue
 
 from mlchain import codec
 from mlchain.consensus.effects import Broadcast
 from mlchain.consensus.messages import BlockProposal, decode_message
-from mlchain.consensus.work.tickets import BEACON, TICKETS, make_chain
 from mlchain.ledger.commit import Vote
-from mlchain.ledger.genesis import Allocation, Genesis, Member
+from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.merkle import SparseTree
 from mlchain.ledger.state import State
@@ -24,7 +25,6 @@ from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.families.accounts import Transfer, get_account
 from mlchain.vm.initial import compute_supply, write_genesis
-from mlchain.vm.registry import registry_digest
 
 HOME = Path("/home")
 TICKET_HEIGHTS = 64
@@ -33,19 +33,9 @@ RECEIVER = bytes(32)
 
 def small_genesis(validators: int) -> Genesis:
     """Short hash chains: a node starts in milliseconds."""
-    members = []
-    for i in range(validators):
-        name = f"validator-{i}"
-        tips = [make_chain(key(name), p, CHAIN_ID, TICKET_HEIGHTS).tip for p in (TICKETS, BEACON)]
-        members.append(
-            Member(
-                name, "validator", key(name).public, key(name + "/peer").public, "127.0.0.1",
-                i + 1, 10**9, *tips,
-            )
-        )  # fmt: skip
-    params = replace(PARAMS, ticket_heights=TICKET_HEIGHTS)
-    funds = (Allocation(key("alice").public, SUPPLY),)
-    return Genesis(CHAIN_ID, 1, registry_digest(), params, tuple(members), funds)
+    short = replace(harness.PARAMS, ticket_heights=TICKET_HEIGHTS)
+    with patch.object(harness, "PARAMS", short):
+        return harness.make_genesis(validators, 0)
 
 
 def initial_state(genesis: Genesis) -> State:
