@@ -16,6 +16,7 @@ from mlchain.consensus.effects import Broadcast
 from mlchain.consensus.messages import BlockProposal, decode_message
 from mlchain.ledger.commit import Vote
 from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.history import check_history
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.merkle import SparseTree
 from mlchain.ledger.state import State
@@ -115,7 +116,7 @@ def complaints(life: Life) -> list[str]:
     """Say what must never be: lost, doubled, contradicted, or not the state of the header."""
     world, store = life.world, life.node.chain.store
     found = contradictions(world.said)
-    store.check_history()
+    check_history(store)
     state = store.state()
     if state.root() != store.head.state_root:
         found.append("the state is not the header's")
