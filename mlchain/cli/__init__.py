@@ -24,6 +24,7 @@ COMMANDS = {
     "job": ("job", "Show jobs and fetch their results."),
     "model": ("model", "Look into model files, import and export models."),
     "audit": ("audit", "Re-check a job's receipt offline."),
+    "light": ("light", "Follow the chain by its certificates and prove what it says."),
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),
     "keys": ("keys", "Create and look after signing keys."),
     "node": ("node", "Run a validator, worker or observer node."),

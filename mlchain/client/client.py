@@ -16,6 +16,7 @@ import httpx
 
 from mlchain import codec
 from mlchain.client.progress import FINAL_STATES, describe_chain, describe_job
+from mlchain.consensus.light import MAX_PATH_BYTES, LightPath, LightQuestion, StateAnswer
 from mlchain.crypto import SecretKey
 from mlchain.errors import (
     CodecError,
@@ -33,6 +34,8 @@ from mlchain.vm.gas import intrinsic_gas
 DEFAULT_URL = "http://127.0.0.1:8645"
 MAX_ANSWER_BYTES = 1 << 30
 """No answer is read beyond this: models and datasets are the largest."""
+
+MAX_LIGHT_BYTES = 2 * MAX_PATH_BYTES
 
 ENVELOPE_BYTES = 512
 """Most bytes that the body around a payload, and its signature, add to a transaction."""
@@ -104,6 +107,17 @@ class Client:
     def receipt(self, identity: str) -> bytes:
         """Return the receipt of a settled job: everything needed to check it offline."""
         return self._request("GET", f"/v1/jobs/{identity}/receipt")
+
+    def light_path(self, question: LightQuestion) -> LightPath:
+        """Return certified headers that lead to a block (`client.light` judges them)."""
+        query: Query = {"after": question.after, "height": question.height}
+        data = self._request("GET", "/v1/light", query)
+        return codec.decode(LightPath, data, MAX_LIGHT_BYTES)
+
+    def prove(self, key: bytes) -> StateAnswer:
+        """Return the value of a state key with its proof (`client.light` judges it)."""
+        data = self._request("GET", f"/v1/state/{key.hex()}")
+        return codec.decode(StateAnswer, data, MAX_LIGHT_BYTES)
 
     def model(self, identity: str) -> bytes:
         """Return the trained model of a settled job."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mlchain import crypto
+from mlchain import codec, crypto
+from mlchain.consensus.light import LightQuestion, make_answer, make_path
 from mlchain.errors import CodecError, NotFound
 from mlchain.ledger.block import Block, header_id
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis, Member, dump_genesis
+from mlchain.ledger.state import MAX_KEY_BYTES
 from mlchain.ledger.transaction import Transaction, decode_transaction
 from mlchain.node.chain import Chain
 from mlchain.node.job_view import JobViews, ProgressSource
@@ -86,6 +88,7 @@ class Query:
                 "chain_id": self._genesis.chain_id,
                 "genesis": self._genesis.hash,
                 "height": store.height,
+                "kept": store.kept,
                 "block_id": store.head_id,
                 "time_ms": store.head.time_ms,
                 "validators": len(self._chain.validators),
@@ -249,6 +252,29 @@ class Query:
         for ref in body.finalise:
             row = {"job": ref.job, "segment": ref.index, "what": "final", "height": height}
             yield to_json(row)
+
+    def light_path(self, after: int, height: int) -> bytes:
+        """Return the encoded certified headers from height `after` to `height` (0: the last).
+
+        Raises:
+            NotFound: the chain is not that high, or the header was pruned.
+        """
+        return codec.encode(make_path(self._chain.store, LightQuestion(after, height)))
+
+    def prove(self, text: str) -> bytes:
+        """Return the encoded value of a state key, given in hex, with its proof.
+
+        Raises:
+            CodecError: not hex digits, or too long for a key.
+            NotFound: there is no certified block yet.
+        """
+        try:
+            key = bytes.fromhex(text) if len(text) <= 2 * MAX_KEY_BYTES else b""
+        except ValueError:
+            key = b""
+        if not key:
+            raise CodecError("not a state key", f"1 to {MAX_KEY_BYTES} bytes in hex digits")
+        return codec.encode(make_answer(self._chain.store, key))
 
     # ---- jobs -----------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ MAX_ATTACHED_BYTES = 128 << 20
 """Files beyond this are left out of a receipt; the auditor brings them, or computes them again."""
 MAX_RECEIPT_BYTES = MAX_ATTACHED_BYTES + (64 << 20)
 MAX_FILES = 2 * MAX_SEGMENTS + 1
+MAX_CHANGES = 4096
 EXACT_CHUNKS = 10_000
 """Up to here the chance of a miss is exact; beyond, a bound above it, for fractions grow."""
 
@@ -81,7 +82,7 @@ class Receipt(Record, frozen=True):
     genesis: Hash
     header: Header
     commit: Commit
-    changes: Annotated[tuple[SetChange, ...], Meta(max_length=MAX_VALIDATORS)]
+    changes: Annotated[tuple[SetChange, ...], Meta(max_length=MAX_CHANGES)]
     job_id: Hash
     job: Proven
     plan: Proven
@@ -108,7 +109,7 @@ def make_receipt(store: Store, job_id: bytes) -> Receipt:
     model = _prove(state, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
     return Receipt(
         1, store.genesis.hash, header, store.commit(header.height),
-        _changes(store, state, header.height),
+        _changes(store, header.height),
         job_id, _prove(state, JOBS.key(job_id)), _prove(state, PLANS.key(job.plan)), model,
         tuple(_prove(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
     )  # fmt: skip
@@ -169,16 +170,15 @@ def _read_head(store: Store) -> tuple[Header, State]:
             return header, state
 
 
-def _changes(store: Store, state: State, height: int) -> tuple[SetChange, ...]:
-    heights = {r.jailed_height for _, r in VALIDATORS.items(state) if r.jailed_height}
+def _changes(store: Store, height: int) -> tuple[SetChange, ...]:
     return tuple(
         SetChange(
             store.header(changed),
             store.commit(changed),
-            get_validators_after(state, changed).validators,
+            store.validators_after(changed).validators,
         )
-        for changed in sorted(heights)
-        if changed < height  # what the head itself changes concerns the blocks after it
+        for changed in store.set_changes
+        if 0 < changed < height  # what the head itself changes concerns the blocks after it
     )
 
 

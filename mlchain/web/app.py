@@ -45,6 +45,7 @@ _BATCH: Any = Annotated[
 ]
 
 Height = Annotated[int, Path(ge=0, le=2**53)]
+Since = Annotated[int, Query(ge=0, le=2**62)]
 Before = Annotated[int | None, Query(ge=0, le=2**53)]
 Limit = Annotated[int, Query(ge=1, le=MAX_ROWS)]
 
@@ -142,6 +143,14 @@ def _add_chain(app: FastAPI, node: NodeApi) -> None:
     async def block(request: Request, height: Height) -> Response:
         found = node.query.block(height)
         return _tagged(request, found["id"], lambda: _json(found))
+
+    @app.get("/v1/light", summary="Certified headers from height `after` to `height` (0: the last)")
+    async def light(after: Since = 0, height: Since = 0) -> Response:
+        return Response(node.query.light_path(after, height), media_type=BYTES)
+
+    @app.get("/v1/state/{key}", summary="A value of the state, by its key in hex, with its proof")
+    async def state(key: str) -> Response:
+        return Response(node.query.prove(key), media_type=BYTES)
 
     @app.get("/v1/validators", summary="Who votes, with bonds and faults")
     async def validators() -> Response:

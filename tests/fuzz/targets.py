@@ -11,8 +11,20 @@ from factories import GrowingChain, make_chain, make_key
 from msgspec.structs import replace
 
 from mlchain import codec
+from mlchain.client.light import start_at_genesis
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
 from mlchain.consensus.journal import decode_entry, noted_entry
+from mlchain.consensus.light import (
+    Conflict,
+    LightPath,
+    LightQuestion,
+    StateAnswer,
+    find_equivocation,
+    follow,
+    make_answer,
+    make_path,
+    verify_answer,
+)
 from mlchain.consensus.messages import (
     BlockProposal,
     Decided,
@@ -49,6 +61,7 @@ from mlchain.node.spread import Batch, HeadNews
 from mlchain.node.sync import BlocksAnswer, BlocksRequest, SyncedBlock
 from mlchain.p2p.framing import FrameDecoder, decode_error, encode_error, encode_frame
 from mlchain.vm.families import decode_payload
+from mlchain.vm.families.accounts import ACCOUNTS
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
 Decoder = Callable[[bytes], Any]
@@ -79,7 +92,7 @@ def votes(kind: VoteKind, height: int, block: bytes) -> list[Vote]:
 @cache
 def targets() -> dict[str, Target]:
     """All of them, by name."""
-    return {**_ledger(), **_agreement(), **_network(), **_training()}
+    return {**_ledger(), **_agreement(), **_light(), **_network(), **_training()}
 
 
 def blocks() -> list[bytes]:
@@ -173,6 +186,34 @@ def _agreement() -> dict[str, Target]:
         "evidence": Target(judge, evidence),
         "log entry": Target(decode_entry, entries),
         "last signature": Target(saved, signed[:1]),
+    }
+
+
+def _light() -> dict[str, Target]:
+    """What a light client decodes, and how it judges it."""
+    chain = world()
+    store, start = chain.store, start_at_genesis(chain.genesis)
+    key = ACCOUNTS.key(chain.alice.public)
+    path = make_path(store, LightQuestion(0, 0))
+    head = follow(start, path, chain.genesis.chain_id)
+
+    def walk(data: bytes) -> None:
+        follow(start, codec.decode(LightPath, data), chain.genesis.chain_id)
+
+    def believe(data: bytes) -> None:
+        verify_answer(codec.decode(StateAnswer, data), head, key)
+
+    def convict(data: bytes) -> None:
+        find_equivocation(codec.decode(Conflict, data))
+
+    conflict = Conflict(path.blocks[-1], make_path(store, LightQuestion(0, 1)).blocks[-1])
+    return {
+        "light path": Target(walk, [codec.encode(path)]),
+        "state answer": Target(believe, [codec.encode(make_answer(store, key))]),
+        "conflict": Target(convict, [codec.encode(conflict)]),
+        "light question": Target(
+            partial(codec.decode, LightQuestion), [codec.encode(LightQuestion(3, 9))]
+        ),
     }
 
 

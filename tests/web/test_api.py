@@ -14,6 +14,8 @@ from hypercorn.trio import serve as hypercorn_serve
 from web_harness import BYTES, FakeNode, is_problem, open_web, transfers
 
 from mlchain import codec
+from mlchain.client.light import start_at_genesis
+from mlchain.consensus.light import LightPath, StateAnswer, follow, verify_answer
 from mlchain.errors import ConfigError
 from mlchain.ledger.content import cid_of, cid_text
 from mlchain.ledger.transaction import (
@@ -55,6 +57,26 @@ def test_a_settled_job_can_be_read_in_every_way_the_client_knows(settled):
             assert (await web.http.get(f"/v1/accounts/{account}")).json()["nonce"] == 2
             for path in ("/healthz", "/readyz", "/v1/workers", "/v1/validators", "/v1/genesis"):
                 assert (await web.http.get(path)).status_code == 200
+
+    trio.run(main)
+
+
+def test_a_light_client_over_http_reaches_the_head_and_proves_an_account(settled):
+    chain, _ = settled
+
+    async def main() -> None:
+        async with open_web(chain) as web:
+            path = codec.decode(LightPath, (await web.http.get("/v1/light")).content)
+            trusted = follow(start_at_genesis(chain.genesis), path, chain.genesis.chain_id)
+            assert trusted.id == chain.store.head_id
+            key = ACCOUNTS.key(chain.alice.public)
+            data = (await web.http.get(f"/v1/state/{key.hex()}")).content
+            value = verify_answer(codec.decode(StateAnswer, data), trusted, key)
+            assert codec.decode(Account, value).nonce == 2
+            for odd in ("xyz", "00" * 257, "0"):
+                assert is_problem(await web.http.get(f"/v1/state/{odd}"), 422, "malformed")
+            far = await web.http.get("/v1/light?after=1&height=99999")
+            assert is_problem(far, 404, "not_found")
 
     trio.run(main)
 
