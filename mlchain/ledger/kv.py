@@ -69,6 +69,45 @@ class Namespace:
         return ((key[cut:], value) for key, value in self._reader.items(self._prefix + prefix))
 
 
+RECENT_KEYS = 8_192
+RECENT_BYTES = 1_024
+"""Largest value that is remembered."""
+
+
+class Recent(Namespace):
+    """A namespace that never changes, and remembers what was read of it or known before.
+
+    `after` gives the namespace of the next moment what stayed true in this one, so that accounts
+    in use are read from the disk once.
+    """
+
+    def __init__(
+        self, reader: Reader, prefix: bytes, known: Mapping[bytes, bytes | None] | None = None
+    ) -> None:
+        super().__init__(reader, prefix)
+        self._known = dict(known or {})
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if it has none."""
+        try:
+            return self._known[key]
+        except KeyError:
+            value = super().get(key)
+            if len(self._known) < RECENT_KEYS and len(value or b"") <= RECENT_BYTES:
+                self._known[key] = value
+            return value
+
+    def after(self, reader: Reader, changes: Mapping[bytes, bytes | None]) -> Recent:
+        """Return the namespace of `reader`, in which exactly `changes` differ from this one."""
+        known = {} if len(self._known) >= RECENT_KEYS else self._known.copy()
+        for key, value in changes.items():
+            if len(value or b"") <= RECENT_BYTES and (key in known or len(known) < RECENT_KEYS):
+                known[key] = value
+            else:
+                known.pop(key, None)
+        return Recent(reader, self._prefix, known)
+
+
 class _MemoryReader:
     def __init__(self, values: dict[bytes, bytes], keys: list[bytes]) -> None:
         self._values = values

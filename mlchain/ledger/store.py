@@ -32,7 +32,7 @@ from mlchain.ledger.block import (
 )
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import MAX_GENESIS_BYTES, Genesis
-from mlchain.ledger.kv import KeyValue, Namespace
+from mlchain.ledger.kv import KeyValue, Recent
 from mlchain.ledger.merkle import SparseTree, StateProof
 from mlchain.ledger.rows import (
     GENESIS,
@@ -67,7 +67,7 @@ class Moment(NamedTuple):
     header: Header
     id: bytes
     tree: SparseTree
-    values: Namespace
+    values: Recent
 
 
 class Store:
@@ -207,7 +207,8 @@ class Store:
         self._kv.write(puts, [b"s" + key for key, value in changes.items() if value is None])
         if is_changed:
             self._changes = (*self._changes, header.height)
-        self._head = Moment(header, id_, state.tree(), Namespace(self._kv.snapshot(), b"s"))
+        values = head.values.after(self._kv.snapshot(), changes)
+        self._head = Moment(header, id_, state.tree(), values)
 
     def header(self, height: int) -> Header:
         """Return a header.
@@ -377,7 +378,7 @@ def _load_head(kv: KeyValue) -> Moment:
     if data is None:
         raise StoreCorrupted("the last block is missing", HINT)
     header = read(Header, data, f"header {height}")
-    values = Namespace(kv.snapshot(), b"s")
+    values = Recent(kv.snapshot(), b"s")
     tree = SparseTree().update(dict(values.items()))
     if header.height != height or tree.root != header.state_root:
         raise StoreCorrupted(

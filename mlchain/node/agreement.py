@@ -39,6 +39,9 @@ log = structlog.get_logger("agreement")
 WATCH_MS = 1_000
 """Pause between blocks while segments are being trained: chain time must pass for deadlines."""
 
+BREATH = 4
+"""After a block comes a pause of at least its duration by this."""
+
 COMPLAIN_MS = 10_000
 """Pause between two log lines about what one peer sends."""
 
@@ -78,6 +81,8 @@ class Agreement:
         self._on_behind = on_behind
         self._has_duties = has_duties
         self._last_block_ms = 0
+        self._earliest_ms = 0
+        self._begun: tuple[int, int] = (0, 0)  # height, when its first block was built or came
         self._wake = trio.Event()
         self._is_pumping = False
         self._failure: Exception | None = None
@@ -135,7 +140,7 @@ class Agreement:
                 self._driver.handle_timer(now)
                 self._pump()
                 continue
-            wanted = self._wanted_at() if self._driver.round < 0 else None
+            wanted = self.next_block_ms() if self._driver.round < 0 else None
             if wanted is not None and wanted <= now:
                 self._driver.demand(now)
                 self._pump()
@@ -145,8 +150,15 @@ class Agreement:
             with trio.move_on_after(max(0, min(times, default=now + 60_000) - now) / 1000):
                 await self._wake.wait()
 
+    def next_block_ms(self) -> int:
+        """Return when this node wants the next block, in monotonic milliseconds.
+
+        Pauses count from when the last block began, so that blocks come in the interval that was
+        set; but where agreeing takes longer than that, the node gets time for its other work.
+        """
+        return max(self._wanted_at(), self._earliest_ms)
+
     def _wanted_at(self) -> int:
-        """Return when this node wants the next block, in monotonic milliseconds."""
         params = self._chain.params
         is_urgent = self._chain.mempool.ready or self._chain.has_evidence or self._has_duties()
         if is_urgent:
@@ -198,8 +210,10 @@ class Agreement:
                 for peer in self.validator_peers:
                     self._transport.send(peer, Channel.CONSENSUS, message)
             case BuildBlock(height, round_):
+                self._begin(height, now)
                 self._build(height, round_, now)
             case CheckBlock(height, block_id, block):
+                self._begin(height, now)
                 self._chain.note_voters(self._driver.last_commit())
                 verdict, reason = self._chain.check(block_id, block, self._clock.wall_ms())
                 if reason:
@@ -215,6 +229,10 @@ class Agreement:
             case _:
                 assert_never(effect)
 
+    def _begin(self, height: int, now: int) -> None:
+        if self._begun[0] != height:
+            self._begun = height, now
+
     def _build(self, height: int, round_: int, now: int) -> None:
         block, block_id = self._chain.build(self._clock.wall_ms(), self._driver.last_commit())
         self._driver.built(height, round_, codec.encode(block), block_id, now)
@@ -222,7 +240,9 @@ class Agreement:
     def _commit(self, height: int, block_id: bytes, block: bytes, commit: Commit) -> None:
         committed = self._chain.commit(block_id, block, commit)
         now = self._clock.monotonic_ms()
-        self._last_block_ms = now
+        took = now - self._begun[1] if self._begun[0] == height else 0
+        self._last_block_ms = now - took
+        self._earliest_ms = now + took // BREATH
         self._wal.forget()
         self._driver.start(height + 1, committed.validators, now, commit)
         for listener in self.after_commit:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -22,6 +23,7 @@ from mlchain.errors import ConfigError
 
 log = logging.getLogger("mlchain.http")
 
+FINAL_HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in (2, 3, 4, 5))
 BACKLOG = 256
 GRACE_S = 1.0
 """Time that open requests get when the node stops."""
@@ -70,11 +72,27 @@ async def serve_http(
 
 
 class Connection(TCPServer):
-    """Hypercorn's, but it is not closed while a task of it is sending.
+    """Hypercorn's, but it is not closed while a task of it is sending, and sends heads with bodies.
 
-    Both would use the stream at once, which is an error, and the answer would be lost with it. A
-    client that does not read what it is sent is waited for no longer than `GRACE_S`.
+    Closing and sending would use the stream at once, which is an error, and the answer would be
+    lost with it. A client that does not read what it is sent is waited for no longer than
+    `GRACE_S`. An answer in two pieces costs two system calls, here and at the client.
     """
+
+    _head = b""
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send what the protocol asks for; the head of an answer waits for what comes after it."""
+        head, self._head = self._head, b""
+        if isinstance(event, RawData):
+            if event.data.startswith(FINAL_HEADS) and not head:
+                self._head = event.data
+                return
+            event = RawData(data=head + event.data)
+        elif head:
+            await super().protocol_send(RawData(data=head))
+        if not isinstance(event, RawData) or event.data:
+            await super().protocol_send(event)
 
     async def _close(self) -> None:
         with trio.move_on_after(GRACE_S) as waiting:

@@ -11,11 +11,18 @@ from tempfile import mkdtemp
 import hypothesis.strategies as st
 import plyvel
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mlchain.errors import ConfigError, StoreCorrupted
-from mlchain.ledger.kv import LevelKeyValue, MemoryKeyValue, Namespace
+from mlchain.ledger import kv as kv_module
+from mlchain.ledger.kv import (
+    RECENT_BYTES,
+    LevelKeyValue,
+    MemoryKeyValue,
+    Namespace,
+    Recent,
+)
 
 
 @pytest.fixture(params=["memory", "leveldb"])
@@ -61,6 +68,68 @@ def test_a_namespace_sees_its_own_keys_without_the_prefix(kv):
     assert space.get(b"1") == b"x"
     assert list(space.items()) == [(b"", b"w"), (b"1", b"x"), (b"2", b"y")]
     assert list(space.items(b"2")) == [(b"2", b"y")]
+
+
+class Counting:
+    """A reader that counts what it is asked."""
+
+    def __init__(self, values):
+        self.values, self.asked = dict(values), 0
+
+    def get(self, key):
+        self.asked += 1
+        return self.values.get(key)
+
+
+def test_what_was_read_once_is_not_read_again_at_this_moment_or_the_next():
+    now = Counting({b"sa": b"1", b"sb": b"1"})
+    values = Recent(now, b"s")
+    assert [values.get(key) for key in (b"a", b"a", b"c", b"c")] == [b"1", b"1", None, None]
+    assert now.asked == 2
+    later = Counting({b"sa": b"1", b"sb": b"2", b"sc": b"2"})
+    after = values.after(later, {b"b": b"2", b"c": b"2"})
+    assert [after.get(key) for key in (b"a", b"b", b"c")] == [b"1", b"2", b"2"]
+    assert later.asked == 0
+    assert [values.get(key) for key in (b"b", b"c")] == [b"1", None], "the old moment stays"
+
+
+def test_what_is_remembered_has_bounds(monkeypatch):
+    monkeypatch.setattr(kv_module, "RECENT_KEYS", 2)
+    large = bytes(RECENT_BYTES + 1)
+    rows = {b"s" + key: key for key in (b"a", b"b", b"c")} | {b"slarge": large}
+    reader = Counting(rows)
+    values = Recent(reader, b"s")
+    for _ in range(2):
+        assert values.get(b"large") == large
+    assert reader.asked == 2
+    for key in (b"a", b"b", b"c", b"c"):
+        assert values.get(key) == key
+    assert reader.asked == 6, "the third is not remembered"
+    after = values.after(Counting(rows), {b"a": large})
+    assert after.get(b"a") == rows.get(b"sa"), "a large change is read from the disk"
+
+
+@given(
+    blocks=st.lists(
+        st.tuples(
+            st.dictionaries(
+                st.sampled_from([b"a", b"b", b"c", b"d"]), st.none() | st.binary(max_size=2)
+            ),
+            st.lists(st.sampled_from([b"a", b"b", b"c", b"d"])),
+        ),
+        max_size=8,
+    )
+)
+def test_remembering_changes_no_answer(blocks):
+    store, values = MemoryKeyValue(), Recent(MemoryKeyValue(), b"s")
+    for changes, reads in blocks:
+        store.write(
+            {b"s" + k: v for k, v in changes.items() if v is not None},
+            [b"s" + k for k, v in changes.items() if v is None],
+        )
+        values = values.after(store.snapshot(), changes)
+        for key in reads:
+            assert values.get(key) == store.get(b"s" + key)
 
 
 def test_closing_twice_is_allowed(kv):

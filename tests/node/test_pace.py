@@ -1,0 +1,67 @@
+"""When a node wants the next block: the interval counts from the last one's beginning."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from mlchain.consensus.effects import CheckBlock, Decide
+from mlchain.node.agreement import BREATH, Agreement
+
+INTERVAL = 100
+
+
+class Clock:
+    now = 1_000
+
+    def monotonic_ms(self) -> int:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return self.now
+
+
+def make_agreement(effects: list) -> tuple[Agreement, Clock]:
+    """An agreement whose driver asks for one block to be checked and then decided."""
+    clock = Clock()
+    chain = SimpleNamespace(
+        height=0, validators=None, store=None, has_evidence=False,
+        params=SimpleNamespace(block_interval_ms=INTERVAL), mempool=SimpleNamespace(ready=1),
+        note_voters=lambda commit: None, check=lambda *a: (None, ""),
+        commit=lambda *a: SimpleNamespace(validators=None),
+    )  # fmt: skip
+    driver = SimpleNamespace(
+        recover=lambda records: None, start=lambda *a: None, last_commit=lambda: None,
+        checked=lambda *a, **k: None, drain=lambda: [effects.pop(0)] if effects else [],
+        receive=lambda *a: None, peers=SimpleNamespace(strikes=lambda peer: 0),
+    )  # fmt: skip
+    wal = SimpleNamespace(records=list, forget=lambda: None)
+    agreement = Agreement(
+        chain, driver, wal, None, clock, (), on_commit=lambda c: None,
+        on_behind=lambda *a: None, has_duties=lambda: False,
+    )  # fmt: skip
+    agreement.start()
+    return agreement, clock
+
+
+@pytest.mark.parametrize("took", [30, 90, 400])
+def test_the_next_block_comes_an_interval_after_the_last_began_or_a_breath_after_it_ended(took):
+    effects: list = []
+    agreement, clock = make_agreement(effects)
+    clock.now = 5_000
+    effects.append(CheckBlock(1, b"id", b"block"))
+    agreement.receive(b"peer", b"")
+    clock.now += took
+    effects.append(Decide(1, b"id", b"block", None))
+    agreement.receive(b"peer", b"")
+    assert agreement.next_block_ms() == max(5_000 + INTERVAL, 5_000 + took + took // BREATH)
+
+
+def test_a_block_that_was_fetched_took_no_time_here():
+    effects: list = []
+    agreement, clock = make_agreement(effects)
+    clock.now = 5_000
+    effects.append(Decide(1, b"id", b"block", None))
+    agreement.receive(b"peer", b"")
+    assert agreement.next_block_ms() == 5_000 + INTERVAL
