@@ -1,21 +1,16 @@
-"""Who re-executes what: secret slices, and how large they must be (protocol.md sections 7 and 12).
+"""Who re-executes what: secret slices, and chunks dealt in public (protocol.md sections 7 and 12).
 
-All probabilities are exact rationals over whole chunks: the best cheat spoils whole chunks, so
-chunks are what is counted.
+How many are enough is `assurance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from math import prod
 
 from mlchain import crypto
 
 _WORD = 2**64
-
-AUDITED_FORGED = Fraction(1, 100)
-AUDITED_MISS = Fraction(1, 1000)
 
 
 def draw_slice(ticket: bytes, leaf_root: bytes, total: int, size: int) -> tuple[int, ...]:
@@ -55,39 +50,24 @@ def miss_probability(total: int, rerun: int, forged: int) -> Fraction:
     )
 
 
-def _audited(total: int, validators: int) -> int:
-    """Smallest slice by which 2f+1 honest validators miss a 1 % faker with chance <= 1/1000."""
-    forged = max(1, -(-total * AUDITED_FORGED.numerator // AUDITED_FORGED.denominator))
-    honest = 2 * ((validators - 1) // 3) + 1
+def draw_checkers(
+    seed: bytes, chunk: int, validators: int, depth: int, absent: tuple[int, ...] = ()
+) -> tuple[int, ...]:
+    """Return the `depth` validators, by number, that a public `seed` deals one chunk to.
 
-    def suffices(size: int) -> bool:
-        return miss_probability(total, size, forged) ** honest <= AUDITED_MISS
-
-    high = 1
-    while not suffices(high):  # up from below: at most ~700 are needed, and few factors are cheap
-        high = min(2 * high, total)
-    low = high // 2 + 1
-    while low < high:
-        middle = (low + high) // 2
-        if suffices(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return high
-
-
-def _replicated(total: int, validators: int) -> int:
-    return total
-
-
-TIERS: dict[str, Callable[[int, int], int]] = {"audited": _audited, "replicated": _replicated}
-"""Tier -> slice of a whole job of `total` chunks per validator. `economic` and `covered:r` of
-protocol.md section 12 are two more rows of this table."""
-
-
-def slice_size(tier: str, total: int, segment: int, validators: int) -> int:
-    """Return how many of a segment's chunks each of `validators` re-executes.
-
-    A segment bears its share, rounded up, of the slice of the whole job of `total` chunks.
+    The first distinct values of PRF(seed, chunk, counter) mod validators that are not `absent`.
+    So when one turns out to be absent, somebody else takes its chunks and all others keep theirs.
     """
-    return min(segment, -(-TIERS[tier](total, validators) * segment // total))
+    limit = _WORD - _WORD % validators
+    depth = min(depth, validators - len(absent))
+    dealt: dict[int, None] = {}
+    place, counter = chunk.to_bytes(8, "little"), 0
+    while len(dealt) < depth:
+        block = crypto.digest("mlchain/cover", seed, place, counter.to_bytes(8, "little"))
+        counter += 1
+        for i in range(0, 32, 8):
+            word = int.from_bytes(block[i : i + 8], "little")
+            number = word % validators
+            if word < limit and len(dealt) < depth and number not in absent:
+                dealt[number] = None
+    return tuple(sorted(dealt))
