@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from attacks.arena import CHUNKS, Tally, detection, outvoted, size_of, survey
 
-from mlchain.consensus.work.sampling import TIERS
+from mlchain.consensus.work.assurance import Assurance, Shape, Tier
 
 VALIDATORS = (4, 7, 10)
 FORGED = CHUNKS // 100
@@ -45,7 +45,9 @@ def main() -> None:
     print("\nWhat tier audited costs the network, as a share of the training itself")
     print(f"{'chunks':>10}" + "".join(f"{f'n = {n}':>10}" for n in VALIDATORS))
     for chunks in LONG_JOBS:
-        costs = (n * TIERS["audited"](chunks, n) / chunks for n in VALIDATORS)
+        costs = (
+            float(Assurance(Tier("audited"), Shape(chunks, chunks, n)).cost) for n in VALIDATORS
+        )
         print(f"{chunks:>10,}" + "".join(f"{cost:>10.1%}" for cost in costs))
 
 

@@ -36,7 +36,7 @@ from training import (
 
 from mlchain.client.jobfile import load_job_file
 from mlchain.client.training import prepare
-from mlchain.consensus.work.sampling import TIERS
+from mlchain.consensus.work.assurance import Tier, slice_size
 from mlchain.ml_runtime import Dataset, State, Task, Trainer, make_plan
 
 VALIDATORS = (4, 7, 10)
@@ -195,7 +195,7 @@ def report(name: str, task: Task, dataset: Dataset, widths: tuple[int, ...]) -> 
     whole = task.chunks * train
     row("", "measured", "n s / T'", "ratio")
     for n in VALIDATORS:
-        slice_ = min(task.chunks, TIERS["audited"](task.chunks, n))
+        slice_ = min(task.chunks, slice_size(Tier("audited"), task.chunks, task.chunks, n))
         one = (slice_ * meter.ms(*audit) + score) / whole
         formula = n * slice_ / task.chunks
         row(f"n = {n}: one validator, s = {slice_}", f"{one:.2%}", f"{slice_ / task.chunks:.2%}",

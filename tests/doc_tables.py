@@ -30,7 +30,7 @@ _BLOCK = re.compile(r"<!-- table: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 KEY_MEANINGS = {
     "job.name": "For people; need not be unique.",
-    "job.tier": "How much validators re-run: a secret sample, or everything.",
+    "job.tier": "How much validators re-run: secret samples, every chunk r times, or everything.",
     "job.fee": "Micro-credits, held until each segment is final. What is not earned comes back.",
     "data.source": "`sklearn:` and a bundled set, or a `.csv` or `.npz` file beside this one.",
     "data.target": "CSV only: the column to predict. Left out: the last one.",

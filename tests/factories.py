@@ -302,7 +302,7 @@ class GrowingChain:
         job, segment = self.job(job_id), self.segment(job_id, index)
         duties, commit = self.duties[validator], segment.commit
         ticket = duties.ticket(segment.commit_height)
-        drawn = segment_slice(job, segment, ticket)
+        drawn = segment_slice(job, segment, validator, ticket)
         root = result_root(drawn, tuple(bytes(32) for _ in drawn))
         duties.add_attestation(Attestation(job_id, index, commit_id(commit), ticket, root))
 

@@ -23,7 +23,7 @@ from doc_tables import KEY_MEANINGS, TABLES, refresh
 
 from mlchain.client.checks import CHECKS
 from mlchain.client.jobfile import FIELDS, parse_job_file
-from mlchain.consensus.work.sampling import slice_size
+from mlchain.consensus.work.assurance import Tier, slice_size
 from mlchain.ledger.genesis import Params
 from mlchain.vm.receipt import miss_text
 
@@ -332,7 +332,7 @@ LET_THROUGH = [
     (files_exist, "`vm/execute.py`, `mlchain/vm/families/*.py`, `keys/peer.json`, `a/b`"),
     (named_tests_exist, "`tests/attacks/test_07_grind.py::test_one_secret_ticket_is_enough`"),
     (constants_have_their_values, "`lifecycle.MAX_DEPTH = 3`, `mempool.Limits.count = 20_000`"),
-    (constants_have_their_values, "`sampling.AUDITED_MISS = Fraction(1, 1000)`, `steps = 0`"),
+    (constants_have_their_values, "`assurance.AUDITED_MISS = Fraction(1, 1000)`, `steps = 0`"),
     (links_resolve, "# A title\n[x](#a-title), [y](job-file.md#every-key), [z](https://a.example)"),
     (pages_speak_of_the_project_alone, "[x](y.md#title), MLRT-1 rule 3, `&#124;`, ~/.local/share"),
 ]
@@ -405,7 +405,7 @@ def test_the_slices_on_the_page_are_those_the_chain_draws():
     assert len(rows) == 3
     for chunks, *sizes in rows:
         total = int(chunks.replace(" ", ""))
-        found = [slice_size("audited", total, total, n) for n in (4, 7, 10)]
+        found = [slice_size(Tier("audited"), total, total, n) for n in (4, 7, 10)]
         assert [int(size) for size in sizes] == found
 
 

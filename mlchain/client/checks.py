@@ -256,7 +256,8 @@ def check_attestations(audit: Audit) -> str:
             _require(attested.validator in tips, f"segment {index}: attested by a stranger")
             ticket = shown[attested.validator].setdefault(height, attested.ticket)
             _require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
-            union |= dict.fromkeys(segment_slice(audit.job, segment, attested.ticket))
+            key, ticket = attested.validator, attested.ticket
+            union |= dict.fromkeys(segment_slice(audit.job, segment, key, ticket))
         rerun += len(union)
     for key, tickets in shown.items():
         _require_chain(tips[key], tickets, audit.names[key])

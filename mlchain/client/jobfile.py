@@ -2,7 +2,8 @@
 
     [job]
     name = "digits"             # 1 to 64 characters
-    tier = "audited"            # "audited": a secret sample is re-run; "replicated": everything is
+    tier = "audited"            # economic, audited: secret samples are re-run; covered:2: every
+                                # chunk by 2 validators; replicated: everything by everybody
     fee  = 2_000_000            # micro-credits, held until each segment is final
 
     [data]
@@ -49,7 +50,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from mlchain.errors import ConfigError
+from mlchain.consensus.work.assurance import NAMES, parse_tier
+from mlchain.errors import ConfigError, InvalidTransaction
 
 MAX_JOB_FILE_BYTES = 64 << 10
 MODELS = ("linear", "softmax", "mlp", "cnn", "transformer", "vit", "logistic", "svm")
@@ -73,7 +75,6 @@ MODEL_KEYS = {
 }
 """What each kind of model may be given beside its kind; the others take nothing."""
 SCHEDULE_KEYS = ("schedule", "warmup", "decay_steps", "decay_factor", "weight_decay")
-TIERS = ("audited", "replicated")
 
 
 class JobFileError(ConfigError):
@@ -152,6 +153,18 @@ def _choice(options: tuple[str, ...], default: str | None = None) -> _Field:
     return _Field("one of " + ", ".join(f'"{o}"' for o in options), parse, default)
 
 
+def _tier() -> _Field:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        try:
+            return str(parse_tier(value))
+        except InvalidTransaction as error:
+            raise ValueError from error
+
+    return _Field("one of " + ", ".join(f'"{name}"' for name in NAMES), parse, "audited")
+
+
 def _text(most: int, default: str | None = None) -> _Field:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
@@ -185,7 +198,7 @@ def _widths(least: int = 1, most: int = 4) -> _Field:
 FIELDS: dict[str, dict[str, _Field]] = {
     "job": {
         "name": _text(64),
-        "tier": _choice(TIERS, "audited"),
+        "tier": _tier(),
         "fee": _integer(1, 10**15),
     },
     "data": {

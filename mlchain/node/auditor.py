@@ -38,6 +38,7 @@ from mlchain.vm.families.jobs import (
     JobState,
     Segment,
     SegmentState,
+    is_checker,
     segment_slice,
 )
 from mlchain.vm.families.segments import MakeClaim
@@ -156,6 +157,9 @@ class Auditor:
             log.warning("claim-rejected", job=commit.job.hex()[:8], segment=index)
             del self._claims[identity]
         done = [a.validator for a in segment.attestations]
+        job = JOBS.get(self.chain.state(), commit.job)
+        if job is None or not is_checker(job, segment, self.key):
+            return False
         is_sent = self.duties.has_attested(SegmentRef(commit.job, index), identity)
         return self.key not in done and not is_sent
 
@@ -183,12 +187,16 @@ class Auditor:
         identity, ticket = commit_id(commit), self.duties.ticket(segment.commit_height)
         if ticket is None:
             return
-        offsets = segment_slice(job, segment, ticket)
+        offsets = segment_slice(job, segment, self.key, ticket)
         finding = await self.examiner.examine(state, target, offsets)
         if finding is None:
             chunks = tuple(job.segment_range(index)[0] + offset for offset in offsets)
             root = result_root(chunks, tuple(bytes(32) for _ in chunks))
-            self.duties.add_attestation(Attestation(job_id, index, identity, ticket, root))
+            now = SEGMENTS.get(self.chain.state(), job_id, index)
+            if now is None or now.attest_from != segment.attest_from:
+                raise Stale(f"segment {index} was dealt anew")
+            mine = Attestation(job_id, index, identity, ticket, root)
+            self.duties.add_attestation(mine, segment.attest_from)
             log.info("attested", job=job_id.hex()[:8], segment=index, rerun=len(offsets))
             return
         log.warning(

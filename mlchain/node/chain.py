@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from mlchain import codec
 from mlchain.consensus.actions import Verdict
 from mlchain.consensus.evidence import verify_evidence
+from mlchain.consensus.work.assurance import parse_tier, slice_size
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.sampling import slice_size
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
 from mlchain.ledger.block import (
     MAX_BLOCK_BYTES,
@@ -37,7 +37,7 @@ from mlchain.vm.context import BlockContext, Context
 from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
-from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, is_checker
 from mlchain.vm.families.members import VALIDATORS, get_validator_set
 from mlchain.vm.families.segments import MakeClaim
 from mlchain.vm.gas import intrinsic_gas
@@ -251,9 +251,12 @@ class Chain:
         Measured by our own clock and our own view of the votes: a proposer chooses neither.
         """
         done = [segment.worker, *(a.validator for a in segment.attestations)]
+        job = JOBS.get(self._view, ref.job)
         recent = self.height - PRESENCE
         if all(
-            key in done or self._last_vote.get(key, self._first_height) < recent
+            key in done
+            or self._last_vote.get(key, self._first_height) < recent
+            or (job is not None and not is_checker(job, segment, key))
             for key in self.validators.keys
         ):
             return True
@@ -265,7 +268,8 @@ class Chain:
         job = JOBS.get(self._view, ref.job)
         if job is None or segment.commit is None or not segment.commit.count:
             return 0
-        size = slice_size(job.tier, job.chunks, segment.commit.count, segment.voters)
+        count = segment.commit.count
+        size = slice_size(parse_tier(job.tier), job.chunks, count, segment.voters)
         return AUDIT_SLACK * size * (job.gas // job.chunks) // 10**6
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
@@ -282,6 +286,9 @@ class Chain:
             a.validator == self._key for a in segment.attestations
         ):
             return True
+        job = JOBS.get(self._view, ref.job)
+        if job is not None and self._key and not is_checker(job, segment, self._key):
+            return True  # it was dealt nothing; all who were have attested
         return self._has_attested(ref, commit_id(segment.commit))
 
     def _is_accused(self, commit: bytes) -> bool:

@@ -39,6 +39,8 @@ class Duties:
         self._window = genesis.params.attest_window
         self._available: dict[bytes, None] = {}
         self._attestations: dict[bytes, Attestation] = {}
+        self._since: dict[bytes, int] = {}
+        """When the slices we attest were dealt: dealt anew, they are other slices."""
         self._verdicts: dict[tuple[bytes, int], Verdict] = {}
 
     def ticket(self, height: int) -> bytes | None:
@@ -53,8 +55,10 @@ class Duties:
         """Announce a dataset that is here, whole and decoded."""
         self._available[content] = None
 
-    def add_attestation(self, attestation: Attestation) -> None:
-        """Announce a slice that was re-executed and equal."""
+    def add_attestation(self, attestation: Attestation, since: int | None = None) -> None:
+        """Announce a slice that was re-executed and equal; it was dealt at height `since`."""
+        if since is not None:
+            self._since[attestation.commit] = since
         self._attestations[attestation.commit] = attestation
 
     def add_verdict(self, verdict: Verdict) -> None:
@@ -95,8 +99,14 @@ class Duties:
         for commit, attestation in list(self._attestations.items()):
             segment = SEGMENTS.get(state, attestation.job, attestation.segment)
             keys = [a.validator for a in segment.attestations] if segment else []
-            if segment is None or self.key in keys or not _is_at_work(segment, commit):
+            if (
+                segment is None
+                or self.key in keys
+                or not _is_at_work(segment, commit)
+                or self._since.get(commit, segment.attest_from) != segment.attest_from
+            ):
                 del self._attestations[commit]
+                self._since.pop(commit, None)
         for (commit, chunk), verdict in list(self._verdicts.items()):
             segment = SEGMENTS.get(state, verdict.job, verdict.segment)
             claim = segment.claim if segment and _is_at_work(segment, commit) else None

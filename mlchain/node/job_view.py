@@ -14,7 +14,15 @@ from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Metrics
-from mlchain.vm.families.jobs import SEGMENTS, Job, JobState, Segment, SegmentState, segment_slice
+from mlchain.vm.families.jobs import (
+    SEGMENTS,
+    Attested,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+    segment_slice,
+)
 from mlchain.vm.families.members import FAULTS, Fault, get_validator_set
 from mlchain.vm.families.models import MODELS
 from mlchain.vm.receipt import decimal_text, get_validators_after, miss_text
@@ -122,7 +130,7 @@ class JobViews:
         rerun: dict[int, None] = {}
         if commit is not None:
             for attested in segment.attestations:
-                drawn = self._slice(job, segment, attested.ticket)
+                drawn = self._slice(job, segment, attested)
                 slices[self._name(attested.validator)] = len(drawn)
                 rerun |= dict.fromkeys(drawn)
         claim = segment.claim
@@ -146,14 +154,14 @@ class JobViews:
             "hard_height": segment.hard_height or None,
         }
 
-    def _slice(self, job: Job, segment: Segment, ticket: bytes) -> tuple[int, ...]:
+    def _slice(self, job: Job, segment: Segment, by: Attested) -> tuple[int, ...]:
         commit = segment.commit
         assert commit is not None, "only committed segments are attested"
-        key = commit.leaf_root, ticket, segment.voters
+        key = commit.leaf_root, by.ticket, segment.attest_from
         if key not in self._slices:
             if len(self._slices) >= MAX_CACHED_SLICES:
                 self._slices.clear()
-            self._slices[key] = segment_slice(job, segment, ticket)
+            self._slices[key] = segment_slice(job, segment, by.validator, by.ticket)
         return self._slices[key]
 
     def _name(self, key: bytes) -> str:

@@ -14,8 +14,9 @@ from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
-from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
+from mlchain.vm.cover import deal, finality_depth, why_not_covered
+from mlchain.vm.credits import credit_segment, forget_old_work
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
 from mlchain.vm.families.jobs import (
@@ -39,15 +40,6 @@ MAX_DEPTH = 3
 """Segments of one job that may be at work before the first of them is HARD."""
 MAX_ATTEMPTS = 16
 """Falls after which a job is given up."""
-
-
-def finality_depth(validators: ValidatorSet) -> int:
-    """Return D: blocks from commit to FINALISE, so that one honest proposer lies between.
-
-    As many from the last rejected claim: a claim waits while another is open, and a hostile
-    proposer could else finalise in the very block in which the waiting one could be made.
-    """
-    return validators.faults + 2
 
 
 def finalise(block: BlockContext, ref: SegmentRef) -> None:
@@ -116,7 +108,7 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     if weight < block.validators.quorum:
         return f"attested by weight {weight} of {block.validators.quorum}"
-    return ""
+    return why_not_covered(block, job, segment)
 
 
 def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
@@ -129,10 +121,12 @@ def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
         credit(block.state, key, share.verifier)
     credit(block.state, block.proposer, share.proposer)
     burn(block.state, share.burned)
+    credit_segment(block, job, index, segment, verifiers)
 
 
 def advance(block: BlockContext) -> None:
     """Move every job that has not ended as far as this block allows."""
+    forget_old_work(block)
     for (job_id,) in [key for key, _ in ACTIVE.items(block.state)]:
         job = JOBS.get(block.state, job_id)
         assert job is not None, "an active job exists"
@@ -191,7 +185,7 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     index = job.assigned
     segment = Segment(
         SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
-        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, 0,
+        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, None, 0,
     )  # fmt: skip
     SEGMENTS.put(block.state, segment, job_id, index)
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)
@@ -201,6 +195,10 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
     for index in range(job.hard, job.assigned):
         segment = SEGMENTS.get(block.state, job_id, index)
         assert segment is not None, "assigned segments exist"
+        dealt = deal(block, job, segment)
+        if dealt is not segment:
+            SEGMENTS.put(block.state, dealt, job_id, index)
+            segment = dealt
         if segment.state == SegmentState.DISPUTED:
             if _rule(block, job_id, job, index, segment):
                 return
@@ -218,7 +216,7 @@ def _is_overdue(block: BlockContext, segment: Segment) -> bool:
     if segment.state == SegmentState.ASSIGNED:
         return block.time_ms > segment.deadline_ms
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
-    is_late = block.height > segment.commit_height + block.params.attest_window
+    is_late = block.height > segment.attest_from + block.params.attest_window
     return is_late and weight < block.validators.quorum
 
 

@@ -20,7 +20,15 @@ from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.data import add_holder
-from mlchain.vm.families.jobs import SEGMENTS, Attested, Ballot, Segment, SegmentState
+from mlchain.vm.families.jobs import (
+    JOBS,
+    SEGMENTS,
+    Attested,
+    Ballot,
+    Segment,
+    SegmentState,
+    is_checker,
+)
 from mlchain.vm.families.members import VALIDATORS, replace_validator
 
 
@@ -134,9 +142,12 @@ def _process_attestation(
     record = VALIDATORS.get(block.state, validator)
     if segment is None or record is None or not _is_at_work(segment, attestation.commit):
         return True
-    first, last = segment.commit_height + 1, segment.commit_height + block.params.attest_window
+    is_in_time = 0 < height - segment.attest_from <= block.params.attest_window
     known = [a.validator for a in segment.attestations]
-    if validator == segment.worker or validator in known or not first <= height <= last:
+    if validator == segment.worker or validator in known or not is_in_time:
+        return True
+    job = JOBS.get(block.state, attestation.job)
+    if job is None or not is_checker(job, segment, validator):
         return True
     reveal = check_reveal(
         record.tickets, attestation.ticket, segment.commit_height, block.params.ticket_heights

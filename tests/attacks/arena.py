@@ -16,8 +16,9 @@ from math import comb
 
 from factories import make_dataset, make_key
 
+from mlchain.consensus.work.assurance import Tier, slice_size
 from mlchain.consensus.work.commitment import segment_root
-from mlchain.consensus.work.sampling import draw_slice, miss_probability, slice_size
+from mlchain.consensus.work.sampling import draw_slice, miss_probability
 from mlchain.consensus.work.tickets import TICKETS, hash_down
 from mlchain.crypto import digest
 from mlchain.ml_runtime import State, Task, Trainer, make_plan
@@ -99,7 +100,7 @@ def tickets(validator: int) -> tuple[bytes, ...]:
 @cache
 def size_of(validators: int, chunks: int = CHUNKS) -> int:
     """The slice that tier `audited` gives each of `validators`."""
-    return slice_size("audited", chunks, chunks, validators)
+    return slice_size(Tier("audited"), chunks, chunks, validators)
 
 
 def finders(work: Run, job: int, honest: range, size: int) -> list[int]:

@@ -12,13 +12,14 @@ from itertools import count
 
 from factories import make_key
 
+from mlchain.consensus.work.assurance import Tier, slice_size
 from mlchain.consensus.work.commitment import segment_root
-from mlchain.consensus.work.sampling import TIERS, draw_slice, miss_probability
+from mlchain.consensus.work.sampling import draw_slice, miss_probability
 from mlchain.consensus.work.tickets import TICKETS, hash_down
 from mlchain.crypto import digest
 
 CHUNKS, VALIDATORS, HONEST = 64, 4, 3
-SIZE = TIERS["audited"](CHUNKS, VALIDATORS)
+SIZE = slice_size(Tier("audited"), CHUNKS, CHUNKS, VALIDATORS)
 FORGED = 40
 TRIES = 2**12
 MISS = float(miss_probability(CHUNKS, SIZE, 1) ** HONEST)

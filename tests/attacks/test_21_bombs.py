@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from factories import make_chain
 from msgspec.structs import replace
 from vm.world import CONTENT, FEATURES, JOB, ROWS, World, plan
 
-from mlchain.consensus.work import sampling
+from mlchain.consensus.work import assurance
+from mlchain.consensus.work.assurance import AUDITED_MISS, Tier, slice_size
 from mlchain.ml_runtime import check_plan, make_plan
 from mlchain.vm.families import submit
 from mlchain.vm.families.data import RegisterData
@@ -87,21 +90,22 @@ def test_control_without_the_bound_on_a_chunk_a_dispute_would_stop_everybody(wor
 def test_sizing_slices_is_cheap_however_long_the_job(monkeypatch):
     """Counted in factors multiplied; the control sizes downwards, as one would first write it."""
     factors = []
-    real = sampling.miss_probability
+    real = assurance.miss_probability
+    assurance._audited_size.cache_clear()
 
-    def counted(total: int, rerun: int, forged: int) -> sampling.Fraction:
+    def counted(total: int, rerun: int, forged: int) -> Fraction:
         factors.append(min(rerun, forged))
-        return real(total, rerun, forged) if factors[-1] < 5000 else sampling.Fraction(0)
+        return real(total, rerun, forged) if factors[-1] < 5000 else Fraction(0)
 
-    monkeypatch.setattr(sampling, "miss_probability", counted)
+    monkeypatch.setattr(assurance, "miss_probability", counted)
     total = 10**8
-    size = sampling.TIERS["audited"](total, 4)
+    size = slice_size(Tier("audited"), total, total, 4)
     assert size == 230 and sum(factors) < 10_000
     factors.clear()
     low, high = 1, total
     while low < high:
         middle = (low + high) // 2
-        if counted(total, middle, total // 100) ** 3 <= sampling.AUDITED_MISS:
+        if counted(total, middle, total // 100) ** 3 <= AUDITED_MISS:
             high = middle
         else:
             low = middle + 1

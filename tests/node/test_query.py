@@ -155,7 +155,7 @@ def test_a_settled_job_says_how_much_was_re_run_by_whom_and_what_could_have_slip
         segment = chain.segment(job_id, index)
         offsets: set[int] = set()
         for attested in segment.attestations:
-            drawn = segment_slice(chain.job(job_id), segment, attested.ticket)
+            drawn = segment_slice(chain.job(job_id), segment, attested.validator, attested.ticket)
             name = next(m.name for m in chain.genesis.members if m.key == attested.validator)
             assert job["segments"][index]["slices"][name] == len(drawn)
             offsets |= set(drawn)

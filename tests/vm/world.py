@@ -81,7 +81,7 @@ JOB = SubmitJob(
     name="job", plan=plan().encode(), dataset=CONTENT, train_rows=45, test_rows=15,
     steps=2000, chunk=2, segment=200, tier="audited", fee=1_000_003, seed=b"",
 )  # fmt: skip
-"""1,000 chunks in 5 segments, of which four validators draw 41 chunks each."""
+"""1,000 chunks in 5 segments, of which four validators draw 42 chunks each."""
 
 
 @cache
@@ -341,7 +341,7 @@ class World:
         assert segment.commit is not None
         ticket = self.ticket(name, segment.commit_height)
         first, _ = record.segment_range(index)
-        offsets = segment_slice(record, segment, ticket)
+        offsets = segment_slice(record, segment, self.key(name).public, ticket)
         return tuple(first + offset for offset in offsets)
 
     def harden(self, job: bytes, index: int = 0) -> None:

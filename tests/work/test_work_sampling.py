@@ -1,4 +1,4 @@
-"""Secret slices: who re-executes what, and how much is enough (sections 7 and 12)."""
+"""Who re-executes what: secret slices, and chunks dealt in public (section 7)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlchain import crypto
-from mlchain.consensus.work.sampling import (
-    AUDITED_MISS,
-    TIERS,
-    draw_slice,
-    miss_probability,
-    slice_size,
-)
+from mlchain.consensus.work.sampling import draw_checkers, draw_slice, miss_probability
 from mlchain.crypto import digest
 
 ROOT = digest("test-root")
@@ -103,58 +97,32 @@ def test_the_chance_to_miss_falls_with_every_further_chunk(total, rerun, forged)
     assert miss_probability(total, rerun, forged + 1) <= miss
 
 
-TABLE = {10_000: "9.8", 30_000: "3.3", 100_000: "1.0"}
+def everybody_of(depth: int, seed: bytes = ROOT, **how: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [draw_checkers(seed, chunk, 7, depth, **how) for chunk in range(2000)]
 
 
-@pytest.mark.parametrize("total", TABLE)
-def test_the_network_cost_is_the_one_the_protocol_promises(total):
-    cost = 10 * TIERS["audited"](total, 10) / total
-    assert f"{100 * cost:.1f}" == TABLE[total]
+@pytest.mark.parametrize("depth", range(1, 8))
+def test_every_chunk_is_dealt_to_as_many_different_validators_as_was_asked(depth):
+    assert all(len(set(dealt)) == depth for dealt in everybody_of(depth))
+    assert all(0 <= number < 7 for dealt in everybody_of(depth) for number in dealt)
 
 
-@pytest.mark.parametrize("validators", [1, 4, 7, 10, 128])
-@pytest.mark.parametrize("total", [1, 2, 7, 99, 1000, 20_000])
-def test_an_audited_slice_is_the_smallest_that_suffices(total, validators):
-    size = TIERS["audited"](total, validators)
-    forged, honest = -(-total // 100), 2 * ((validators - 1) // 3) + 1
-    assert miss_probability(total, size, forged) ** honest <= AUDITED_MISS
-    assert size == 1 or miss_probability(total, size - 1, forged) ** honest > AUDITED_MISS
+def test_every_pair_of_validators_is_dealt_a_chunk_as_often_as_any_other():
+    """So f colluders hold a chunk alone with chance C(f, r) / C(n, r), and know not which."""
+    counts = dict.fromkeys(combinations(range(7), 2), 0)
+    for dealt in everybody_of(2):
+        counts[dealt] += 1
+    expected = 2000 / comb(7, 2)
+    assert sum((c - expected) ** 2 for c in counts.values()) / expected < 45.3, "0.999, 20 degrees"
 
 
-def test_more_validators_need_smaller_slices():
-    sizes = [TIERS["audited"](10_000, n) for n in (1, 4, 7, 10, 31, 100)]
-    assert sizes == sorted(sizes, reverse=True)
+def test_another_seed_deals_otherwise():
+    assert everybody_of(2) != everybody_of(2, seed=digest("test-other"))
 
 
-def test_a_replicated_slice_is_everything():
-    assert slice_size("replicated", 1000, 40, 4) == 40
-    assert draw_slice(ticket(1), ROOT, 40, 40) == tuple(range(40))
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 5000), st.integers(1, 500), st.sampled_from([1, 4, 7, 10]))
-def test_the_segments_of_a_job_bear_at_least_its_whole_slice(total, segment, validators):
-    segment = min(segment, total)
-    counts = [min(segment, total - first) for first in range(0, total, segment)]
-    size_of = {n: slice_size("audited", total, n, validators) for n in set(counts)}
-    shares = [size_of[count] for count in counts]
-    assert sum(shares) >= TIERS["audited"](total, validators)
-    assert all(1 <= share <= count for share, count in zip(shares, counts, strict=True))
-
-
-@pytest.mark.parametrize("validators", [4, 7, 10])
-@pytest.mark.parametrize("total, segments", [(1000, 2), (1000, 10), (10_000, 10), (10_000, 100)])
-def test_cutting_a_job_into_segments_hardly_helps_a_faker(total, segments, validators):
-    """Each segment is drawn from alone. Forgeries spread evenly are then the worst case."""
-    count, honest = total // segments, 2 * ((validators - 1) // 3) + 1
-    size, forged = slice_size("audited", total, count, validators), total // 100
-    each, rest = divmod(forged, segments)
-    miss = miss_probability(count, size, each) ** (segments - rest)
-    miss *= miss_probability(count, size, each + 1) ** rest
-    assert miss**honest < 2 * AUDITED_MISS
-
-
-def test_a_job_of_a_billion_chunks_is_sized_in_few_multiplications():
-    """Sizing is work that a submitter causes on every node; counting down from above took hours."""
-    assert TIERS["audited"](2**32, 4) == 230
-    assert TIERS["audited"](2**32, 1) == 688, "the N of the table in section 12"
+def test_who_is_absent_is_replaced_and_nobody_else_loses_a_chunk():
+    before, after = everybody_of(2), everybody_of(2, absent=(3,))
+    for dealt, again in zip(before, after, strict=True):
+        assert len(again) == 2 and 3 not in again
+        assert set(dealt) - {3} <= set(again)
+    assert all(len(dealt) == 1 for dealt in everybody_of(2, absent=(0, 1, 2, 4, 5, 6)))

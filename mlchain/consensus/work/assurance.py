@@ -73,7 +73,7 @@ def _ceil(value: Fraction) -> int:
 
 
 def _economic(shape: Shape, depth: int) -> int:
-    return max(1, _ceil(shape.chunks * ECONOMIC_SHARE / shape.validators))
+    return max(1, _ceil(Fraction(shape.chunks, shape.validators) * ECONOMIC_SHARE))
 
 
 def _audited(shape: Shape, depth: int) -> int:
@@ -276,7 +276,7 @@ def deterrent(saved: Fraction, caught: Fraction, pay: Fraction) -> int:
 
     A cheat saves `saved`, and is caught with chance `caught`: then it loses stake and pay.
     """
-    missing = saved / caught - pay
+    missing = Fraction(saved, caught) - pay
     return missing.__floor__() + 1 if missing >= 0 else 0
 
 
@@ -304,5 +304,5 @@ def assess_stakes(
     return Stakes(
         deterrent(count * chunk_cost, 1 - assurance.miss_all(count), worker_pay),
         deterrent(size * chunk_cost, lazy, verifier_pay) if lazy else None,
-        (found / (1 - found) * at_stake).__floor__() if found < 1 else None,
+        (Fraction(found, 1 - found) * at_stake).__floor__() if found < 1 else None,
     )

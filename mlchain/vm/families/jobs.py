@@ -8,14 +8,16 @@ The life cycle is protocol.md section 5. The requests that move a job are `famil
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
 
 from mlchain import crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
+from mlchain.consensus.work.assurance import parse_tier, slice_size
 from mlchain.consensus.work.commitment import SegmentCommit
-from mlchain.consensus.work.sampling import draw_slice, slice_size
+from mlchain.consensus.work.sampling import draw_checkers, draw_slice
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
@@ -124,12 +126,31 @@ class Claim(Record, frozen=True):
     ballots: Annotated[tuple[Ballot, ...], Meta(max_length=MAX_VALIDATORS)]
 
 
+class Cover(Record, frozen=True):
+    """Who re-runs the chunks of a segment whose tier deals them out.
+
+    `seed` deals each chunk to some of the `roster`. Who of them stayed silent is `absent`: the
+    next in the row of each chunk stand in. `height` is the block that last dealt.
+    """
+
+    seed: Hash
+    roster: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
+    absent: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
+    height: Uint
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """Those who are to attest."""
+        return tuple(key for key in self.roster if key not in self.absent)
+
+
 class Segment(Record, frozen=True):
     """A segment under its present attempt.
 
     `undisputed_since` is the height of the commit, or of the last rejected claim: from there the
     age counts that FINALISE asks for. `cleared` are the chunks whose claims were rejected.
-    `voters` counts the validators when the commit was made: it sizes the slices.
+    `voters` counts the validators when the commit was made: it sizes the slices. `cover` says who
+    re-runs what if the tier deals that out, None until it has.
     """
 
     state: Uint
@@ -143,7 +164,13 @@ class Segment(Record, frozen=True):
     cleared: Annotated[tuple[Uint, ...], Meta(max_length=MAX_CLEARED)]
     undisputed_since: Uint
     voters: Uint
+    cover: Cover | None
     hard_height: Uint
+
+    @property
+    def attest_from(self) -> int:
+        """Height of the block after which attestations are awaited."""
+        return self.cover.height if self.cover else self.commit_height
 
 
 class PlanRecord(Record, frozen=True):
@@ -184,14 +211,53 @@ def plan_id(plan: bytes) -> bytes:
     return crypto.digest("mlchain/plan", plan)
 
 
-def segment_slice(job: Job, segment: Segment, ticket: bytes) -> tuple[int, ...]:
-    """Return the offsets (0 = first chunk) that `ticket` draws from a committed segment.
+def segment_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes) -> tuple[int, ...]:
+    """Return the offsets (0 = first chunk) of a committed segment that a validator re-runs.
 
-    Of a trapped segment the chunk that traps is part of every slice: it decides the result.
+    Drawn by its `ticket`, or dealt to it if the tier deals. Of a trapped segment the chunk that
+    traps is part of every slice: it decides the result.
     """
-    commit = segment.commit
-    assert commit is not None, "slices are drawn from commits"
+    commit, cover, tier = segment.commit, segment.cover, parse_tier(job.tier)
+    assert commit is not None, "slices are of commits"
     total = commit.count
-    size = slice_size(job.tier, job.chunks, total, segment.voters) if total else 0
-    drawn = draw_slice(ticket, commit.leaf_root, total, size) if total else ()
+    drawn: tuple[int, ...] = ()
+    if not is_checker(job, segment, validator):
+        return ()
+    if tier.depth and cover is not None:
+        drawn = _deal(total, tier.depth, cover)[cover.roster.index(validator)]
+    elif total:
+        size = slice_size(tier, job.chunks, total, segment.voters)
+        drawn = draw_slice(ticket, commit.leaf_root, total, size)
     return (*drawn, total) if commit.trap else drawn
+
+
+def is_checker(job: Job, segment: Segment, validator: bytes) -> bool:
+    """Tell whether a validator is to attest a committed segment, as far as its tier says."""
+    cover = segment.cover
+    return not parse_tier(job.tier).depth or (cover is not None and validator in cover.members)
+
+
+def is_in_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes, offset: int) -> bool:
+    """Tell whether a chunk is in a validator's slice; cheap however much is dealt."""
+    commit, cover, depth = segment.commit, segment.cover, parse_tier(job.tier).depth
+    if depth and cover is not None and commit is not None and offset < commit.count:
+        if validator not in cover.members:
+            return False
+        dealt = draw_checkers(cover.seed, offset, len(cover.roster), depth, _absent(cover))
+        return cover.roster.index(validator) in dealt
+    return offset in segment_slice(job, segment, validator, ticket)
+
+
+def _absent(cover: Cover) -> tuple[int, ...]:
+    return tuple(cover.roster.index(key) for key in cover.absent)
+
+
+@lru_cache(256)
+def _deal(total: int, depth: int, cover: Cover) -> tuple[tuple[int, ...], ...]:
+    """Return the offsets dealt to each of the roster."""
+    absent = _absent(cover)
+    slices: list[list[int]] = [[] for _ in cover.roster]
+    for offset in range(total):
+        for number in draw_checkers(cover.seed, offset, len(cover.roster), depth, absent):
+            slices[number].append(offset)
+    return tuple(tuple(drawn) for drawn in slices)

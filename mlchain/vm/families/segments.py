@@ -23,7 +23,7 @@ from mlchain.vm.families.jobs import (
     Segment,
     SegmentState,
     get_segment,
-    segment_slice,
+    is_in_slice,
 )
 from mlchain.vm.families.members import VALIDATORS
 
@@ -120,10 +120,10 @@ class MakeClaim(Payload, frozen=True):
             raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
         if self.chunk in segment.cleared:
             raise InvalidTransaction("this chunk has been re-run by all and was right")
-        if self.kind == ClaimKind.UNSERVED:
-            own = own_slice(ctx, job, segment, segment.commit, self.ticket)
-            if self.chunk - first not in own:
-                raise InvalidTransaction("only chunks of one's own slice can be asked for")
+        if self.kind == ClaimKind.UNSERVED and not is_own_chunk(
+            ctx, job, segment, self.ticket, self.chunk - first
+        ):
+            raise InvalidTransaction("only chunks of one's own slice can be asked for")
         claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, ())
         SEGMENTS.put(
             ctx.state,
@@ -134,10 +134,8 @@ class MakeClaim(Payload, frozen=True):
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
 
 
-def own_slice(
-    ctx: Context, job: Job, segment: Segment, commit: SegmentCommit, ticket: bytes
-) -> tuple[int, ...]:
-    """Return the sender's slice of a commit, as offsets into the segment.
+def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset: int) -> bool:
+    """Tell whether the chunk at `offset` is in the sender's slice of a committed segment.
 
     Raises:
         InvalidTransaction: the ticket is not the sender's for that height.
@@ -148,4 +146,4 @@ def own_slice(
     ctx.charge(HASH_GAS * abs(segment.commit_height - record.tickets.height))
     if check_reveal(record.tickets, ticket, segment.commit_height, length) is None:
         raise InvalidTransaction("the ticket is not of the sender's registered chain")
-    return segment_slice(job, segment, ticket)
+    return is_in_slice(job, segment, ctx.sender, ticket, offset)

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from mlchain.codec import ContentId, Name, Uint
+from mlchain.consensus.work.assurance import check_tier, parse_tier
 from mlchain.consensus.work.commitment import MAX_SEGMENT_CHUNKS
-from mlchain.consensus.work.sampling import TIERS
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ml_runtime import check_plan, decode_plan
@@ -66,8 +66,7 @@ class SubmitJob(Payload, frozen=True):
     def execute(self, ctx: Context) -> None:
         """Check the program and its exact gas before anything runs, then hold the fee."""
         ctx.charge(SUBMIT_GAS + 10 * len(self.plan))
-        if self.tier not in TIERS:
-            raise InvalidTransaction(f"unknown tier {self.tier!r}", "one of " + ", ".join(TIERS))
+        check_tier(parse_tier(self.tier), len(ctx.block.validators))
         if len(self.seed) not in (0, 32):
             raise InvalidTransaction(f"seed has {len(self.seed)} bytes, 0 or 32 are allowed")
         plan = decode_plan(self.plan)
