@@ -1,4 +1,4 @@
-"""Dealing out chunks: tier `covered:r` has each re-run by r validators (docs/adr/0023).
+"""Dealing out chunks: tier `covered:r` has each re-run by r validators (docs/adr/0024).
 
 The seed is made of the beacon elements of the height after the commit, one of each validator.
 They were fixed when the chains were registered, and nobody shows one before the commit is final:
