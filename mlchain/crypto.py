@@ -40,6 +40,11 @@ def digest_bulk(domain: str, data: bytes | memoryview) -> bytes:
     return hasher.digest()
 
 
+def keyed_hasher(key: bytes) -> blake3:
+    """Return BLAKE3 in its keyed mode, a MAC, to be updated with large data; `key` has 32 bytes."""
+    return blake3(key=key)
+
+
 class SecretKey:
     """An Ed25519 secret key made from a 32-byte seed; never printed, never encoded."""
 

@@ -142,6 +142,8 @@ class Op:
     """Whether the output may take the memory of a dying input of the same size."""
     row_gas: ClassVar[int] = 0
     """Gas of each row along the last axis, of the tensor with the most: short rows are slow."""
+    accumulates: ClassVar[bool] = False
+    """Whether the outputs are raw sums, as they came out of the products."""
     shape_only: ClassVar[tuple[int, ...]] = ()
     """Places of inputs of which nothing but the shape is read: shards need not wait for them."""
     source: ClassVar[str]

@@ -16,6 +16,7 @@ from mlchain import codec
 from mlchain.codec import Name, Record
 from mlchain.errors import CodecError, RejectedProgram
 from mlchain.ml_runtime import grid
+from mlchain.ml_runtime.custody import exposed_bytes
 from mlchain.ml_runtime.functions import Scratch
 from mlchain.ml_runtime.machine import plan_arena
 from mlchain.ml_runtime.op import bits_to_real
@@ -86,6 +87,7 @@ class Cost:
     gas_predict_row: int
     state_bytes: int
     arena_bytes: int
+    """Working memory of whoever re-runs a step and shows that it did."""
 
 
 def decode_plan(data: bytes) -> Plan:
@@ -150,7 +152,7 @@ def _check_part(
         found = tuple(checked.types[r] for r in program.outputs)
         if found != outputs:
             raise RejectedProgram(f"outputs are not {', '.join(map(str, outputs))}")
-        arena = plan_arena(checked)[1]
+        arena = plan_arena(checked)[1] + (exposed_bytes(checked) if part == "step" else 0)
         if arena > MAX_ARENA_BYTES:
             raise RejectedProgram(f"needs {arena} bytes of memory, at most {MAX_ARENA_BYTES}")
     except RejectedProgram as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +17,7 @@ from msgspec import Meta
 from mlchain.codec import Record
 from mlchain.errors import RejectedProgram, Trap
 from mlchain.ml_runtime import metrics
+from mlchain.ml_runtime.custody import Exposed, Tap
 from mlchain.ml_runtime.data import MAX_ROWS, Dataset, RowReader
 from mlchain.ml_runtime.grid import probe
 from mlchain.ml_runtime.inference import calibrate, make_model, predict
@@ -167,8 +169,34 @@ class Trainer:
         """Return the state before step 0."""
         return initial_state(self.plan, self.seed)
 
+    def replay(self, index: int, state: State, key: bytes) -> tuple[State, bytes]:
+        """Return the state after chunk `index`, and its custody digest under `key`.
+
+        Raises: as `run_chunk`.
+        """
+        tap = Tap(key, index, self.task.chunk_steps(index)[-1])
+        after = self.run_chunk(index, state, tap=tap)
+        return after, tap.digest()
+
+    @cached_property
+    def _exposed(self) -> Exposed:
+        return Exposed(self._backend, self.plan.step, self._x, self._y)
+
+    def _step(self, step: int, tap: Tap | None) -> float:
+        """Run a step on the rows in `_rows`; return the loss."""
+        if tap is None or not tap.wants(step):
+            return self._loop.step()
+        self._read(self._rows)
+        loss = self._exposed.step(self._loop)
+        tap.absorb(step, self._exposed.registers, self._exposed.types, self._exposed.values)
+        return loss
+
     def run_chunk(
-        self, index: int, state: State, on_step: Callable[[int, State], None] | None = None
+        self,
+        index: int,
+        state: State,
+        on_step: Callable[[int, State], None] | None = None,
+        tap: Tap | None = None,
     ) -> State:
         """Return the state after chunk `index`, given the one before it.
 
@@ -183,7 +211,7 @@ class Trainer:
         try:
             for step in self.task.chunk_steps(index):
                 self._rows[...] = self._order.batch(step)
-                loss = self._loop.step()
+                loss = self._step(step, tap)
                 if not math.isfinite(loss):
                     raise Trap("loss: not finite")
                 if on_step is not None:

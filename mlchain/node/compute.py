@@ -38,7 +38,7 @@ from mlchain.node.compute_wire import (
     Trapped,
 )
 
-__all__ = ["Chunk", "Compute", "ComputeFailed", "Handle", "Trapped"]
+__all__ = ["Chunk", "Compute", "ComputeFailed", "Digest", "Handle", "Trapped"]
 
 log = structlog.get_logger("compute")
 
@@ -116,11 +116,15 @@ class Compute:
         """
         return self._run_chunks(handle, RunChunks(handle.identity, first, count, state))
 
-    async def replay(self, handle: Handle, index: int, state: bytes) -> bytes | Trapped:
-        """Return the digest of the state after chunk `index`, which starts at `state`."""
+    async def replay(
+        self, handle: Handle, index: int, state: bytes, key: bytes = b""
+    ) -> Digest | Trapped:
+        """Return the digest of the state after chunk `index`, which starts at `state`.
+
+        With a `key` of 32 bytes comes the custody digest that it makes of the chunk.
+        """
         async with self._conversation() as process:
-            reply = await process.ask(handle, Replay(handle.identity, index, state), Digest)
-        return reply if isinstance(reply, Trapped) else reply.digest
+            return await process.ask(handle, Replay(handle.identity, index, state, key), Digest)
 
     async def evaluate(self, handle: Handle, state: bytes) -> Metrics:
         """Return what a state is worth on the job's test rows.

@@ -106,7 +106,11 @@ def _compute(trainer: Trainer, request: Question) -> Iterator[Record]:
     elif isinstance(request, Replay):
         _require_chunks(trainer, request.index, 1)
         try:
-            yield Digest(trainer.run_chunk(request.index, state).digest())
+            if request.key:
+                after, custody = trainer.replay(request.index, state, request.key)
+            else:
+                after, custody = trainer.run_chunk(request.index, state), b""
+            yield Digest(after.digest(), custody)
         except Trap as trap:
             yield Trapped(trap.step)
     else:

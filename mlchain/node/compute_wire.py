@@ -51,11 +51,12 @@ class RunChunks(Record, frozen=True, tag=True):
 
 
 class Replay(Record, frozen=True, tag=True):
-    """Train one chunk for its digest only."""
+    """Train one chunk for its digests only; `key` is 32 bytes, or empty for no custody digest."""
 
     identity: Hash
     index: Uint
     state: Blob
+    key: Annotated[bytes, Meta(max_length=32)]
 
 
 class Evaluate(Record, frozen=True, tag=True):
@@ -105,9 +106,10 @@ class Chunk(Record, frozen=True, tag=True):
 
 
 class Digest(Record, frozen=True, tag=True):
-    """The digest of the state after a replayed chunk."""
+    """The digest of the state after a replayed chunk, and its custody digest if asked for."""
 
     digest: Hash
+    custody: Annotated[bytes, Meta(max_length=32)]
 
 
 class Trapped(Record, frozen=True, tag=True):

@@ -93,6 +93,7 @@ class Matmul(Op):
     """
 
     name, arity = "matmul", 2
+    accumulates = True
     attributes = integers("transpose_a", "transpose_b")
     source = "MLRT-1 rule 3"
 
@@ -143,6 +144,7 @@ class SumRows(Op):
     """Exact sum of a grid over its first axis: n x m -> m."""
 
     name, arity = "sum_rows", 1
+    accumulates = True
     row_gas = 16
     source = "MLRT-1 rule 3"
 
@@ -172,6 +174,7 @@ class SumAxis(Op):
     """Exact sum of a grid over one axis, which goes; of R over the last."""
 
     name, arity = "sum_axis", 1
+    accumulates = True
     row_gas = 16
     attributes = integers("axis")
     source = "MLRT-1 rule 3"
@@ -230,6 +233,7 @@ class SumAll(Op):
     """Exact sum of all elements of a grid."""
 
     name, arity = "sum_all", 1
+    accumulates = True
     source = "MLRT-1 rule 3"
 
     def infer(self, ins: Types, attrs: Values) -> Types:
