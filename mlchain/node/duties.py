@@ -22,8 +22,9 @@ from mlchain.crypto import SecretKey
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
+from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
-from mlchain.vm.families.jobs import SEGMENTS, Segment, SegmentState
+from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState
 from mlchain.vm.votes import NO_ELEMENT
 
 
@@ -41,14 +42,14 @@ class Duties:
         self._attestations: dict[bytes, Attestation] = {}
         self._since: dict[bytes, int] = {}
         """When the slices we attest were dealt: dealt anew, they are other slices."""
-        self._verdicts: dict[tuple[bytes, int], Verdict] = {}
+        self._verdicts: dict[tuple[bytes, int, bytes], Verdict] = {}
 
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
         return self._tickets.at(height)
 
     def custody_key(self, height: int) -> bytes | None:
-        """Return what keys our digests of segments committed at `height`; secret until due."""
+        """Return what keys our digests of segments attested from `height` on; secret until due."""
         return self._custody.at(height)
 
     def add_available(self, content: bytes) -> None:
@@ -63,15 +64,15 @@ class Duties:
 
     def add_verdict(self, verdict: Verdict) -> None:
         """Announce what re-running a disputed chunk showed."""
-        self._verdicts[verdict.commit, verdict.chunk] = verdict
+        self._verdicts[verdict.commit, verdict.chunk, verdict.accused] = verdict
 
     def has_attested(self, ref: SegmentRef, commit: bytes) -> bool:
         """Tell whether our attestation of this commit is on its way."""
         return commit in self._attestations
 
-    def has_verdict(self, commit: bytes, chunk: int) -> bool:
-        """Tell whether our verdict on this chunk is on its way."""
-        return (commit, chunk) in self._verdicts
+    def has_verdict(self, commit: bytes, chunk: int, accused: bytes = b"") -> bool:
+        """Tell whether our verdict on this chunk, or this digest of it, is on its way."""
+        return (commit, chunk, accused) in self._verdicts
 
     @property
     def is_pending(self) -> bool:
@@ -107,15 +108,21 @@ class Duties:
             ):
                 del self._attestations[commit]
                 self._since.pop(commit, None)
-        for (commit, chunk), verdict in list(self._verdicts.items()):
-            segment = SEGMENTS.get(state, verdict.job, verdict.segment)
-            claim = segment.claim if segment and _is_at_work(segment, commit) else None
-            if (
-                claim is None
-                or claim.chunk != chunk
-                or self.key in [ballot.validator for ballot in claim.ballots]
-            ):
-                del self._verdicts[commit, chunk]
+        for key, verdict in list(self._verdicts.items()):
+            ballots = _ballots(state, verdict)
+            if ballots is None or self.key in [ballot.validator for ballot in ballots]:
+                del self._verdicts[key]
+
+
+def _ballots(state: State, verdict: Verdict) -> tuple[Ballot, ...] | None:
+    """Return the ballots of the dispute that a verdict is for, None if it is over."""
+    if verdict.accused:
+        place = (verdict.job, verdict.segment, verdict.accused, verdict.chunk)
+        about = CUSTODY_CLAIMS.get(state, *place)
+        return about.ballots if about and about.state == ClaimState.DISPUTED else None
+    segment = SEGMENTS.get(state, verdict.job, verdict.segment)
+    claim = segment.claim if segment and _is_at_work(segment, verdict.commit) else None
+    return claim.ballots if claim and claim.chunk == verdict.chunk else None
 
 
 def _is_at_work(segment: Segment, commit: bytes) -> bool:

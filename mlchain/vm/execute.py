@@ -49,6 +49,7 @@ from mlchain.vm.families.members import (
 )
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
+from mlchain.vm.settlement import advance_custody
 from mlchain.vm.votes import process_last_commit
 
 MAX_EVIDENCE_AGE = 100_000
@@ -224,6 +225,7 @@ def _complete(
     for ref in finalise:
         lifecycle.finalise(block, ref)
     lifecycle.advance(block)
+    advance_custody(block)
     return Outcome(
         tuple(done.receipt for done in executed),
         gas_used,

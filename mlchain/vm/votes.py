@@ -30,6 +30,7 @@ from mlchain.vm.families.jobs import (
     is_checker,
 )
 from mlchain.vm.families.members import VALIDATORS, replace_validator
+from mlchain.vm.settlement import process_custody_verdict
 
 
 class Beacon(Record, frozen=True):
@@ -127,7 +128,8 @@ def _process_extension(
         if not _process_attestation(block, validator, attestation, height):
             break
     for verdict in extension.verdicts:
-        _process_verdict(block, validator, verdict)
+        process = process_custody_verdict if len(verdict.accused) == 32 else _process_verdict
+        process(block, validator, verdict)
 
 
 def _process_attestation(

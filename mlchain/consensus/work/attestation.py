@@ -43,13 +43,18 @@ class Attestation(Record, frozen=True):
 
 
 class Verdict(Record, frozen=True):
-    """What the sender found when it re-ran the chunk under dispute."""
+    """What the sender found when it re-ran the chunk under dispute.
+
+    `accused` is empty where the worker's chunk is in question, else the validator whose custody
+    digest of it is.
+    """
 
     job: Hash
     segment: Uint
     commit: Hash
     chunk: Uint
     outcome: Annotated[int, Meta(ge=0, le=2)]
+    accused: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class Extension(Record, frozen=True):

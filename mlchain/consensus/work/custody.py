@@ -37,7 +37,7 @@ def key_due(height: int, attest_window: int) -> int:
 
 
 def digest_key(element: bytes) -> bytes:
-    """Return what keys the digests of the segments committed at the element's height."""
+    """Return what keys the digests of segments whose slices were fixed at the element's height."""
     return crypto.digest("mlchain/custody", element)
 
 

@@ -112,8 +112,11 @@ def slash_validator(
     segment: int = 0,
     chunk: int = 0,
     is_removed: bool = True,
+    amount: int | None = None,
 ) -> None:
-    """Take a validator's slash from its bond, half to `finder` (empty, or itself: burn all).
+    """Take `amount` from a validator's bond, half to `finder` (empty, or itself: burn all).
+
+    Without an amount it is `slash_validator`.
 
     It leaves the set when `is_removed`, or when its bond cannot bear another slash; the last
     validator stays, because a chain without validators cannot even record the fault.
@@ -121,7 +124,7 @@ def slash_validator(
     record = VALIDATORS.get(block.state, key)
     if record is None or record.jailed_height:
         return
-    amount = min(record.bond, block.params.slash_validator)
+    amount = min(record.bond, block.params.slash_validator if amount is None else amount)
     _pay_slash(block.state, amount, b"" if finder == key else finder)
     left = record.bond - amount
     is_out = is_removed or left < block.params.slash_validator

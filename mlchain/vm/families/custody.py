@@ -1,0 +1,229 @@
+"""Claims about custody digests, and elements of hash chains that were shown before their time.
+
+A validator that audits another asks it for the opening of one digest. What cannot be settled
+between the two is settled here (protocol.md section 9): a digest that is wrong is claimed with its
+opening, and everybody re-runs that chunk; one that was not given is asked for on chain, where
+everybody sees the answer.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, ClassVar, NamedTuple
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from mlchain.codec import Hash, PublicKey, Record, Uint
+from mlchain.consensus.work.custody import KEY_DELAY, Opening, verify_opening
+from mlchain.consensus.work.tickets import PURPOSES, check_reveal
+from mlchain.errors import InvalidTransaction
+from mlchain.ledger.genesis import Params
+from mlchain.ledger.state import State, Table
+from mlchain.ledger.validators import MAX_VALIDATORS
+from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
+from mlchain.vm.families.jobs import segment_slice as slice_of
+from mlchain.vm.families.members import VALIDATORS, replace_validator, slash_validator
+from mlchain.vm.families.segments import HASH_GAS
+
+MAX_OPEN = 4
+"""Claims that one accuser may have open at a time: each makes others answer, or all re-run."""
+CLAIM_GAS = 50_000
+"""Drawing a slice again and checking an opening."""
+
+
+class ClaimState(IntEnum):
+    """Where a claim stands."""
+
+    ASKED = 0
+    """The digest is to be shown in time."""
+    SHOWN = 1
+    """It was; now it can be claimed wrong."""
+    DISPUTED = 2
+    """Everybody re-runs the chunk."""
+    CLOSED = 3
+    """Settled for the accused, and not claimed again."""
+
+
+class CustodyClaim(Record, frozen=True):
+    """What is claimed about one digest of an attestation. `digest` is empty until it is known."""
+
+    accuser: PublicKey
+    state: Uint
+    digest: Annotated[bytes, Meta(max_length=32)]
+    height: Uint
+    """Height at which it came into its state."""
+    ballots: Annotated[tuple[Ballot, ...], Meta(max_length=MAX_VALIDATORS)]
+
+
+CUSTODY_CLAIMS = Table(b"custody/", CustodyClaim, bytes, int, bytes, int)
+"""By job, segment, the accused, and the chunk."""
+
+
+class Attestment(NamedTuple):
+    """An attestation on chain, with what it is about."""
+
+    job: Job
+    segment: Segment
+    attested: Attested
+    chunks: tuple[int, ...]
+    """The slice, counted from the start of the job; a chunk that traps is part of it."""
+
+    @property
+    def auditable(self) -> tuple[int, ...]:
+        """The chunks that were run to their end, and so left a digest."""
+        commit = self.segment.commit
+        assert commit is not None, "what is attested is committed"
+        return self.chunks[: len(self.chunks) - bool(commit.trap)]
+
+
+def get_attestment(state: State, job_id: bytes, index: int, validator: bytes) -> Attestment:
+    """Return what a validator attested of a segment.
+
+    Raises:
+        InvalidTransaction: nothing.
+    """
+    segment, job = get_segment(state, job_id, index), JOBS.get(state, job_id)
+    attested = [a for a in segment.attestations if a.validator == validator]
+    if job is None or not attested:
+        raise InvalidTransaction("this validator has not attested the segment")
+    first, _ = job.segment_range(index)
+    drawn = slice_of(job, segment, validator, attested[0].ticket)
+    return Attestment(job, segment, attested[0], tuple(first + offset for offset in drawn))
+
+
+def audit_begin(segment: Segment, params: Params) -> int:
+    """Return the first height at which digests of a segment can be claimed wrong."""
+    return segment.attest_from + params.attest_window + KEY_DELAY + 1
+
+
+def audit_end(segment: Segment, params: Params) -> int:
+    """Return the last height at which a digest of a segment can be claimed wrong, or asked for."""
+    return audit_begin(segment, params) + params.custody_window
+
+
+class ClaimDigest(Payload, frozen=True):
+    """A validator says that the digest of `chunk` in another's attestation is wrong.
+
+    `opening` shows the digest. Without one this asks the other to show it; when it has, the same
+    again says that what was shown is wrong.
+    """
+
+    KIND: ClassVar[int] = 25
+    ROLE: ClassVar[str] = "validator"
+    job: Hash
+    segment: Uint
+    validator: PublicKey
+    chunk: Uint
+    opening: Opening | None
+
+    def execute(self, ctx: Context) -> None:
+        """Ask for the digest, or have everybody re-run the chunk."""
+        ctx.charge(CLAIM_GAS)
+        place = (self.job, self.segment, self.validator, self.chunk)
+        about = get_attestment(ctx.state, *place[:3])
+        record = VALIDATORS.get(ctx.state, self.validator)
+        if record is None or record.jailed_height:
+            raise InvalidTransaction("it is no validator any more")
+        begin, end = (at(about.segment, ctx.block.params) for at in (audit_begin, audit_end))
+        if not begin <= ctx.block.height <= end:
+            raise InvalidTransaction(f"its digests can be claimed wrong from {begin} to {end}")
+        if self.chunk not in about.auditable:
+            raise InvalidTransaction(f"chunk {self.chunk} is not in its slice, or it traps")
+        before = CUSTODY_CLAIMS.get(ctx.state, *place)
+        if before is not None and before.state != ClaimState.SHOWN:
+            raise InvalidTransaction("this digest is claimed wrong already, or was right")
+        open_claims = sum(
+            claim.accuser == ctx.sender and claim.state in (ClaimState.ASKED, ClaimState.DISPUTED)
+            for _, claim in CUSTODY_CLAIMS.items(ctx.state)
+        )
+        if open_claims >= MAX_OPEN:
+            raise InvalidTransaction(f"{MAX_OPEN} claims of this validator are open")
+        state, digest = ClaimState.DISPUTED, before.digest if before else b""
+        if self.opening is not None:
+            verify_opening(about.attested.result_root, about.chunks, self.chunk, self.opening)
+            digest = self.opening.digest
+        elif before is None:
+            state = ClaimState.ASKED
+        if state == ClaimState.DISPUTED and record.custody.height < about.segment.attest_from:
+            raise InvalidTransaction("its key is not on chain: nobody could re-run the chunk")
+        claim = CustodyClaim(ctx.sender, state, digest, ctx.block.height, ())
+        CUSTODY_CLAIMS.put(ctx.state, claim, *place)
+        ctx.emit(f"digest of chunk {self.chunk} of {self.job.hex()[:8]} {state.name.lower()}")
+
+
+class ShowDigest(Payload, frozen=True):
+    """The accused shows the digest it was asked for, and the custody key if that is missing."""
+
+    KIND: ClassVar[int] = 26
+    ROLE: ClassVar[str] = "validator"
+    job: Hash
+    segment: Uint
+    chunk: Uint
+    key: Hash
+    opening: Opening
+
+    def execute(self, ctx: Context) -> None:
+        """Put the digest where everybody sees it."""
+        ctx.charge(CLAIM_GAS)
+        place = (self.job, self.segment, ctx.sender, self.chunk)
+        claim = CUSTODY_CLAIMS.get(ctx.state, *place)
+        if claim is None or claim.state != ClaimState.ASKED:
+            raise InvalidTransaction("nobody asks for this digest")
+        about = get_attestment(ctx.state, *place[:3])
+        record = VALIDATORS.get(ctx.state, ctx.sender)
+        assert record is not None, "the role was checked"
+        height, length = about.segment.attest_from, ctx.block.params.ticket_heights
+        ctx.charge(HASH_GAS * abs(height - record.custody.height))
+        reveal = check_reveal(record.custody, self.key, height, length)
+        if reveal is None:
+            raise InvalidTransaction("the key is not the one of that height")
+        verify_opening(about.attested.result_root, about.chunks, self.chunk, self.opening)
+        replace_validator(ctx.state, ctx.sender, custody=reveal)
+        shown = replace(
+            claim, state=ClaimState.SHOWN, digest=self.opening.digest, height=ctx.block.height
+        )
+        CUSTODY_CLAIMS.put(ctx.state, shown, *place)
+
+
+class ReportReveal(Payload, frozen=True):
+    """Anybody shows an element of a validator's hash chain that nobody may know yet.
+
+    Whoever was lent one to make digests, or shown one to learn a slice, earns half of the slash.
+    """
+
+    KIND: ClassVar[int] = 27
+    validator: PublicKey
+    purpose: Annotated[int, Meta(ge=0, le=len(PURPOSES) - 1)]
+    height: Uint
+    element: Hash
+
+    def execute(self, ctx: Context) -> None:
+        """Slash and remove the validator whose secret got out."""
+        ctx.charge(CLAIM_GAS)
+        record = VALIDATORS.get(ctx.state, self.validator)
+        if record is None or record.jailed_height:
+            raise InvalidTransaction("it is no validator")
+        known = (record.tickets, record.beacon, record.custody)[self.purpose]
+        due = latest_due(self.purpose, ctx.block)
+        if self.height <= max(due, known.height):
+            raise InvalidTransaction(f"what is above height {max(due, known.height)} is secret")
+        ctx.charge(HASH_GAS * max(0, self.height - known.height))
+        if check_reveal(known, self.element, self.height, ctx.block.params.ticket_heights) is None:
+            raise InvalidTransaction("the element is not of its registered chain")
+        slash_validator(
+            ctx.block, self.validator, "early-reveal", ctx.sender,
+            amount=ctx.block.params.slash_lazy,
+        )  # fmt: skip
+        ctx.emit(f"{PURPOSES[self.purpose]} element of height {self.height} shown too early")
+
+
+def latest_due(purpose: int, block: BlockContext) -> int:
+    """Return the highest height whose element an honest validator may have shown by this block.
+
+    Its precommits of this very height may be around: they are for this block, or one that failed.
+    A ticket is shown from the block after its commit on.
+    """
+    ages = {"tickets": 1, "beacon": 0, "custody": block.params.attest_window + KEY_DELAY}
+    return max(0, block.height - ages[PURPOSES[purpose]])
