@@ -101,7 +101,9 @@ class Chain:
         """
         self.store = store
         self.genesis = store.genesis
-        self.mempool = Mempool(self._check_transaction, self._nonce_of, is_duty=is_duty)
+        self.mempool = Mempool(
+            self._check_transaction, self._nonce_of, is_duty=is_duty, balance_of=self._balance_of
+        )
         self.validators = get_validator_set(store.state())
         self._key = key
         self._has_attested = has_attested
@@ -326,6 +328,9 @@ class Chain:
 
     def _nonce_of(self, sender: bytes) -> int:
         return get_account(self._view, sender).nonce
+
+    def _balance_of(self, account: bytes) -> int:
+        return get_account(self._view, account).balance
 
     def _check_transaction(self, transaction: Transaction) -> None:
         try:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from mlchain.ledger.transaction import Transaction
+
+Worth = tuple[bool, int]
+"""What a transaction is worth to a block: whether it is a duty, then its price."""
+
+NOTHING: Worth = (False, -1)
+"""Of a transaction behind a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,13 @@ class Entry:
         return self.transaction.body.gas_price
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """What it is worth to a block: duties first, then by price."""
+    def cost(self) -> int:
+        """Most micro-credits that its gas may cost."""
+        return self.transaction.body.gas_limit * self.transaction.body.gas_price
+
+    @property
+    def rank(self) -> Worth:
+        """What it is worth by itself: duties first, then by price."""
         return (self.is_duty, self.price)
 
 
@@ -46,45 +58,74 @@ class Entry:
 class Lane:
     """Transactions of one sender by nonce; the `ready` first from `base` have no gap before them.
 
-    `base` is the nonce of the account, `bytes` the size of all transactions together, `duties`
-    the number of those that are duties.
+    `base` is the nonce of the account; `bytes`, `cost` (most that their gas may cost) and `duties`
+    are sums over all transactions.
+
+    A transaction cannot run before those in front of it, so it is worth no more than the least of
+    them: `floors` has this number for each ready one. It never rises along the lane, hence the last
+    transaction is the one that a full mempool misses least.
     """
 
     base: int
-    ready: int = 0
     bytes: int = 0
+    cost: int = 0
     duties: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    floors: list[Worth] = field(default_factory=list)
+
+    @property
+    def ready(self) -> int:
+        """Number of transactions that a block could take, one after the other."""
+        return len(self.floors)
 
     @property
     def waiting(self) -> int:
         """Number of transactions behind a gap."""
-        return len(self.entries) - self.ready
+        return len(self.entries) - len(self.floors)
+
+    def worth(self, nonce: int) -> Worth:
+        """Return what the transaction at `nonce` is worth, with those before it."""
+        place = nonce - self.base
+        return self.floors[place] if place < len(self.floors) else NOTHING
+
+    def offer(self, entry: Entry) -> Worth:
+        """Return what `entry` would be worth in this lane."""
+        place = entry.nonce - self.base
+        if place > len(self.floors):
+            return NOTHING
+        return min(self.floors[place - 1], entry.rank) if place else entry.rank
 
     def put(self, entry: Entry) -> None:
         """Add a transaction at a nonce that is free."""
         assert entry.nonce >= self.base and entry.nonce not in self.entries, "refused before"
         self.entries[entry.nonce] = entry
-        self.bytes += len(entry.data)
-        self.duties += entry.is_duty
+        insort(self.order, entry.nonce)
+        self._count(entry, 1)
         self._extend()
 
     def remove(self, entry: Entry) -> None:
         """Take a transaction out; those after it wait from now on."""
         del self.entries[entry.nonce]
-        self.bytes -= len(entry.data)
-        self.duties -= entry.is_duty
-        self.ready = min(self.ready, max(0, entry.nonce - self.base))
+        del self.order[bisect_left(self.order, entry.nonce)]
+        self._count(entry, -1)
+        del self.floors[max(0, entry.nonce - self.base) :]
 
     def rebase(self, base: int) -> None:
         """Follow the account to a new nonce; what is below has been removed."""
-        self.base, self.ready = base, 0
+        self.base = base
+        self.floors.clear()
         self._extend()
 
     def from_nonce(self, nonce: int) -> list[Entry]:
-        """Return the transactions at `nonce` and after it."""
-        return [entry for at, entry in self.entries.items() if at >= nonce]
+        """Return the transactions at `nonce` and after it, the last one first."""
+        return [self.entries[at] for at in reversed(self.order[bisect_left(self.order, nonce) :])]
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        self.bytes += sign * len(entry.data)
+        self.cost += sign * entry.cost
+        self.duties += sign * entry.is_duty
 
     def _extend(self) -> None:
-        while self.base + self.ready in self.entries:
-            self.ready += 1
+        while (entry := self.entries.get(self.base + len(self.floors))) is not None:
+            self.floors.append(min(self.floors[-1], entry.rank) if self.floors else entry.rank)

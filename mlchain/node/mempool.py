@@ -2,10 +2,14 @@
 
 Each sender has a lane, ordered by nonce. A transaction is *ready* when every nonce between the
 account's and its own is in the lane; behind a gap it *waits*: the network promises no order.
-Blocks are filled from the fronts of the lanes, the best gas price first, so an expensive
-transaction never overtakes a cheap one of its own sender. Duties of members (commits of segments,
-claims of fraud) come before all of them and are free: nobody can outbid the evidence. Whatever is
-dropped takes those after it in its lane along: they could not run without it.
+Blocks are filled from the fronts of the lanes, the best gas price first and senders in turn where
+prices are equal, so an expensive transaction never overtakes a cheap one of its own sender. Duties
+of members (commits of segments, claims of fraud) come before all of them and are free: nobody can
+outbid the evidence.
+
+A full mempool gives up the last transaction of the lane that is worth least, never one before those
+that need it; and what is worth no more finds no room. What a sender has here it must be able to
+pay, all together. Whatever else is dropped takes those after it in its lane along.
 
 Every number that an outsider can drive up has a cap in `Limits`.
 """
@@ -23,13 +27,13 @@ from mlchain.ledger.transaction import (
     transaction_id,
     verify_transaction,
 )
-from mlchain.node.lane import Entry, Lane
+from mlchain.node.lane import NOTHING, Entry, Lane, Worth
 
 ENTRY_OVERHEAD_BYTES = 5
 """Most bytes that msgpack adds to one transaction inside a block."""
 
-Row = tuple[tuple[bool, int], int, bytes]
-"""Rank, negative sequence and id of a transaction: the least of them is the first to leave."""
+Row = tuple[Worth, int, bytes]
+"""Worth, negative sequence and sender of the last transaction in a lane: the least leaves first."""
 
 REPLACEMENT_PERCENT = 10
 """A replacement pays at least this much more per gas, or gossip could be driven for free."""
@@ -59,6 +63,8 @@ class Limits:
     """Transactions of one lane that are checked again after a block: about its next share."""
     verified: int = 65_536
     """Remembered ids of transactions whose signature was found good."""
+    replaced: int = 4_096
+    """Remembered ids of transactions that another took the place of."""
 
 
 class VerifiedIds:
@@ -90,6 +96,7 @@ class Mempool:
         nonce_of: the nonce of an account in the present state.
         is_duty: tells by its kind whether a transaction is a duty, which `check` allows to
             members only.
+        balance_of: what an account can pay in the present state, in micro-credits.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class Mempool:
         nonce_of: Callable[[bytes], int],
         limits: Limits | None = None,
         is_duty: Callable[[Transaction], bool] = lambda transaction: False,
+        balance_of: Callable[[bytes], int] = lambda account: 2**63,
     ) -> None:
         self.limits = limits or Limits()
         self.verified = VerifiedIds(self.limits.verified)
@@ -105,9 +113,11 @@ class Mempool:
         self._check = check
         self._nonce_of = nonce_of
         self._is_duty = is_duty
+        self._balance_of = balance_of
         self._entries: dict[bytes, Entry] = {}  # by id; insertion order is order of arrival
         self._lanes: dict[bytes, Lane] = {}
         self._cheapest: list[Row] = []  # heap with stale rows, for eviction
+        self._replaced: dict[bytes, bytes] = {}
         self._waiting = 0
         self._sequence = 0
 
@@ -130,6 +140,10 @@ class Mempool:
         """Return the encoded transaction of this id, if it is here."""
         entry = self._entries.get(identity)
         return entry.data if entry else None
+
+    def replacement(self, identity: bytes) -> bytes | None:
+        """Return the id of the transaction that took the place of `identity` here, if one did."""
+        return self._replaced.get(identity)
 
     def next_nonce(self, sender: bytes) -> int:
         """Return the nonce for the sender's next transaction, after all that are ready."""
@@ -173,6 +187,9 @@ class Mempool:
         victims = self._make_room(lane, entry, replaced)
         self._verify(identity, transaction)
         self._check(transaction)
+        if replaced is not None:
+            self._remove(replaced)
+            self._remember(replaced, entry)
         for victim in victims:
             self._remove(victim)
         self._sequence += 1
@@ -191,7 +208,7 @@ class Mempool:
         """
         taken: list[bytes] = []
         duty_gas = max_duty_gas(max_gas)
-        fronts = [self._front(lane, lane.base) for lane in self._lanes.values() if lane.ready]
+        fronts = [self._front(lane, 0) for lane in self._lanes.values() if lane.ready]
         heapq.heapify(fronts)
         while fronts and len(taken) < max_count:
             entry = heapq.heappop(fronts)[-1]
@@ -204,8 +221,9 @@ class Mempool:
             duty_gas -= gas if entry.is_duty else 0
             taken.append(entry.data)
             lane = self._lanes[entry.sender]
-            if entry.nonce + 1 < lane.base + lane.ready:
-                heapq.heappush(fronts, self._front(lane, entry.nonce + 1))
+            turn = entry.nonce + 1 - lane.base
+            if turn < lane.ready:
+                heapq.heappush(fronts, self._front(lane, turn))
         return taken
 
     def commit(self, included: Iterable[bytes], nonces: Mapping[bytes, int], height: int) -> None:
@@ -233,64 +251,100 @@ class Mempool:
                 "sign it again with the account's next nonce",
             )
         if entry.price < self.limits.min_price and not entry.is_duty:
-            raise Rejected(f"gas price {entry.price}, at least {self.limits.min_price} is taken")
+            raise Rejected(
+                f"gas price {entry.price}, at least {self.limits.min_price} is taken",
+                f"raise the gas price to {self.limits.min_price}",
+            )
         if entry.nonce >= lane.base + self.limits.sender_count:
-            raise Rejected(f"nonce {entry.nonce} is too far ahead of the account's {lane.base}")
+            raise Rejected(
+                f"nonce {entry.nonce} is too far ahead of the account's {lane.base}",
+                f"at most {self.limits.sender_count} of one sender wait: wait for the next block",
+            )
         old = lane.entries.get(entry.nonce)
-        if old and entry.price * 100 < max(old.price * (100 + REPLACEMENT_PERCENT), 1):
+        least = -(-old.price * (100 + REPLACEMENT_PERCENT) // 100) if old else 0
+        if old and entry.price < max(least, 1):
             raise Rejected(
                 f"nonce {entry.nonce} waits already with gas price {old.price}",
-                f"a replacement pays at least {REPLACEMENT_PERCENT} percent more",
+                f"raise the gas price to {max(least, 1)} to replace it, or use the next nonce",
             )
         if entry.is_duty and lane.duties - bool(old and old.is_duty) >= self.limits.sender_duties:
             raise Rejected("this member has enough duties in the mempool", "wait for a block")
         if lane.bytes - (len(old.data) if old else 0) + len(entry.data) > self.limits.sender_bytes:
             raise Rejected("this sender fills its share of the mempool", "wait for the next block")
+        cost = lane.cost - (old.cost if old else 0) + entry.cost
+        if entry.cost and cost > (balance := self._balance_of(entry.sender)):
+            raise InvalidTransaction(
+                f"balance {balance} cannot pay {cost}: the gas of all that waits for this account",
+                "lower gas limit or price, or wait for the next block",
+            )
         return old
 
     def _make_room(self, lane: Lane, entry: Entry, replaced: Entry | None) -> list[Entry]:
-        """Return what must leave for `entry`: the one it replaces, and cheaper ones if full."""
-        is_ready = entry.nonce <= lane.base + lane.ready
-        if not is_ready and not replaced and self._waiting >= self.limits.waiting:
+        """Return what must leave for `entry`, besides the one that it replaces."""
+        worth = lane.offer(entry)
+        if worth == NOTHING and not replaced and self._waiting >= self.limits.waiting:
             raise Rejected("too many transactions behind a gap", "send the missing nonce first")
-        victims = [replaced] if replaced else []
-        count = len(self._entries) + 1 - len(victims)
-        size = self.bytes + len(entry.data) - sum(len(v.data) for v in victims)
-        leaving = {v.identity for v in victims}
+        count = len(self._entries) + (replaced is None) - self.limits.count
+        size = self.bytes + len(entry.data) - self.limits.bytes
+        size -= len(replaced.data) if replaced else 0
+        victims: list[Entry] = []
         popped: list[Row] = []
-        while count > self.limits.count or size > self.limits.bytes:
-            victim = self._pop_cheapest(popped)
-            if not is_ready or victim is None or victim.rank >= entry.rank:
-                self._restore(popped)
-                raise Rejected("the mempool is full", "offer a higher gas price, or wait")
-            if victim.sender == entry.sender:
-                continue  # it would leave its own lane with a gap
-            for follower in self._followers(victim):
-                if follower.identity not in leaving:
-                    leaving.add(follower.identity)
-                    victims.append(follower)
+        tails: list[Row] = []  # of lanes that lose more than one
+        taken: dict[bytes, int] = {}
+        try:
+            while count > 0 or size > 0:
+                row = self._pop_cheapest(popped, tails)
+                if row is None or row[0] >= worth:
+                    raise Rejected("the mempool is full", self._advice(lane, entry, row))
+                sender = row[2]
+                other, place = self._lanes[sender], taken.get(sender, 0) + 1
+                taken[sender] = place
+                if place < len(other.order):
+                    heapq.heappush(tails, self._row(other, place))
+                victim = other.entries[other.order[-place]]
+                if victim is not replaced:
+                    victims.append(victim)
                     count -= 1
-                    size -= len(follower.data)
-        self._restore(popped)
+                    size -= len(victim.data)
+        finally:
+            for row in popped:
+                heapq.heappush(self._cheapest, row)
         return victims
 
-    def _pop_cheapest(self, popped: list[Row]) -> Entry | None:
-        """Return the cheapest transaction, the latest of equals, and move its row to `popped`."""
-        while self._cheapest:
+    def _advice(self, lane: Lane, entry: Entry, row: Row | None) -> str:
+        """Tell what would get `entry` into a full mempool, whose least worth is `row`'s."""
+        worth = lane.offer(entry)
+        if worth == NOTHING and entry.nonce != lane.base:
+            return "send the missing nonce first"
+        if row is None or row[0][0]:
+            return "wait for the next block"
+        if worth < entry.rank:
+            return (
+                f"an earlier nonce of yours offers {worth[1]}: replace it by one at {row[0][1] + 1}"
+            )
+        return f"raise the gas price to {row[0][1] + 1}, or wait"
+
+    def _pop_cheapest(self, popped: list[Row], tails: list[Row]) -> Row | None:
+        """Return the least row, the latest of equals; one of the heap goes to `popped`."""
+        while self._cheapest and (not tails or self._cheapest[0] < tails[0]):
             row = heapq.heappop(self._cheapest)
-            entry = self._entries.get(row[2])
-            if entry and entry.sequence == -row[1]:
+            lane = self._lanes.get(row[2])
+            is_stale = lane is None or row != self._row(lane, 0)
+            if not is_stale and row not in popped[-1:]:  # a lane may have left the same row twice
                 popped.append(row)
-                return entry
-        return None
+                return row
+        return heapq.heappop(tails) if tails else None
 
-    def _restore(self, rows: list[Row]) -> None:
-        for row in rows:
-            heapq.heappush(self._cheapest, row)
+    @staticmethod
+    def _row(lane: Lane, place: int) -> Row:
+        """Return the row of a lane that has lost its `place` last transactions."""
+        entry = lane.entries[lane.order[-1 - place]]
+        return (lane.worth(entry.nonce), -entry.sequence, entry.sender)
 
-    def _followers(self, entry: Entry) -> list[Entry]:
-        """Return `entry` and those of its lane with later nonces."""
-        return self._lanes[entry.sender].from_nonce(entry.nonce)
+    def _remember(self, replaced: Entry, entry: Entry) -> None:
+        self._replaced[replaced.identity] = entry.identity
+        if len(self._replaced) > self.limits.replaced:
+            del self._replaced[next(iter(self._replaced))]
 
     def _put(self, lane: Lane, entry: Entry) -> None:
         self._lanes[entry.sender] = lane
@@ -299,10 +353,7 @@ class Mempool:
         self._waiting += lane.waiting
         self._entries[entry.identity] = entry
         self.bytes += len(entry.data)
-        heapq.heappush(self._cheapest, (entry.rank, -entry.sequence, entry.identity))
-        if len(self._cheapest) > 2 * len(self._entries) + 64:  # mostly stale rows: make it anew
-            self._cheapest = [(e.rank, -e.sequence, e.identity) for e in self._entries.values()]
-            heapq.heapify(self._cheapest)
+        self._note(lane)
 
     def _remove(self, entry: Entry) -> None:
         lane = self._lanes[entry.sender]
@@ -313,17 +364,34 @@ class Mempool:
         self.bytes -= len(entry.data)
         if not lane.entries:
             del self._lanes[entry.sender]
+        else:
+            self._note(lane)
+
+    def _note(self, lane: Lane) -> None:
+        """Keep the heap in step with a lane that changed."""
+        heapq.heappush(self._cheapest, self._row(lane, 0))
+        if len(self._cheapest) > 2 * len(self._lanes) + 64:  # mostly stale rows: make it anew
+            self._cheapest = [self._row(other, 0) for other in self._lanes.values()]
+            heapq.heapify(self._cheapest)
 
     def _rebase(self, lane: Lane, nonce: int) -> None:
         for stale in [e for e in lane.entries.values() if e.nonce < nonce]:
             self._remove(stale)
+        if not lane.entries:
+            return
         self._waiting -= lane.waiting
         lane.rebase(nonce)
         self._waiting += lane.waiting
-        for step in range(min(lane.ready, self.limits.recheck)):
+        self._note(lane)
+        left = self._balance_of(lane.entries[lane.order[0]].sender)
+        for step in range(lane.ready):
             entry = lane.entries[nonce + step]
+            left -= entry.cost
             try:
-                self._check(entry.transaction)
+                if left < 0 and entry.cost:
+                    raise InvalidTransaction("the balance no longer pays for it")
+                if step < self.limits.recheck:
+                    self._check(entry.transaction)
             except InvalidTransaction:
                 self._drop(entry)
                 break
@@ -336,11 +404,12 @@ class Mempool:
             self._drop(oldest)
 
     def _drop(self, entry: Entry) -> None:
-        for follower in self._followers(entry):
+        for follower in self._lanes[entry.sender].from_nonce(entry.nonce):
             self._remove(follower)
 
     @staticmethod
-    def _front(lane: Lane, nonce: int) -> tuple[bool, int, int, Entry]:
-        entry = lane.entries[nonce]
+    def _front(lane: Lane, turn: int) -> tuple[bool, int, int, int, Entry]:
+        """Return where the lane's next transaction stands, after `turn` of it were taken."""
+        entry = lane.entries[lane.base + turn]
         price = 0 if entry.is_duty else entry.price  # no duty outbids another, either
-        return (not entry.is_duty, -price, entry.sequence, entry)
+        return (not entry.is_duty, -price, turn, entry.sequence, entry)

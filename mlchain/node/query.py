@@ -179,6 +179,8 @@ class Query:
             row |= _describe(self._chain.store.block(height).body.transactions[index])
         elif (data := self._chain.mempool.get(identity)) is not None:
             row |= {"state": "pending", **_describe(data)}
+        elif (other := self._chain.mempool.replacement(identity)) is not None:
+            row |= {"state": "replaced", "replaced_by": other}
         return to_json(row)
 
     def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:

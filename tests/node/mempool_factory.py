@@ -28,6 +28,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self.nonces: dict[bytes, int] = {}
+        self.balances: dict[bytes, int] = {}
         self.refused: set[bytes] = set()
         self.checked = 0
 
@@ -39,6 +40,9 @@ class Accounts:
     def nonce(self, account: bytes) -> int:
         return self.nonces.get(account, 0)
 
+    def balance(self, account: bytes) -> int:
+        return self.balances.get(account, 10**18)
+
 
 def is_duty(transaction: Transaction) -> bool:
     return transaction.body.kind == DUTY
@@ -46,4 +50,8 @@ def is_duty(transaction: Transaction) -> bool:
 
 def new_pool(**limits) -> tuple[Mempool, Accounts]:
     accounts = Accounts()
-    return Mempool(accounts.check, accounts.nonce, Limits(**limits), is_duty), accounts
+    return make_pool(accounts, Limits(**limits)), accounts
+
+
+def make_pool(accounts: Accounts, limits: Limits) -> Mempool:
+    return Mempool(accounts.check, accounts.nonce, limits, is_duty, accounts.balance)

@@ -74,8 +74,9 @@ def test_a_replacement_pays_a_tenth_more(price, replaces):
         assert pool.take(*EVERYTHING) == [new]
         assert pool.bytes == len(new)
     else:
-        with pytest.raises(Rejected, match="waits already"):
+        with pytest.raises(Rejected, match="waits already") as refusal:
             pool.add(new, 1)
+        assert refusal.value.hint.startswith("raise the gas price to 110 ")
 
 
 def test_a_transaction_that_pays_too_little_is_refused_unless_it_is_a_duty():
@@ -138,12 +139,81 @@ def test_a_full_pool_prefers_what_pays_more():
     assert pool.take(*EVERYTHING) == [dear, cheap]
 
 
-def test_an_evicted_transaction_takes_its_followers_along():
+def test_the_last_of_a_lane_leaves_first_and_never_one_that_others_need():
     pool, _ = new_pool(count=3)
-    for nonce, price in enumerate((1, 50, 50)):
-        pool.add(make(ALICE, nonce, price), 1)
+    lane = [make(ALICE, nonce, price) for nonce, price in enumerate((1, 50, 50))]
+    for data in lane:
+        pool.add(data, 1)
     assert pool.add(make(BOB, 0, 2), 1)
-    assert (len(pool), pool.ready) == (1, 1)
+    assert pool.add(make(BOB, 1, 2), 1)
+    assert [data for data in pool if data in lane] == lane[:1]
+    assert (len(pool), pool.ready) == (3, 3)
+
+
+def test_a_dear_transaction_behind_a_cheap_one_displaces_no_more_than_the_cheap_one_would():
+    pool, _ = new_pool(count=2)
+    pool.add(make(ALICE, 0, 1), 1)
+    pool.add(make(BOB, 0, 5), 1)
+    with pytest.raises(Rejected, match="full") as refusal:
+        pool.add(make(ALICE, 1, 10**6), 1)
+    assert refusal.value.hint == "an earlier nonce of yours offers 1: replace it by one at 2"
+    assert pool.add(make(CAROL, 0, 10**6), 1), "control: alone it does"
+
+
+def test_what_waits_behind_a_gap_leaves_before_all_that_could_run():
+    pool, _ = new_pool(count=2)
+    pool.add(make(ALICE, 3, 10**6), 1)
+    pool.add(make(BOB, 0, 1), 1)
+    assert pool.add(make(CAROL, 0, 1), 1)
+    assert pool.ready == len(pool) == 2
+
+
+@pytest.mark.parametrize("offered", [4, 5])
+def test_a_refusal_names_the_price_that_gets_in(offered):
+    pool, _ = new_pool(count=1)
+    pool.add(make(ALICE, 0, 4), 1)
+    if offered == 4:
+        with pytest.raises(Rejected, match="full") as refusal:
+            pool.add(make(BOB, 0, offered), 1)
+        assert refusal.value.hint == "raise the gas price to 5, or wait"
+    else:
+        assert pool.add(make(BOB, 0, offered), 1)
+
+
+def test_a_replaced_transaction_is_remembered_with_what_took_its_place():
+    pool, _ = new_pool(replaced=1)
+    old, new, newest = (make(price=price) for price in (100, 110, 121))
+    for data in (old, new):
+        pool.add(data, 1)
+    assert pool.replacement(transaction_id(old)) == transaction_id(new)
+    assert pool.replacement(transaction_id(new)) is None
+    pool.add(newest, 1)
+    assert pool.replacement(transaction_id(old)) is None, "the oldest is forgotten"
+    assert pool.replacement(transaction_id(new)) == transaction_id(newest)
+
+
+def test_senders_take_turns_where_prices_are_equal():
+    pool, _ = new_pool()
+    flood = [make(ALICE, nonce) for nonce in range(50)]
+    for data in flood:
+        pool.add(data, 1)
+    late, dear = make(BOB, 0), make(CAROL, 0, 11)
+    pool.add(late, 1)
+    pool.add(dear, 1)
+    assert pool.take(1 << 30, 1 << 40, 3) == [dear, flood[0], late]
+
+
+def test_an_account_has_no_more_waiting_than_it_can_pay():
+    pool, accounts = new_pool()
+    accounts.balances[ALICE.public] = 2_500
+    for nonce in range(2):
+        pool.add(make(ALICE, nonce, price=10, gas=100), 1)
+    with pytest.raises(InvalidTransaction, match="balance 2500 cannot pay 3000"):
+        pool.add(make(ALICE, 2, price=10, gas=100), 1)
+    assert pool.add(make(ALICE, 1, price=15, gas=100), 1), "a replacement counts for what it adds"
+    accounts.balances[ALICE.public] = 1_400
+    pool.commit([], {ALICE.public: 1}, 2)
+    assert len(pool) == 0, "nor after a block"
 
 
 def test_a_forged_transaction_displaces_nothing():

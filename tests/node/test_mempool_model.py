@@ -5,19 +5,24 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from mempool_factory import ALICE, BOB, CAROL, DUTY, EVERYTHING, ORDINARY, Accounts, is_duty, make
+from mempool_factory import ALICE, BOB, CAROL, DUTY, EVERYTHING, ORDINARY, Accounts, make, make_pool
 
 from mlchain.errors import InvalidTransaction, Rejected
 from mlchain.ledger.transaction import TransactionBody, decode_transaction, transaction_id
-from mlchain.node.mempool import Limits, Mempool
+from mlchain.node.mempool import Limits
 
 
 def is_duty_body(body) -> bool:
     return body.kind == DUTY
 
 
-def worth(body: TransactionBody) -> tuple[bool, int]:
+def rank(body: TransactionBody) -> tuple[bool, int]:
     return body.kind == DUTY, body.gas_price
+
+
+GAP = (False, -1)
+BALANCE = 3_000
+"""Of each account: 100 gas at the highest price is 1,200."""
 
 
 class MempoolMachine(RuleBasedStateMachine):
@@ -33,7 +38,8 @@ class MempoolMachine(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.accounts = Accounts()
-        self.pool = Mempool(self.accounts.check, self.accounts.nonce, self.LIMITS, is_duty)
+        self.accounts.balances = {key.public: BALANCE for key in self.KEYS}
+        self.pool = make_pool(self.accounts, self.LIMITS)
         self.model: list[tuple[bytes, TransactionBody, int]] = []  # in order of arrival
         self.height = 1
 
@@ -55,6 +61,19 @@ class MempoolMachine(RuleBasedStateMachine):
 
     def waiting(self):
         return sum(body.nonce > self.ready(body.sender) for _, body, _ in self.model)
+
+    def worth(self, row, rows):
+        """The least rank of a row and those before it in its lane; GAP if one is missing."""
+        body = row[1]
+        lane, base = self.lane(body.sender, rows), self.accounts.nonce(body.sender)
+        before = [lane.get(nonce) for nonce in range(base, body.nonce + 1)]
+        return GAP if None in before else min(rank(other[1]) for other in before)
+
+    def tails(self, rows):
+        """The last row of each lane with its worth and place of arrival, the least first."""
+        last = [max(self.lane(key.public, rows).items(), default=None) for key in self.KEYS]
+        found = [(self.worth(row[1], rows), -rows.index(row[1]), row[1]) for row in last if row]
+        return sorted(found, key=lambda tail: tail[:2])
 
     def without(self, row, rows):
         """`rows` without `row` and its followers."""
@@ -80,16 +99,22 @@ class MempoolMachine(RuleBasedStateMachine):
         runs = body.nonce <= self.ready(body.sender)
         if not runs and not old and self.waiting() >= limits.waiting:
             return None
-        rows = [r for r in self.model if r is not old]
-        order = sorted(enumerate(self.model), key=lambda r: (worth(r[1][1]), -r[0]))
-        cheap = [row for _, row in order if row[1].sender != body.sender]
-        while (
-            len(rows) + 1 > limits.count or sum(len(r[0]) for r in rows) + len(data) > limits.bytes
-        ):
-            victim = next((row for row in cheap if row in rows), None)
-            if not runs or not victim or worth(victim[1]) >= worth(body):
+        paid = sum(r[1].gas_limit * r[1].gas_price for r in lane.values())
+        if body.gas_price and paid + body.gas_limit * body.gas_price > BALANCE:
+            return None
+        new = (data, body, self.height)
+        mine = self.worth(new, [*(r for r in self.model if r is not old), new])
+        rows = list(self.model)  # the replaced one keeps its place until the new one is in
+        while True:
+            kept = [r for r in rows if r is not old]
+            size = sum(len(r[0]) for r in kept) + len(data)
+            if len(kept) + 1 <= limits.count and size <= limits.bytes:
+                break
+            least = next(iter(self.tails(rows)), None)
+            if least is None or least[0] >= mine:
                 return None
-            rows = self.without(victim, rows)
+            rows = [r for r in rows if r is not least[2]]
+        rows = kept
         if body.sender in self.accounts.refused:
             return None
         return [*rows, (data, body, self.height)]
@@ -135,6 +160,12 @@ class MempoolMachine(RuleBasedStateMachine):
         for sender in touched:
             if sender in self.accounts.refused and self.ready(sender, rows) > touched[sender]:
                 rows = [r for r in rows if r[1].sender != sender]
+            left, lane, nonce = BALANCE, self.lane(sender, rows), touched[sender]
+            while nonce in lane and left >= lane[nonce][1].gas_limit * lane[nonce][1].gas_price:
+                left -= lane[nonce][1].gas_limit * lane[nonce][1].gas_price
+                nonce += 1
+            if nonce in lane and lane[nonce][1].gas_price:
+                rows = self.without(lane[nonce], rows)
         for row in [r for r in rows if r[2] + self.LIMITS.lifetime <= self.height]:
             if row in rows:
                 rows = self.without(row, rows)
@@ -150,10 +181,14 @@ class MempoolMachine(RuleBasedStateMachine):
         for data in taken:
             body = decode_transaction(data).body
             fronts.setdefault(body.sender, []).append(body)
+        turns = dict.fromkeys(fronts, 0)
         for data in taken:  # each one is worth what the best of all lanes' fronts is
             body = decode_transaction(data).body
-            best = max(worth(lane[0]) for lane in fronts.values() if lane)
-            assert worth(body) == best or (is_duty_body(body) and best[0])
+            best = max(rank(lane[0]) for lane in fronts.values() if lane)
+            assert rank(body) == best or (is_duty_body(body) and best[0])
+            rivals = [key for key, lane in fronts.items() if lane and rank(lane[0]) == rank(body)]
+            assert turns[body.sender] == min(turns[key] for key in rivals) or is_duty_body(body)
+            turns[body.sender] += 1
             assert fronts[body.sender].pop(0) == body
 
     @invariant()

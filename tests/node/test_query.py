@@ -17,6 +17,7 @@ from mlchain.ledger.genesis import load_genesis
 from mlchain.ml_runtime import Metrics
 from mlchain.ml_runtime.op import real_to_bits
 from mlchain.node.job_view import metrics_view
+from mlchain.node.mempool import Mempool
 from mlchain.node.query import MAX_JSON_INTEGER, Query, to_json
 from mlchain.vm.families.jobs import segment_slice
 from mlchain.vm.receipt import decimal_text
@@ -86,6 +87,15 @@ def test_a_transaction_is_pending_then_included_with_its_outcome():
     assert (found["state"], found["code"], found["height"]) == ("included", "ok", 1)
     assert found["events"] == [f"job {identity.hex()} submitted"]
     assert query.transaction("ab" * 32)["state"] == "unknown"
+
+
+def test_a_replaced_transaction_names_what_took_its_place(monkeypatch):
+    query = query_of(make_chain())
+    places = {b"\x01" * 32: b"\x02" * 32}
+    monkeypatch.setattr(Mempool, "replacement", lambda self, identity: places.get(identity))
+    found = query.transaction("01" * 32)
+    assert (found["state"], found["replaced_by"]) == ("replaced", "02" * 32)
+    assert query.transaction("02" * 32)["state"] == "unknown"
 
 
 @pytest.mark.parametrize("text", ["", "zz" * 32, "ab" * 31, "ab" * 33, " " * 64, "ab" * 31 + "  "])
