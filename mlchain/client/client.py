@@ -92,7 +92,7 @@ class Client:
         return self._object(f"/v1/accounts/{account}")
 
     def transaction(self, identity: str) -> Json:
-        """Return where a transaction stands: pending, included (with its code), replaced, unknown."""
+        """Return where a transaction stands: pending, included (with code), replaced or unknown."""
         return self._object(f"/v1/txs/{identity}")
 
     def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
