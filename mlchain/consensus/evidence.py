@@ -6,7 +6,7 @@ its height. The two stand in one order, so one pair has one encoding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from mlchain import codec, crypto
@@ -15,7 +15,6 @@ from mlchain.consensus.messages import Proposal, check_vote_form
 from mlchain.errors import CodecError, InvalidEvidence
 from mlchain.ledger.block import MAX_EVIDENCE_BYTES
 from mlchain.ledger.commit import Vote
-from mlchain.ledger.validators import ValidatorSet
 
 
 class DuplicateVote(Record, frozen=True):
@@ -71,7 +70,7 @@ def decode_evidence(data: bytes) -> Evidence:
 def verify_evidence(
     data: bytes,
     chain_id: str,
-    validators: ValidatorSet,
+    validators: Container[bytes],
     is_signed: Callable[[bytes, bytes, bytes], bool] = crypto.is_signed,
 ) -> Offence:
     """Return whom `data` convicts; `validators` are those of the height it names.

@@ -23,6 +23,10 @@ DEV_PREFIX = "dev-"
 """Chains whose id starts so use published test keys and must stay on loopback."""
 
 
+Role = Annotated[str, Meta(pattern=r"^(validator|worker|observer)\Z")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
 class Params(Record, frozen=True):
     """Parameters of agreement and useful work. Times are milliseconds, amounts micro-credits."""
 
@@ -67,11 +71,11 @@ class Member(Record, frozen=True):
     """
 
     name: Name
-    role: Annotated[str, Meta(pattern=r"^(validator|worker|observer)\Z")]
+    role: Role
     key: PublicKey
     peer: PublicKey
     host: Name
-    port: Annotated[int, Meta(ge=0, le=65535)]
+    port: Port
     bond: Uint
     ticket_tip: Hash
     beacon_tip: Hash

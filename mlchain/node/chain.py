@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from mlchain import codec
 from mlchain.consensus.actions import Verdict
-from mlchain.consensus.evidence import verify_evidence
 from mlchain.consensus.work.assurance import parse_tier, slice_size
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
@@ -34,11 +33,17 @@ from mlchain.ledger.transaction import Transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.node.mempool import Mempool, max_duty_gas
 from mlchain.vm.context import BlockContext, Context
-from mlchain.vm.execute import Outcome, check_block, check_transaction, propose_block
+from mlchain.vm.evidence import judge_evidence
+from mlchain.vm.execute import (
+    Outcome,
+    check_block,
+    check_transaction,
+    propose_block,
+)
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, is_checker
-from mlchain.vm.families.members import VALIDATORS, get_validator_set
+from mlchain.vm.families.members import get_validator_set
 from mlchain.vm.families.segments import MakeClaim
 from mlchain.vm.gas import intrinsic_gas
 from mlchain.vm.params import get_params
@@ -304,14 +309,11 @@ class Chain:
         return any(front and self._is_open_claim(front, commit) for front in fronts)
 
     def _is_open_claim(self, transaction: Transaction, commit: bytes) -> bool:
-        body, state, head = transaction.body, self.store.state(), self.store.head
+        body, state = transaction.body, self.store.state()
         most_gas = max_duty_gas(self.params.max_block_gas)
         if body.kind != MakeClaim.KIND or body.gas_limit > most_gas:
             return False
-        block = BlockContext(
-            state, self.genesis.chain_id, self.params, head.height + 1, head.time_ms,
-            body.sender, self.validators,
-        )  # fmt: skip
+        block = self._next_block(state, body.sender)
         try:
             claim = check_transaction(state, self.genesis, transaction)
             assert isinstance(claim, MakeClaim), "the tag says so"
@@ -322,6 +324,14 @@ class Chain:
         except MlchainError:
             return False
         return True
+
+    def _next_block(self, state: State, proposer: bytes = bytes(32)) -> BlockContext:
+        """Return the place of the next block, on a state of its own."""
+        head = self.store.head
+        return BlockContext(
+            state, self.genesis.chain_id, self.params, head.height + 1, head.time_ms, proposer,
+            self.validators,
+        )  # fmt: skip
 
     def _is_known(self, identity: bytes) -> bool:
         return identity in self.mempool.verified
@@ -343,12 +353,8 @@ class Chain:
     def _drop_stale_evidence(self) -> None:
         for evidence in list(self._evidence):
             try:
-                offence = verify_evidence(evidence, self.genesis.chain_id, self.validators)
+                judge_evidence(self._next_block(self.store.state()), evidence)
             except MlchainError:
-                del self._evidence[evidence]
-                continue
-            record = VALIDATORS.get(self._view, offence.offender)
-            if record is None or record.jailed_height:
                 del self._evidence[evidence]
 
 

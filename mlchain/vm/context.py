@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mlchain.codec import Record
 from mlchain.errors import OutOfGas
+from mlchain.ledger.block import PROTOCOL_VERSION
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
@@ -25,6 +26,8 @@ class BlockContext:
     time_ms: int
     proposer: bytes
     validators: ValidatorSet
+    version: int = PROTOCOL_VERSION
+    """Of the rules it follows."""
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlchain import codec
-from mlchain.consensus.evidence import verify_evidence
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
 from mlchain.ledger.block import (
+    PROTOCOL_VERSION,
     Block,
     Body,
     Header,
@@ -36,6 +36,8 @@ from mlchain.ledger.transaction import (
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm import lifecycle
 from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.epochs import end_epoch
+from mlchain.vm.evidence import punish
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
 from mlchain.vm.families.jobs import Segment
@@ -45,15 +47,12 @@ from mlchain.vm.families.members import (
     get_last_voters,
     get_validator_set,
     remember_voters,
-    slash_validator,
 )
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
+from mlchain.vm.protocol import get_protocol
 from mlchain.vm.settlement import advance_custody
 from mlchain.vm.votes import process_last_commit
-
-MAX_EVIDENCE_AGE = 100_000
-"""Blocks after which misbehaviour can no longer be reported."""
 
 IsKnown = Callable[[bytes], bool]
 """Tells by id whether this node has verified a transaction's signature already."""
@@ -133,7 +132,7 @@ def _check(
 def _check_role(state: State, payload: Payload, sender: bytes) -> None:
     if payload.ROLE == "validator":
         record = VALIDATORS.get(state, sender)
-        is_member = record is not None and not record.jailed_height
+        is_member = record is not None and not record.left_height
     elif payload.ROLE == "worker":
         is_member = WORKERS.get(state, sender) is not None
     else:
@@ -205,7 +204,7 @@ def execute_body(
         process_last_commit(block, body.last_commit)
     seen: dict[bytes, None] = {}
     for evidence in body.evidence:
-        _punish(block, evidence, seen)
+        punish(block, evidence, seen)
     executed = [_execute_transaction(block, genesis, data, is_known) for data in body.transactions]
     return _complete(block, executed, body.finalise)
 
@@ -226,24 +225,13 @@ def _complete(
         lifecycle.finalise(block, ref)
     lifecycle.advance(block)
     advance_custody(block)
+    end_epoch(block)
     return Outcome(
         tuple(done.receipt for done in executed),
         gas_used,
         get_validator_set(block.state),
         tuple(done.sender for done in executed),
     )
-
-
-def _punish(block: BlockContext, evidence: bytes, seen: dict[bytes, None]) -> None:
-    try:
-        offence = verify_evidence(evidence, block.chain_id, block.validators)
-    except MlchainError as error:
-        raise InvalidBlock(f"evidence: {error.message}") from error
-    if offence.offender in seen or not 0 <= block.height - offence.height <= MAX_EVIDENCE_AGE:
-        raise InvalidBlock("evidence is repeated, from the future or too old")
-    seen[offence.offender] = None
-    finder = block.proposer if block.proposer != offence.offender else b""
-    slash_validator(block, offence.offender, "equivocation", finder)
 
 
 def check_block(
@@ -260,7 +248,7 @@ def check_block(
         InvalidBlock: says which rule it breaks.
     """
     header, validators = block.header, get_validator_set(state)
-    _check_place(header, parent, parent_id, genesis)
+    _check_place(header, parent, parent_id, genesis, get_protocol(state).version)
     context = _context(genesis, state, validators, header.height, header.time_ms, header.proposer)
     if header.body_root != body_root(block.body):
         raise InvalidBlock("body_root is not the one of the body")
@@ -276,10 +264,16 @@ def check_block(
     return outcome
 
 
-def _check_place(header: Header, parent: Header, parent_id: bytes, genesis: Genesis) -> None:
-    """Return if a header follows `parent`; before its numbers are used to execute anything."""
+def _check_place(
+    header: Header, parent: Header, parent_id: bytes, genesis: Genesis, version: int
+) -> None:
+    """Return if a header follows `parent`, under rules we know; before anything is executed."""
+    if version > PROTOCOL_VERSION:
+        raise InvalidBlock(
+            f"protocol version {version}: this installation knows {PROTOCOL_VERSION}"
+        )
     for name, expected in (
-        ("protocol_version", parent.protocol_version),
+        ("protocol_version", version),
         ("chain_id", genesis.chain_id),
         ("height", parent.height + 1),
         ("parent", parent_id),
@@ -369,7 +363,7 @@ def _select_evidence(block: BlockContext, evidence: tuple[bytes, ...]) -> tuple[
     kept = []
     for item in evidence:
         try:
-            _punish(block, item, seen)
+            punish(block, item, seen)
         except InvalidBlock:
             continue
         kept.append(item)
@@ -385,8 +379,9 @@ def _context(
     proposer: bytes,
 ) -> BlockContext:
     return BlockContext(
-        state, genesis.chain_id, get_params(state), height, time_ms, proposer, validators
-    )
+        state, genesis.chain_id, get_params(state), height, time_ms, proposer, validators,
+        get_protocol(state).version,
+    )  # fmt: skip
 
 
 def _header(
@@ -398,7 +393,7 @@ def _header(
     outcome: Outcome,
 ) -> Header:
     return Header(
-        protocol_version=parent.protocol_version,
+        protocol_version=context.version,
         chain_id=genesis.chain_id,
         height=parent.height + 1,
         time_ms=context.time_ms,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from mlchain.consensus.work.tickets import Reveal
+from mlchain.ledger.block import PROTOCOL_VERSION
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.vm.families.accounts import ACCOUNTS, BURNED, credit
 from mlchain.vm.families.jobs import JOBS
-from mlchain.vm.families.members import (
-    VALIDATORS,
-    VOTERS,
-    WORKERS,
-    ValidatorRecord,
-    Voters,
-    WorkerRecord,
-)
+from mlchain.vm.families.members import VALIDATORS, VOTERS, WORKERS, Voters, enrol
 from mlchain.vm.params import PARAMS
+from mlchain.vm.protocol import PROTOCOL, Protocol
 
 
 def write_genesis(state: State, genesis: Genesis) -> None:
@@ -23,15 +17,10 @@ def write_genesis(state: State, genesis: Genesis) -> None:
     for allocation in genesis.allocations:
         credit(state, allocation.account, allocation.amount)
     for member in genesis.members:
-        if member.role == "validator":
-            tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
-            tickets, beacon, custody = (Reveal(tip, 0) for tip in tips)
-            record = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0)
-            VALIDATORS.put(state, record, member.key)
-        elif member.role == "worker":
-            WORKERS.put(state, WorkerRecord(member.name, member.bond, 0), member.key)
+        enrol(state, member, 0)
     VOTERS.put(state, Voters(genesis.validators().validators))
     PARAMS.put(state, genesis.params)
+    PROTOCOL.put(state, Protocol(PROTOCOL_VERSION, genesis.registry, 0))
 
 
 def compute_supply(state: State) -> int:

@@ -150,7 +150,7 @@ def advance(block: BlockContext) -> None:
 def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
     """Fix data order and the workers' turns from the beacon nobody could know at acceptance."""
     beacon = get_beacon(block.state)
-    workers = [key[0] for key, record in WORKERS.items(block.state) if not record.jailed_height]
+    workers = [key[0] for key, record in WORKERS.items(block.state) if not record.left_height]
     if not workers:
         _end(block, job_id, job, JobState.EXPIRED)
         return
@@ -176,7 +176,7 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     free = [
         key
         for key in job.workers
-        if (record := WORKERS.get(block.state, key)) is not None and not record.jailed_height
+        if (record := WORKERS.get(block.state, key)) is not None and not record.left_height
     ]
     willing = [key for key in free if key not in job.excluded] or free
     if not willing or job.attempts >= MAX_ATTEMPTS:

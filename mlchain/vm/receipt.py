@@ -38,7 +38,7 @@ from mlchain.vm.families.jobs import (
     JobState,
     Segment,
 )
-from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.members import validators_after
 from mlchain.vm.families.models import MODELS
 
 MAX_ATTACHED_BYTES = 128 << 20
@@ -151,15 +151,9 @@ def get_commits(receipt: Receipt) -> list[SegmentCommit]:
 def get_validators_after(state: State, height: int) -> ValidatorSet:
     """Return who may vote after the block at `height`, a past height of `state`.
 
-    A validator leaves for ever when it is jailed, and its record says when.
+    Who comes, comes once, and leaves for ever; the record says when.
     """
-    return ValidatorSet(
-        tuple(
-            Validator(key[0], record.weight)
-            for key, record in VALIDATORS.items(state)
-            if not record.jailed_height or record.jailed_height > height
-        )
-    )
+    return ValidatorSet(tuple(Validator(key, 1) for key in validators_after(state, height)))
 
 
 def _read_head(store: Store) -> tuple[Header, State]:

@@ -45,9 +45,24 @@ from mlchain.vm.context import Payload
 from mlchain.vm.execute import Outcome as Executed
 from mlchain.vm.execute import build_block, check_block
 from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.changes import (
+    AddMember,
+    AnyChange,
+    ReplaceKeys,
+    change_digest,
+    ready_bytes,
+)
 from mlchain.vm.families.data import RegisterData
+from mlchain.vm.families.governance import DECIDED, Approve, Propose
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, JobState, Segment, segment_slice
-from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS, Fault, get_validator_set
+from mlchain.vm.families.members import (
+    FAULTS,
+    MEMBERS,
+    VALIDATORS,
+    WORKERS,
+    Fault,
+    get_validator_set,
+)
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.initial import compute_supply, write_genesis
@@ -168,6 +183,52 @@ class World:
 
     def key(self, name: str) -> SecretKey:
         return make_key(name)
+
+    # ---- governance
+
+    def newcomer(self, name: str, role: str = "validator", /, **changes: Any) -> Member:
+        """Who a newcomer would be; its name is known from now on."""
+        self.names[make_key(name).public] = name
+        made = make_member(name, role, self.genesis.chain_id, self.genesis.params)
+        return replace(made, **changes)
+
+    def ready(self, member: Member, until: int = 10**6, key: str = "") -> bytes:
+        """The signature of a newcomer that wants to be `member`."""
+        signer = make_key(key or self.names[member.key])
+        return signer.sign(ready_bytes(self.genesis.chain_id, member, until))
+
+    def add(self, name: str, role: str = "validator", /, **changes: Any) -> AddMember:
+        """A change that lets a newcomer in, signed by it."""
+        member = self.newcomer(name, role, **changes)
+        return AddMember(member, 10**6, self.ready(member))
+
+    def replacing(self, old: str, name: str, /, **changes: Any) -> ReplaceKeys:
+        """A change by which member `old` goes on under the key `name`."""
+        present = MEMBERS.get(self.state(), make_key(old).public)
+        assert present is not None
+        member = self.newcomer(name, present.role, **{"bond": 0, "name": present.name, **changes})
+        return ReplaceKeys(make_key(old).public, member, 10**6, self.ready(member))
+
+    def propose(self, change: AnyChange, *approvers: str) -> int:
+        """Have the first of `approvers` (by default all) propose and the others approve."""
+        first, *others = approvers or tuple(self.validators)
+        receipt = self.do(first, Propose(change))
+        assert receipt.code == "ok", receipt.message
+        number = int(receipt.events[0].split()[1])
+        approval = Approve(number, change_digest(change))
+        receipts = self.block(*(self.transaction(name, approval) for name in others))
+        assert all(r.code == "ok" for r in receipts), receipts
+        return number
+
+    def end_epoch(self) -> None:
+        """Make the blocks up to and with the last of this epoch."""
+        while (self.height + 1) % self.genesis.params.epoch_blocks:
+            self.block()
+
+    def outcome(self, number: int) -> str:
+        """What became of a proposal; "open" while nothing has."""
+        decided = DECIDED.get(self.state(), number)
+        return decided.outcome if decided else "open"
 
     # ---- transactions and blocks
 

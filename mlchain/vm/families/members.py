@@ -1,6 +1,6 @@
-"""Validators and workers: bonds, hash chains, faults and slashing.
+"""Members: who they are, their bonds and hash chains, faults and slashing.
 
-Joining, leaving and key rotation by governance belong in this file as further kinds.
+How they come, go and change is `families/governance.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,36 @@ from msgspec.structs import replace
 from mlchain.codec import Hash, Name, PublicKey, Record, Uint
 from mlchain.consensus.work.rewards import split_slash
 from mlchain.consensus.work.tickets import Reveal
+from mlchain.ledger.genesis import Member, Port, Role
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import burn, credit
 
 
+class MemberRecord(Record, frozen=True):
+    """Who a key belongs to, and where its node listens.
+
+    `since` is the height of the block after which it is a member, `left` of the block after which
+    it is none any more, 0 while it is. `successor` is the key that took its place, or empty: bond
+    and liability went there. A key is a member once, and never again.
+    """
+
+    name: Name
+    role: Role
+    peer: PublicKey
+    host: Name
+    port: Port
+    since: Uint
+    left: Uint
+    successor: Annotated[bytes, Meta(max_length=32)]
+
+
 class ValidatorRecord(Record, frozen=True):
     """A validator: its bond, and the public ends of its three hash chains.
 
-    `jailed_height` is 0, or the height of the block that removed it from the set.
+    `jailed_height` is 0, or the height of the block in which a fault removed it from the set;
+    `left_height` the same, for whatever reason it is out of the set.
     """
 
     name: Name
@@ -32,14 +52,16 @@ class ValidatorRecord(Record, frozen=True):
     beacon: Reveal
     custody: Reveal
     jailed_height: Uint
+    left_height: Uint
 
 
 class WorkerRecord(Record, frozen=True):
-    """A worker and its bond."""
+    """A worker and its bond; `jailed_height` and `left_height` as for a validator."""
 
     name: Name
     bond: Uint
     jailed_height: Uint
+    left_height: Uint
 
 
 class Fault(Record, frozen=True):
@@ -61,6 +83,7 @@ class Voters(Record, frozen=True):
     validators: Annotated[tuple[Validator, ...], Meta(max_length=MAX_VALIDATORS)]
 
 
+MEMBERS = Table(b"member/", MemberRecord, bytes)
 VALIDATORS = Table(b"validator/", ValidatorRecord, bytes)
 WORKERS = Table(b"worker/", WorkerRecord, bytes)
 FAULTS = Table(b"fault/", Fault, int, int)
@@ -72,14 +95,66 @@ NO_JOB = bytes(32)
 
 
 def get_validator_set(state: State) -> ValidatorSet:
-    """Return the validators that are not jailed."""
+    """Return the validators that vote on the next block."""
     return ValidatorSet(
         tuple(
             Validator(key[0], record.weight)
             for key, record in VALIDATORS.items(state)
-            if not record.jailed_height
+            if not record.left_height
         )
     )
+
+
+def validators_after(state: State, height: int) -> tuple[bytes, ...]:
+    """Return the keys of those who may vote after the block at `height`, in key order."""
+    return tuple(
+        key[0]
+        for key, member in MEMBERS.items(state)
+        if member.role == "validator" and is_member_after(member, height)
+    )
+
+
+def is_member_after(member: MemberRecord, height: int) -> bool:
+    """Tell whether the block at `height` left `member` a member."""
+    return member.since <= height and not 0 < member.left <= height
+
+
+def bond_holder(state: State, key: bytes) -> bytes:
+    """Return the key that answers for what `key` does: its own, or that of its last successor."""
+    member = MEMBERS.get(state, key)
+    while member is not None and member.successor:
+        key = member.successor
+        member = MEMBERS.get(state, key)
+    return key
+
+
+def enrol(state: State, member: Member, height: int) -> None:
+    """Make `member` one after the block at `height`; its bond has been paid."""
+    record = MemberRecord(
+        member.name, member.role, member.peer, member.host, member.port, height, 0, b""
+    )
+    MEMBERS.put(state, record, member.key)
+    if member.role == "validator":
+        tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
+        tickets, beacon, custody = (Reveal(tip, 0) for tip in tips)
+        validator = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0, 0)
+        VALIDATORS.put(state, validator, member.key)
+    elif member.role == "worker":
+        WORKERS.put(state, WorkerRecord(member.name, member.bond, 0, 0), member.key)
+
+
+def retire(state: State, key: bytes, height: int, successor: bytes = b"") -> None:
+    """Let a member leave after the block at `height`; its bond stays where it is."""
+    member = MEMBERS.get(state, key)
+    assert member is not None, "only members leave"
+    if not member.left:
+        MEMBERS.put(state, replace(member, left=height, successor=successor), key)
+    if validator := VALIDATORS.get(state, key):
+        left = validator.left_height or height
+        VALIDATORS.put(state, replace(validator, left_height=left), key)
+    if worker := WORKERS.get(state, key):
+        left = worker.left_height or height
+        WORKERS.put(state, replace(worker, left_height=left), key)
 
 
 def remember_voters(block: BlockContext) -> None:
@@ -116,21 +191,24 @@ def slash_validator(
 ) -> None:
     """Take `amount` from a validator's bond, half to `finder` (empty, or itself: burn all).
 
-    Without an amount it is `slash_validator`.
-
-    It leaves the set when `is_removed`, or when its bond cannot bear another slash; the last
-    validator stays, because a chain without validators cannot even record the fault.
+    Without an amount it is `slash_validator`. Whoever took its place answers for it, and the bond
+    of one that has left is still there. It leaves the set when `is_removed`, or when its bond
+    cannot bear another slash; the last validator stays, because a chain without validators cannot
+    even record the fault.
     """
-    record = VALIDATORS.get(block.state, key)
+    holder = bond_holder(block.state, key)
+    record = VALIDATORS.get(block.state, holder)
     if record is None or record.jailed_height:
         return
     amount = min(record.bond, block.params.slash_validator if amount is None else amount)
-    _pay_slash(block.state, amount, b"" if finder == key else finder)
+    _pay_slash(block.state, amount, b"" if finder in (key, holder) else finder)
     left = record.bond - amount
     is_out = is_removed or left < block.params.slash_validator
-    if len(get_validator_set(block.state)) == 1:
+    if get_validator_set(block.state).keys == (holder,):
         is_out = False
-    replace_validator(block.state, key, bond=left, jailed_height=block.height if is_out else 0)
+    replace_validator(block.state, holder, bond=left, jailed_height=block.height if is_out else 0)
+    if is_out:
+        retire(block.state, holder, block.height)
     _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
 
 
@@ -146,13 +224,16 @@ def slash_worker(
     is_jailed: bool,
 ) -> None:
     """Take `amount` (at most the bond) from a worker, half to `finder` (empty: burn all)."""
-    record = WORKERS.get(block.state, key)
+    holder = bond_holder(block.state, key)
+    record = WORKERS.get(block.state, holder)
     assert record is not None, "segments are assigned to members"
     amount = min(record.bond, amount)
     _pay_slash(block.state, amount, finder)
     jailed = record.jailed_height or (block.height if is_jailed else 0)
     record = replace(record, bond=record.bond - amount, jailed_height=jailed)
-    WORKERS.put(block.state, record, key)
+    WORKERS.put(block.state, record, holder)
+    if is_jailed:
+        retire(block.state, holder, block.height)
     _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
 
 
