@@ -29,6 +29,7 @@ from mlchain.consensus.effects import (
     SignMessage,
 )
 from mlchain.ledger.commit import Commit
+from mlchain.ledger.genesis import Params
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
@@ -82,6 +83,7 @@ class Agreement:
         self._has_duties = has_duties
         self._last_block_ms = 0
         self._earliest_ms = 0
+        self._pause = (-1, 0)  # height, and how long its jobs can do without a block
         self._begun: tuple[int, int] = (0, 0)  # height, when its first block was built or came
         self._wake = trio.Event()
         self._is_pumping = False
@@ -163,18 +165,23 @@ class Agreement:
         is_urgent = self._chain.mempool.ready or self._chain.has_evidence or self._has_duties()
         if is_urgent:
             return self._last_block_ms + params.block_interval_ms
-        pause = params.heartbeat_ms
-        state = self._chain.state()
+        if self._pause[0] != self._chain.height:  # the jobs are the same until the next block
+            self._pause = self._chain.height, self._find_pause(params)
+        return self._last_block_ms + self._pause[1]
+
+    def _find_pause(self, params: Params) -> int:
+        """Return how long the jobs at work can do without a block, in milliseconds."""
+        pause, state = params.heartbeat_ms, self._chain.state()
         for (job_id,), _ in ACTIVE.items(state):
             pause = min(pause, WATCH_MS)
             job = JOBS.get(state, job_id)
             if job is None or job.state == JobState.ACCEPTED:
-                return self._last_block_ms + params.block_interval_ms
+                return params.block_interval_ms
             for index in range(job.hard, job.assigned):
                 segment = SEGMENTS.get(state, job_id, index)
                 if segment is not None and segment.state != SegmentState.ASSIGNED:
-                    return self._last_block_ms + params.block_interval_ms
-        return self._last_block_ms + pause
+                    return params.block_interval_ms
+        return pause
 
     def _pump(self) -> None:
         """Execute effects until there are none; answers may bring new ones.

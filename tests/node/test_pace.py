@@ -65,3 +65,24 @@ def test_a_block_that_was_fetched_took_no_time_here():
     effects.append(Decide(1, b"id", b"block", None))
     agreement.receive(b"peer", b"")
     assert agreement.next_block_ms() == 5_000 + INTERVAL
+
+
+def test_the_jobs_at_work_are_looked_at_once_a_block():
+    effects: list = []
+    agreement, clock = make_agreement(effects)
+    agreement._chain.mempool.ready, looks = 0, []
+    agreement._chain.params.heartbeat_ms = 9_000
+
+    def state():
+        looks.append(1)
+        return SimpleNamespace(items=lambda prefix: iter(()))
+
+    agreement._chain.state = state
+    begun = agreement.next_block_ms()
+    assert begun == clock.now + 9_000
+    for _ in range(5):
+        agreement.next_block_ms()
+    assert len(looks) == 1
+    agreement._chain.height += 1
+    agreement.next_block_ms()
+    assert len(looks) == 2

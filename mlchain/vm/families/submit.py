@@ -28,7 +28,8 @@ from mlchain.vm.families.jobs import (
     plan_id,
 )
 
-MAX_ACTIVE_JOBS = 64
+MAX_ACTIVE_JOBS = 256
+"""Every block looks at each of them, for about 20 us (`benchmarks/growth.py`)."""
 MAX_STEPS = 2**40
 MAX_CHUNK_GAS = 20 * 10**9
 """A chunk is what everybody re-runs in a dispute: at most about 20 s (1 gas is about 1 ns)."""
