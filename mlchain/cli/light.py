@@ -164,14 +164,14 @@ def _open(
 ) -> tuple[LightClient, Any]:
     """Return a light client where it stopped last, and what saves where it is."""
     from mlchain.client.client import Client
-    from mlchain.client.light import LightClient, load_trusted, save_trusted, start_at_genesis
+    from mlchain.client.light import LightClient, load_trusted, save_trusted, trust_genesis
     from mlchain.ledger.genesis import load_genesis
 
     chain = load_genesis(genesis)
     file = state_file or data_path() / "light" / f"{chain.hash.hex()[:16]}.head"
     sources = [Client(url) for url in urls or (DEFAULT_URL,)]
     start = load_trusted(file, chain) if trust is None else None
-    client = LightClient(chain, sources, start or start_at_genesis(chain), out.note)
+    client = LightClient(chain, sources, start or trust_genesis(chain), out.note)
     if trust is not None:
         client.start_from(*trust)
     return client, lambda: save_trusted(file, chain, client.trusted)

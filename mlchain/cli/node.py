@@ -59,14 +59,41 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="NAME",
     help="What computes: numpy, numba, torch or torch:cuda; the bits are the same [numpy].",
 )
+@click.option(
+    "--sync",
+    metavar="HOW",
+    help="Catch up by snapshot, blocks, or auto: a new node looks for a snapshot [auto].",
+)
+@click.option(
+    "--trust",
+    metavar="HEIGHT:HASH",
+    help="Trust this block, whose hash a member told you, to judge snapshots [genesis].",
+)
+@click.option(
+    "--snapshot-every",
+    metavar="BLOCKS",
+    help="Take a snapshot of the state every so many blocks, 0 for never [an epoch].",
+)
+@click.option(
+    "--keep-blocks",
+    metavar="BLOCKS|all",
+    help="Remove older blocks while running; at least 100 are kept [all].",
+)
 @click.option("--log-format", type=click.Choice(("text", "json")), help="One line or one document.")
 @click.option(
     "--adversary",
     metavar="KIND",
     help="TEST ONLY: misbehave, as skip:0.02. Refused unless the chain is test-… or dev-….",
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="First say what is damaged in the database, save what is whole, and fetch the rest.",
+)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
-def command(adversary: str | None, until_stdin_closes: bool, **flags: str | Path | None) -> None:
+def command(
+    adversary: str | None, repair: bool, until_stdin_closes: bool, **flags: str | Path | None
+) -> None:
     """Run a validator, worker or observer until it is told to stop (ctrl-c, SIGTERM).
 
     Its role follows from the keys it finds: with a validator's key it votes, with a worker's key
@@ -98,7 +125,7 @@ def command(adversary: str | None, until_stdin_closes: bool, **flags: str | Path
     from mlchain.web.app import serve
 
     http = config.http_listen
-    run_node(config, keys, partial(serve, host=http.host, port=http.port), adversary or "")
+    run_node(config, keys, partial(serve, host=http.host, port=http.port), adversary or "", repair)
 
 
 def load_keys(config: Config, genesis: Genesis) -> Keys:

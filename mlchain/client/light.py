@@ -33,12 +33,10 @@ from mlchain.crypto import parse_address
 from mlchain.errors import CodecError, ConfigError, MlchainError, NotFound, VerificationFailed
 from mlchain.ledger.block import header_id
 from mlchain.ledger.genesis import Genesis
-from mlchain.ledger.kv import MemoryKeyValue
-from mlchain.ledger.store import Store
 from mlchain.vm.families.accounts import ACCOUNTS, Account
 from mlchain.vm.families.jobs import JOBS, Job
 from mlchain.vm.families.models import MODELS, Model
-from mlchain.vm.initial import write_genesis
+from mlchain.vm.initial import trust_genesis
 
 MAX_FILE_BYTES = 64 << 10
 FAR = 2**62
@@ -72,15 +70,6 @@ class Conflicting(VerificationFailed):
     def __init__(self, message: str, hint: str, conflict: Conflict) -> None:
         super().__init__(message, hint)
         self.conflict = conflict
-
-
-def start_at_genesis(genesis: Genesis) -> Trusted:
-    """Return trust in block 0, which follows from the genesis file."""
-    store = Store.create_or_open(
-        MemoryKeyValue(), genesis, lambda state: write_genesis(state, genesis)
-    )
-    voters = genesis.validators().validators
-    return Trusted(0, store.head_id, store.head.time_ms, voters)
 
 
 @dataclass
@@ -188,7 +177,7 @@ class LightClient:
                     self.agreed.append(source.url)
                     continue
                 if start.height >= height:
-                    start = start_at_genesis(self.genesis)
+                    start = trust_genesis(self.genesis)
                 for one in (asked, source):
                     self._lead(one, start, height)
             except MlchainError as error:

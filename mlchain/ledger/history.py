@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mlchain.errors import StoreCorrupted
 from mlchain.ledger.block import header_id
+from mlchain.ledger.kv import Unreadable
 from mlchain.ledger.rows import HINT
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
@@ -26,6 +27,9 @@ def find_damage(store: Store, first: int, last: int) -> Iterator[Damage | None]:
     """Look at the blocks `first` to `last`; yield for each what is wrong with it, None if nothing.
 
     A lookup of one is a few reads and hashes, so a caller can do something else in between.
+
+    Raises:
+        Unreadable: it is not a row that is wrong but the database under it.
     """
     parent = b""
     for height in range(max(first, store.kept), last + 1):
@@ -34,15 +38,18 @@ def find_damage(store: Store, first: int, last: int) -> Iterator[Damage | None]:
             header, id_ = block.header, header_id(block.header)
             if height:
                 store.commit(height)
-            store.validators_after(height)
+            voting = store.validators_after(height).hash
             places = [store.find_transaction(transaction_id(t)) for t in block.body.transactions]
             named = [receipt.transaction for receipt in receipts]
             wanted = {
+                "set of voters": header.next_validators_hash == voting,
                 "parent": header.parent == (parent or header.parent),
                 "transactions": places == [(height, index) for index in range(len(named))],
             }
             wrong = [name for name, holds in wanted.items() if not holds]
             what = f"block {height}: another {wrong[0]} than was committed" if wrong else ""
+        except Unreadable:
+            raise
         except StoreCorrupted as error:
             what, id_ = error.message, b""
         parent = id_

@@ -47,6 +47,10 @@ class KeyValue(Reader, Protocol):
         """
         ...
 
+    def compact(self) -> None:
+        """Give back the space of what was removed; slow, and safe to call from a thread."""
+        ...
+
     def close(self) -> None:
         """Release the files; closing twice is allowed."""
         ...
@@ -150,14 +154,21 @@ class MemoryKeyValue(_MemoryReader):
                 insort(self._keys, key)
             self._values[key] = value
 
+    def compact(self) -> None:
+        """Nothing to do: what is removed is gone."""
+
     def close(self) -> None:
         """Keep everything: opening a store on it again is a restart without a disk."""
 
 
-_REFETCH = (
-    "stop the node, move this folder away and start again: it fetches the chain from its peers;"
-    " check the disk"
-)
+_REFETCH = "check the disk; mlchain node --repair saves what is whole and asks peers for the rest"
+
+
+class Unreadable(StoreCorrupted):
+    """The database itself is damaged: what it wrote fails its own checksum, or is gone.
+
+    Writing over it does not help, for LevelDB will stumble over it when it merges its files.
+    """
 
 
 class _LevelReader:
@@ -250,13 +261,31 @@ class LevelKeyValue(_LevelReader):
                 f"{self._where}: cannot write: {_text(error)}", "check the free space and the disk"
             ) from error
 
+    def compact(self) -> None:
+        """Give back the space of what was removed; slow, and safe to call from a thread."""
+        self._source.compact_range(start=b"\x00", stop=b"\xff" * 64)  # None means: nothing
+
     def close(self) -> None:
         """Release the files; closing twice is allowed."""
         self._source.close()
 
 
+def salvage(path: Path) -> None:
+    """Let LevelDB save what it can of a folder it cannot open, dropping what it cannot read.
+
+    What comes out may lack anything and may hold what was removed: nothing of it is to be believed.
+
+    Raises:
+        StoreCorrupted: nothing can be saved.
+    """
+    try:
+        plyvel.repair_db(str(path), paranoid_checks=False)
+    except plyvel.Error as error:
+        raise _damaged(path, error) from error
+
+
 def _damaged(where: Path, error: Exception) -> StoreCorrupted:
-    return StoreCorrupted(f"{where}: {_text(error)}", _REFETCH)
+    return Unreadable(f"{where}: {_text(error)}", _REFETCH)
 
 
 def _text(error: Exception) -> str:

@@ -27,10 +27,7 @@ KEPT = b"kept"
 INSTALLING = b"installing"
 """A snapshot is being written over the state: until it is whole, this is no chain to open."""
 
-HINT = (
-    "stop the node, move its database folder away and start again: it fetches the chain from its"
-    " peers; check the disk"
-)
+HINT = "check the disk; mlchain node --repair saves what is whole and asks peers for the rest"
 
 RECEIPTS: Any = Annotated[tuple[Receipt, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
 MAX_RECEIPTS_BYTES = 64 << 20

@@ -11,6 +11,7 @@ The home folder holds everything that is this node and nobody else:
     home/data/          the database of blocks and state
     home/content/       datasets, models and chunk states
     home/wal/           votes and locks that must survive a crash
+    home/snapshots/     the state after some blocks, for those who catch up
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ TABLE = "node"
 """The node's part of a configuration file; the others belong to commands."""
 
 LOG_FORMATS = ("text", "json")
+
+SYNC_MODES = ("auto", "snapshot", "blocks")
+
+MIN_KEPT = 100
+"""Fewer blocks cannot be kept: peers that missed some must find them."""
 
 BACKEND_NAMES = ("numpy", "numba", "torch", "torch:cuda")
 """Those of `ml_runtime.backends` that a node may use; here too, as that one loads numpy."""
@@ -77,6 +83,14 @@ class Config:
     log_format: str
     executor: str
     """Where a worker's steps run (`executor_address`); empty for its own process."""
+    sync: str
+    """How a node that is behind catches up: one of `SYNC_MODES`."""
+    trust: tuple[int, bytes] | None
+    """Height and id of a block from which snapshots are trusted, instead of from the genesis."""
+    snapshot_every: int | None
+    """Blocks between two snapshots; 0 for none, None for the chain's epochs."""
+    keep_blocks: int
+    """Blocks kept, 0 for all."""
     backend: str
     """What computes them, and what a validator re-runs, in the node's own processes."""
 
@@ -89,6 +103,11 @@ class Config:
     def content(self) -> Path:
         """Folder of the content store."""
         return self.home / "content"
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of snapshots of the state."""
+        return self.home / "snapshots"
 
     @property
     def wal(self) -> Path:
@@ -153,6 +172,10 @@ def load_config(
         password_file=_pick(sources, "password_file", _path),
         log_format=_pick(sources, "log_format", _log_format) or "text",
         executor=_pick(sources, "executor", _executor) or "",
+        sync=_pick(sources, "sync", _sync) or SYNC_MODES[0],
+        trust=_pick(sources, "trust", _trust),
+        snapshot_every=_pick(sources, "snapshot_every", _count),
+        keep_blocks=_pick(sources, "keep_blocks", _keep) or 0,
         backend=_pick(sources, "backend", _backend) or BACKEND_NAMES[0],
     )
 
@@ -241,6 +264,38 @@ def _log_format(text: str, folder: Path, where: str) -> str:
     if text not in LOG_FORMATS:
         raise ConfigError(f"{where}: {text!r} is none of " + ", ".join(LOG_FORMATS))
     return text
+
+
+def _sync(text: str, folder: Path, where: str) -> str:
+    if text not in SYNC_MODES:
+        raise ConfigError(f"{where}: {text!r} is none of " + ", ".join(SYNC_MODES))
+    return text
+
+
+def _trust(text: str, folder: Path, where: str) -> tuple[int, bytes]:
+    height, _, block_id = text.partition(":")
+    try:
+        found = int(height), bytes.fromhex(block_id)
+    except ValueError:
+        found = 0, b""
+    if found[0] <= 0 or len(found[1]) != 32:
+        raise ConfigError(f"{where}: {text!r} is not HEIGHT:HASH", "the hash is 64 hex digits")
+    return found
+
+
+def _count(text: str, folder: Path, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise ConfigError(f"{where}: {text!r} is not a number of blocks")
+    return int(text)
+
+
+def _keep(text: str, folder: Path, where: str) -> int:
+    if text == "all":
+        return 0
+    count = _count(text, folder, where)
+    if count < MIN_KEPT:
+        raise ConfigError(f"{where}: at least {MIN_KEPT} blocks are kept", "or all")
+    return count
 
 
 def _backend(text: str, folder: Path, where: str) -> str:

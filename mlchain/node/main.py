@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,8 +17,10 @@ from mlchain.errors import MlchainError
 from mlchain.ledger.genesis import Genesis, load_genesis
 from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ml_runtime import get_backend
+from mlchain.node.catchup import start_from_snapshot, wants_snapshot
 from mlchain.node.config import Config
 from mlchain.node.node import Keys, Node, Storage
+from mlchain.node.repair import repair
 from mlchain.p2p.transport import PeerAddress, Transport
 
 Serve = Callable[..., Awaitable[None]]
@@ -37,8 +40,15 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
     config.check_exposure(genesis.chain_id)
     for folder in (config.home, config.wal, config.home / "spool"):
         folder.mkdir(parents=True, exist_ok=True)
+    every = config.snapshot_every
     storage = Storage(
-        LevelKeyValue(config.data), LevelKeyValue(config.content), config.wal, config.home / "spool"
+        LevelKeyValue(config.data),
+        LevelKeyValue(config.content),
+        config.wal,
+        config.home / "spool",
+        config.snapshots,
+        genesis.params.epoch_blocks if every is None else every,
+        config.keep_blocks,
     )
     transport = make_transport(genesis, config, keys)
     return Node(genesis, keys, storage, transport, misbehaviour, config.executor, config.backend)
@@ -63,16 +73,25 @@ def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
     return LibP2PTransport(keys.peer.seed, listen.host, listen.port, peers, role)
 
 
-def run_node(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str = "") -> None:
+def run_node(
+    config: Config,
+    keys: Keys,
+    serve: Serve | None,
+    misbehaviour: str = "",
+    is_repair: bool = False,
+) -> None:
     """Run until SIGINT or SIGTERM.
 
     `serve(node, task_status)` is the API that runs beside the node; the caller brings it, because
-    the web stands above the node.
+    the web stands above the node. `is_repair`: a damaged database is repaired first.
 
     Raises:
         MlchainError: the node cannot start, or had to stop; says why.
     """
     set_up_logging(config.log_format)
+    if is_repair:
+        last_sign = config.wal / "last-sign" if keys.validator else None
+        repair(config.data, load_genesis(config.genesis), last_sign)
     try:
         trio.run(_run, config, keys, serve, misbehaviour, strict_exception_groups=True)
     except BaseExceptionGroup as group:
@@ -80,17 +99,48 @@ def run_node(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str 
 
 
 async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
-    node = open_node(config, keys, misbehaviour)
+    node: Node | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await catch_up(config, keys)
+            node = open_node(config, keys, misbehaviour)
             await nursery.start(node.run)
             if serve is not None:
                 await nursery.start(serve, node)
             gc.collect()  # what is here now stays: modules, the state's tree; the collector would
             gc.freeze()  # walk all of it again and again, and agreement would wait
     finally:
-        node.close()
+        if node is not None:
+            node.close()
+
+
+async def catch_up(config: Config, keys: Keys) -> None:
+    """Start from a snapshot if the configuration says so and there is one.
+
+    Raises:
+        MlchainError: it says so, and there is none; or a file is damaged.
+    """
+    genesis = load_genesis(config.genesis)
+    config.home.mkdir(parents=True, exist_ok=True)
+    kv = LevelKeyValue(config.data)
+    try:
+        if not wants_snapshot(config.sync, genesis, kv, time.time_ns() // 10**6):
+            return
+        transport = make_transport(genesis, config, keys)
+        if not transport.peers():
+            return
+        await start_from_snapshot(
+            kv,
+            genesis,
+            transport,
+            config.snapshots,
+            is_needed=config.sync == "snapshot",
+            trust=config.trust,
+            last_sign=config.wal / "last-sign" if keys.validator else None,
+        )
+    finally:
+        kv.close()
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

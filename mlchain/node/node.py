@@ -43,9 +43,11 @@ from mlchain.node.exchange import Exchange
 from mlchain.node.files import SYSTEM, Files
 from mlchain.node.outbox import Outbox
 from mlchain.node.query import Query
+from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.spool import Spool
 from mlchain.node.spread import Spread
 from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
+from mlchain.node.upkeep import Upkeep
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
@@ -93,6 +95,12 @@ class Storage:
     content: KeyValue
     wal: Path
     spool: Path
+    snapshots: Path | None = None
+    """Folder of snapshots of the state; None: none are taken or served."""
+    snapshot_every: int = 0
+    """Blocks between two snapshots, 0 for none."""
+    keep_blocks: int = 0
+    """Blocks kept, 0 for all."""
     files: Files = SYSTEM
 
 
@@ -147,6 +155,10 @@ class Node:
         self.artifacts = Artifacts(genesis, transport, self.content, self.exchange, self.spool)
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
+        folder = SnapshotFolder(storage.snapshots) if storage.snapshots else None
+        self.upkeep = Upkeep(
+            store, storage.chain, transport, folder, storage.snapshot_every, storage.keep_blocks
+        )
         self.agreement = self._make_agreement(storage.wal)
         self.worker = self._make_worker(misbehaviour, executor, backend) if keys.worker else None
         self.auditor = self._make_auditor(backend) if self.duties else None
@@ -172,6 +184,7 @@ class Node:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
             nursery.start_soon(self.sync.run)
+            nursery.start_soon(self.upkeep.run)
             nursery.start_soon(self.spread.run_sender)
             nursery.start_soon(self.spread.run_receiver)
             self.agreement.start()
@@ -279,6 +292,7 @@ class Node:
         log.debug("block", height=header.height, transactions=len(committed.receipts))
         if self.keys.validator:
             self.spread.announce(header.height, committed.block_id)
+        self.upkeep.on_block(header.height)
         for part in (self.worker, self.auditor):
             if part is not None:
                 part.on_block()

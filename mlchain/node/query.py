@@ -76,6 +76,11 @@ class Query:
         """Height of the last final block."""
         return self._chain.height
 
+    @property
+    def kept(self) -> int:
+        """Height from which on every block is here."""
+        return self._chain.store.kept
+
     def status(self) -> Json:
         """Return what the node is, and what it knows of chain and peers."""
         store, node = self._chain.store, self._node
@@ -186,7 +191,7 @@ class Query:
     def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:
         """Return up to `limit` blocks below height `before`, newest first."""
         top = self.height if before is None else min(before - 1, self.height)
-        bottom = max(0, top - min(limit, MAX_ROWS) + 1)
+        bottom = max(self.kept, top - min(limit, MAX_ROWS) + 1)
         return [self.block_row(height) for height in range(top, bottom - 1, -1)]
 
     def block_row(self, height: int) -> Json:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from mlchain.consensus.light import Trusted
 from mlchain.ledger.block import PROTOCOL_VERSION
 from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.state import State
+from mlchain.ledger.store import Store
 from mlchain.vm.families.accounts import ACCOUNTS, BURNED, credit
 from mlchain.vm.families.jobs import JOBS
 from mlchain.vm.families.members import VALIDATORS, VOTERS, WORKERS, Voters, enrol
@@ -21,6 +24,15 @@ def write_genesis(state: State, genesis: Genesis) -> None:
     VOTERS.put(state, Voters(genesis.validators().validators))
     PARAMS.put(state, genesis.params)
     PROTOCOL.put(state, Protocol(PROTOCOL_VERSION, genesis.registry, 0))
+
+
+def trust_genesis(genesis: Genesis) -> Trusted:
+    """Return trust in block 0, which follows from the genesis file."""
+    store = Store.create_or_open(
+        MemoryKeyValue(), genesis, lambda state: write_genesis(state, genesis)
+    )
+    voters = genesis.validators().validators
+    return Trusted(0, store.head_id, store.head.time_ms, voters)
 
 
 def compute_supply(state: State) -> int:

@@ -66,6 +66,7 @@ class BlockStream(Response):
         query = self._source.query
         await _write(send, f"retry: {RETRY_MS}\n\n")
         while True:
+            self._last = max(self._last, query.kept - 1)
             while self._last < query.height:
                 self._last += 1
                 await _write(send, block_events(query, self._last))

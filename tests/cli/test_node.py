@@ -85,7 +85,7 @@ def test_published_keys_are_taken_on_development_chains_without_keys_of_their_ow
 def test_options_reach_the_node(run, net, monkeypatch):
     seen = {}
 
-    def run_node(config, keys, serve, misbehaviour=""):
+    def run_node(config, keys, serve, misbehaviour="", is_repair=False):
         seen.update(config=config, keys=keys, misbehaviour=misbehaviour, **serve.keywords)
 
     monkeypatch.setattr("mlchain.node.main.run_node", run_node)

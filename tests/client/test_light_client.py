@@ -12,8 +12,8 @@ from mlchain.client.light import (
     LightClient,
     load_trusted,
     save_trusted,
-    start_at_genesis,
     state_key,
+    trust_genesis,
 )
 from mlchain.consensus.light import LightQuestion, find_equivocation, make_answer, make_path
 from mlchain.crypto import address
@@ -63,7 +63,7 @@ def chain():
 
 def client_of(chain, *sources, notes=None):
     note = notes.append if notes is not None else lambda text: None
-    return LightClient(chain.genesis, sources, start_at_genesis(chain.genesis), note)
+    return LightClient(chain.genesis, sources, trust_genesis(chain.genesis), note)
 
 
 def test_it_follows_from_the_genesis_file_and_tells_how_many_nodes_agree(chain):

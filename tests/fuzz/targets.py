@@ -11,7 +11,7 @@ from factories import GrowingChain, make_chain, make_key
 from msgspec.structs import replace
 
 from mlchain import codec
-from mlchain.client.light import start_at_genesis
+from mlchain.client.light import trust_genesis
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
 from mlchain.consensus.journal import decode_entry, noted_entry
 from mlchain.consensus.light import (
@@ -22,6 +22,7 @@ from mlchain.consensus.light import (
     find_equivocation,
     follow,
     make_answer,
+    make_light_block,
     make_path,
     verify_answer,
 )
@@ -43,6 +44,7 @@ from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import dump_genesis, parse_genesis
 from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.ledger.snapshot import check_chunk, make_chunks
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
 from mlchain.ml_runtime.proof import (
@@ -57,6 +59,8 @@ from mlchain.ml_runtime.proof import (
 )
 from mlchain.node.artifacts import ChunkRequest
 from mlchain.node.exchange import HaveQuestion
+from mlchain.node.mend import WholeBlock, WholeQuestion
+from mlchain.node.snapshots import ChunkQuestion, Index, Offers
 from mlchain.node.spread import Batch, HeadNews
 from mlchain.node.sync import BlocksAnswer, BlocksRequest, SyncedBlock
 from mlchain.p2p.framing import FrameDecoder, decode_error, encode_error, encode_frame
@@ -192,7 +196,7 @@ def _agreement() -> dict[str, Target]:
 def _light() -> dict[str, Target]:
     """What a light client decodes, and how it judges it."""
     chain = world()
-    store, start = chain.store, start_at_genesis(chain.genesis)
+    store, start = chain.store, trust_genesis(chain.genesis)
     key = ACCOUNTS.key(chain.alice.public)
     path = make_path(store, LightQuestion(0, 0))
     head = follow(start, path, chain.genesis.chain_id)
@@ -207,7 +211,34 @@ def _light() -> dict[str, Target]:
         find_equivocation(codec.decode(Conflict, data))
 
     conflict = Conflict(path.blocks[-1], make_path(store, LightQuestion(0, 1)).blocks[-1])
+    moment = store.moment()
+    chunks = list(make_chunks(moment.values, moment.tree))
+    index = max(range(len(chunks)), key=lambda i: len(chunks[i]))
+
+    def chunk(data: bytes) -> None:
+        check_chunk(data, index, moment.header.state_root)
+
     return {
+        "state chunk": Target(chunk, [chunks[index]]),
+        "whole question": Target(
+            partial(codec.decode, WholeQuestion), [codec.encode(WholeQuestion(5))]
+        ),
+        "whole block": Target(
+            partial(codec.decode, WholeBlock),
+            [
+                codec.encode(
+                    WholeBlock(make_light_block(store, h), store.block(h).body, store.receipts(h))
+                )
+                for h in (1, store.height)
+            ],
+        ),
+        "offers": Target(partial(codec.decode, Offers), [codec.encode(Offers((5, 7)))]),
+        "state question": Target(
+            partial(codec.decode, ChunkQuestion), [codec.encode(ChunkQuestion(500, 7))]
+        ),
+        "snapshot index": Target(
+            partial(codec.decode, Index), [codec.encode(Index(5, (bytes(32),) * 256))]
+        ),
         "light path": Target(walk, [codec.encode(path)]),
         "state answer": Target(believe, [codec.encode(make_answer(store, key))]),
         "conflict": Target(convict, [codec.encode(conflict)]),

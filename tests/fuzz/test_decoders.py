@@ -13,7 +13,8 @@ NAMES = (
     "block transaction payload genesis receipt content+block message extension evidence log+entry "
     "last+signature blocks+request blocks+answer batch head chunk+request have+question frames "
     "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
-    "conflict"
+    "conflict state+chunk state+question offers snapshot+index "
+    "whole+question whole+block"
 )
 TARGETS = [name.replace("+", " ") for name in NAMES.split()]
 MAX_PEAK_BYTES = 8 << 20

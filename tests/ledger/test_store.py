@@ -208,7 +208,7 @@ def test_a_lost_record_is_found_at_opening(kv, damage):
     kv.write({}, [victim])
     with pytest.raises(StoreCorrupted) as caught:
         reopen(kv)
-    assert "start again" in caught.value.hint
+    assert "--repair" in caught.value.hint
 
 
 @pytest.mark.parametrize("letter", [b"h", b"b", b"c", b"r"])

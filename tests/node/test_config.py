@@ -158,6 +158,26 @@ def test_a_node_may_use_every_backend_but_the_one_for_tests():
 def test_every_key_can_be_set_by_variable(places):
     texts = {key: "127.0.0.1:9" if key.endswith("listen") else f"/{key}" for key in KEYS}
     texts["log_format"], texts["executor"] = "json", "processes:4"
-    texts["backend"] = "numba"
+    texts |= {"backend": "numba", "sync": "blocks", "snapshot_every": "50", "keep_blocks": "500"}
+    texts["trust"] = "7:" + "ab" * 32
     config = load(places, environ={f"MLCHAIN_{key.upper()}": texts[key] for key in KEYS})
-    assert {key: str(getattr(config, key)) for key in KEYS} == texts
+    found = {key: str(getattr(config, key)) for key in KEYS}
+    assert found == {**texts, "trust": str((7, b"\xab" * 32))}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sync", "fast"), ("trust", "7"), ("trust", "x:00"), ("trust", f"0:{'00' * 32}"),
+        ("keep_blocks", "99"), ("keep_blocks", "-1"), ("snapshot_every", "often"),
+    ],
+)  # fmt: skip
+def test_how_to_catch_up_and_what_to_keep_are_checked(places, key, value):
+    with pytest.raises(ConfigError, match=f"--{key.replace('_', '-')}"):
+        load(places, {key: value})
+
+
+def test_by_default_everything_is_kept_and_new_nodes_look_for_a_snapshot(places):
+    config = load(places)
+    assert (config.sync, config.keep_blocks, config.snapshot_every) == ("auto", 0, None)
+    assert load(places, {"keep_blocks": "all"}).keep_blocks == 0

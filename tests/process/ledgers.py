@@ -55,7 +55,7 @@ class Ledgers:
         self.complaints.append(text)
 
     def _compare(self, name: str, store: Store) -> None:
-        for height in range(1, store.height + 1):
+        for height in range(max(1, store.kept), store.height + 1):
             block = store.block(height)
             mine = header_id(block.header), block.header.state_root
             if self._roots.setdefault(height, mine) != mine:
@@ -99,7 +99,7 @@ class Ledgers:
     def _count(self, store: Store) -> None:
         self.included.clear()
         self.failed.clear()
-        for height in range(1, store.height + 1):
+        for height in range(max(1, store.kept), store.height + 1):
             for data, receipt in zip(
                 store.block(height).body.transactions, store.receipts(height), strict=True
             ):

@@ -14,7 +14,7 @@ from hypercorn.trio import serve as hypercorn_serve
 from web_harness import BYTES, FakeNode, is_problem, open_web, transfers
 
 from mlchain import codec
-from mlchain.client.light import start_at_genesis
+from mlchain.client.light import trust_genesis
 from mlchain.consensus.light import LightPath, StateAnswer, follow, verify_answer
 from mlchain.errors import ConfigError
 from mlchain.ledger.content import cid_of, cid_text
@@ -67,7 +67,7 @@ def test_a_light_client_over_http_reaches_the_head_and_proves_an_account(settled
     async def main() -> None:
         async with open_web(chain) as web:
             path = codec.decode(LightPath, (await web.http.get("/v1/light")).content)
-            trusted = follow(start_at_genesis(chain.genesis), path, chain.genesis.chain_id)
+            trusted = follow(trust_genesis(chain.genesis), path, chain.genesis.chain_id)
             assert trusted.id == chain.store.head_id
             key = ACCOUNTS.key(chain.alice.public)
             data = (await web.http.get(f"/v1/state/{key.hex()}")).content

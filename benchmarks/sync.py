@@ -1,0 +1,267 @@
+"""Catching up: replaying the chain against starting from a snapshot; proofs; the disk.
+
+    PYTHONPATH=. python benchmarks/sync.py [--blocks 1000,10000] [--accounts 1000,100000]
+
+Blocks are real: made by the node's own `Chain` for four validators, certified by three or more of
+their keys, some transfers in each. Everything is executed on one core, over real databases, without
+a network; bytes are those that would travel. `--blocks 100000` takes a while to make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+from msgspec.structs import replace
+from training import machine
+
+from mlchain import codec, crypto
+from mlchain.cli import localgenesis
+from mlchain.cli.localgenesis import LOCAL_PARAMS
+from mlchain.cli.localnet import LocalNet
+from mlchain.client.keystore import load_key
+from mlchain.consensus.light import LightQuestion, follow, make_path
+from mlchain.crypto import SecretKey
+from mlchain.ledger.block import header_id
+from mlchain.ledger.commit import Commit, Vote, VoteKind, make_commit, sign_bytes, verify_commit
+from mlchain.ledger.genesis import Allocation, Genesis, load_genesis
+from mlchain.ledger.kv import LevelKeyValue
+from mlchain.ledger.merkle import SparseTree, verify_proof
+from mlchain.ledger.snapshot import check_chunk, install, make_chunks
+from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import TransactionBody, sign_transaction
+from mlchain.node.chain import Chain
+from mlchain.node.duties import Duties
+from mlchain.vm.families.accounts import ACCOUNTS, Account, Transfer
+from mlchain.vm.initial import trust_genesis, write_genesis
+
+SENDERS = 8
+TRANSFERS = 4
+"""A block; each goes to an account of its own, so the state grows with the chain."""
+KEPT = 100
+
+
+class DictReader:
+    """Values in memory, read as a database is."""
+
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        self._values = values
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._values.get(key)
+
+    def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._values.items())
+
+
+@dataclass
+class Validators:
+    """Their keys, and the genesis file that names them."""
+
+    genesis: Genesis
+    keys: list[SecretKey]
+
+    @classmethod
+    def create(cls, folder: Path) -> Validators:
+        short = replace(LOCAL_PARAMS, ticket_heights=64)
+        with patch.object(localgenesis, "LOCAL_PARAMS", short):
+            net = LocalNet.create(folder, 4, 0, None, {})
+        genesis = load_genesis(net.genesis)
+        rich = tuple(Allocation(sender(i).public, 10**12) for i in range(SENDERS))
+        genesis = replace(genesis, allocations=(*genesis.allocations, *rich))
+        homes = [net.folder / plan.name / "keys" / "validator.json" for plan in net.nodes]
+        return cls(genesis, [load_key(file, None) for file in homes])
+
+    def certify(self, duties: list[Duties], height: int, block_id: bytes) -> Commit:
+        votes = []
+        for key, of in zip(self.keys, duties, strict=True):
+            extension = of.extension(height)
+            message = sign_bytes(
+                self.genesis.chain_id, VoteKind.PRECOMMIT, height, 0, block_id, -1, extension
+            )
+            votes.append(
+                Vote(
+                    VoteKind.PRECOMMIT, height, 0, block_id, key.public, extension,
+                    key.sign(message),
+                )
+            )  # fmt: skip
+        return make_commit(votes)
+
+
+def sender(number: int) -> SecretKey:
+    return SecretKey(crypto.digest("mlchain/bench-sync", bytes([number])))
+
+
+def open_store(path: Path, genesis: Genesis) -> tuple[LevelKeyValue, Store]:
+    kv = LevelKeyValue(path)
+    return kv, Store.create_or_open(kv, genesis, lambda state: write_genesis(state, genesis))
+
+
+def make_blocks(validators: Validators, path: Path, count: int) -> None:
+    """Make a chain of `count` blocks in a database."""
+    genesis, rng = validators.genesis, random.Random(count)
+    kv, store = open_store(path, genesis)
+    chain = Chain(store, validators.keys[0].public, lambda ref, commit: True)
+    duties = [Duties(genesis, key) for key in validators.keys]
+    commit: Commit | None = None
+    nonces = [0] * SENDERS
+    for _ in range(count):
+        for _ in range(TRANSFERS):
+            who = rng.randrange(SENDERS)
+            payload = Transfer(rng.randbytes(32), 1000)
+            body = TransactionBody(
+                genesis.chain_id, sender(who).public, nonces[who], 1_000_000, 1, payload.KIND,
+                codec.encode(payload),
+            )  # fmt: skip
+            nonces[who] += 1
+            chain.add_transaction(codec.encode(sign_transaction(body, sender(who))))
+        block, identity = chain.build(store.head.time_ms + 1000, commit)
+        commit = validators.certify(duties, block.header.height, identity)
+        chain.commit(identity, codec.encode(block), commit)
+    kv.close()
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return CPU seconds of a call, and its result."""
+    gc.collect()
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def folder_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def replay(source: Store, path: Path) -> int:
+    """Verify and execute every block into a new database; return the bytes that would travel."""
+    kv, store = open_store(path, source.genesis)
+    chain = Chain(store, None, lambda ref, commit: True)
+    size = 0
+    for height in range(1, source.height + 1):
+        block, commit = codec.encode(source.block(height)), source.commit(height)
+        size += len(block) + len(codec.encode(commit))
+        verify_commit(commit, source.genesis.chain_id, chain.validators, height, commit.block_id)
+        chain.commit(commit.block_id, block, commit)
+    assert store.state().root() == source.state().root()
+    kv.close()
+    return size
+
+
+def from_snapshot(source: Store, chunks: list[bytes], path: Path) -> int:
+    """Follow certificates, check chunks and install; return the bytes that would travel."""
+    genesis, header = source.genesis, source.head
+    way = make_path(source, LightQuestion(0, source.height))
+    trusted = follow(trust_genesis(genesis), way, genesis.chain_id)
+    assert trusted.id == header_id(header)
+    kv = LevelKeyValue(path)
+    marks = [
+        (block.header, block.commit, source.validators_after(block.header.height))
+        for block in way.blocks
+    ]
+    checked = (check_chunk(data, i, header.state_root) for i, data in enumerate(chunks))
+    install(kv, genesis, lambda state: write_genesis(state, genesis), marks, checked)
+    store = Store.create_or_open(kv, genesis, lambda state: None)
+    assert store.state().root() == header.state_root
+    kv.close()
+    return sum(map(len, chunks)) + len(codec.encode(way))
+
+
+def take(store: Store) -> list[bytes]:
+    """Cut the state into chunks. No view outlives this: it would keep old blocks on the disk."""
+    moment = store.moment()
+    return list(make_chunks(moment.values, moment.tree))
+
+
+def measure_chain(validators: Validators, folder: Path, count: int) -> None:
+    path = folder / f"chain-{count}"
+    make_blocks(validators, path, count)
+    kv, store = open_store(path, validators.genesis)
+    kv.compact()
+    whole = folder_bytes(path)
+    replay_s, replay_bytes = timed(lambda: replay(store, folder / f"replay-{count}"))
+    take_s, chunks = timed(lambda: take(store))
+    snap_s, snap_bytes = timed(lambda: from_snapshot(store, chunks, folder / f"snap-{count}"))
+
+    keys = sum(1 for _ in store.state().items())
+
+    def prune() -> None:
+        while store.prune(store.height - KEPT + 1, KEPT):
+            pass
+        kv.compact()
+
+    prune_s, _ = timed(prune)
+    pruned = folder_bytes(path)
+    kv.close()
+    print(
+        f"{count:>8,}{keys:>9,}{replay_s:>10.2f}{count / replay_s:>9.0f}{replay_bytes / 1e6:>9.2f}"
+        f"{take_s:>9.2f}{snap_s:>9.2f}{snap_bytes / 1e6:>9.2f}"
+        f"{replay_s / snap_s:>8.1f}{replay_bytes / snap_bytes:>8.1f}"
+        f"{whole / 1e6:>9.2f}{pruned / 1e6:>9.2f}{whole / pruned:>7.1f}{prune_s:>8.2f}"
+    )
+
+
+def measure_accounts(count: int) -> None:
+    rng = random.Random(count)
+    values = {
+        ACCOUNTS.key(rng.randbytes(32)): codec.encode(Account(rng.randrange(10**12), 5))
+        for _ in range(count)
+    }
+    build_s, tree = timed(lambda: SparseTree().update(values))
+    sample = rng.sample(sorted(values), min(count, 500))
+    proofs = [tree.prove(key) for key in sample]
+    size = statistics.mean(len(codec.encode(proof)) for proof in proofs)
+    check_s, _ = timed(
+        lambda: [
+            verify_proof(tree.root, key, values[key], proof)
+            for key, proof in zip(sample, proofs, strict=True)
+        ]
+    )
+    ordered = dict(sorted(values.items()))
+    take_s, chunks = timed(lambda: list(make_chunks(DictReader(ordered), tree)))
+    judge_s, _ = timed(lambda: [check_chunk(d, i, tree.root) for i, d in enumerate(chunks)])
+    print(
+        f"{count:>10,}{build_s:>10.2f}{size:>9.0f}{check_s / len(sample) * 1e6:>10.1f}"
+        f"{take_s:>10.2f}{judge_s:>10.2f}{sum(map(len, chunks)) / 1e6:>10.2f}"
+        f"{max(map(len, chunks)) / 1e3:>10.1f}"
+    )
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", default="1000,10000")
+    parser.add_argument("--accounts", default="1000,10000,100000")
+    arguments = parser.parse_args()
+    print(machine())
+    print(
+        f"\nReplay against snapshot: seconds of CPU, MB, ratios; disk whole and with {KEPT} blocks"
+    )
+    print(
+        f"{'blocks':>8}{'keys':>9}{'replay s':>10}{'block/s':>9}{'MB':>9}{'take s':>9}{'snap s':>9}"
+        f"{'MB':>9}{'s ratio':>8}{'MB rat.':>8}{'disk MB':>9}{'pruned':>9}{'ratio':>7}{'s':>8}"
+    )
+    with TemporaryDirectory() as name:
+        validators = Validators.create(Path(name) / "net")
+        for word in arguments.blocks.split(",") if arguments.blocks else ():
+            measure_chain(validators, Path(name), int(word))
+    print("\nAccounts: tree, proof of one, snapshot taken and judged (values in memory)")
+    print(
+        f"{'accounts':>10}{'tree s':>10}{'proof B':>9}{'check us':>10}{'take s':>10}{'judge s':>10}"
+        f"{'MB':>10}{'max kB':>10}"
+    )
+    for word in arguments.accounts.split(",") if arguments.accounts else ():
+        measure_accounts(int(word))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""State sync: a node starts from the state of a recent block instead of replaying all before it.
+
+    offers of all peers -> the newest height -> certificates from the genesis file (or a block the
+    operator trusts) to it -> 256 chunks from several peers, each checked when it comes -> install
+
+Nobody is believed: the certificates lead to a state root, and each chunk is proven under it. Chunks
+are kept on disk; after a crash those that are there are checked again and not fetched again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from mlchain import codec
+from mlchain.consensus.light import (
+    MAX_PATH_BYTES,
+    LightBlock,
+    LightPath,
+    LightQuestion,
+    Trusted,
+    advance,
+    trust_block,
+)
+from mlchain.errors import (
+    CodecError,
+    InvalidBlock,
+    InvalidSignature,
+    MlchainError,
+    NotFound,
+    Unreachable,
+    VerificationFailed,
+)
+from mlchain.ledger.block import Header
+from mlchain.ledger.commit import Commit
+from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.kv import KeyValue
+from mlchain.ledger.merkle import CHUNKS
+from mlchain.ledger.snapshot import MAX_CHUNK_BYTES, check_chunk, install
+from mlchain.ledger.state import State
+from mlchain.ledger.validators import ValidatorSet
+from mlchain.node.snapshots import (
+    CHUNK_PROTOCOL,
+    LIGHT_PROTOCOL,
+    OFFERS_PROTOCOL,
+    ChunkQuestion,
+    Offers,
+    SnapshotFolder,
+)
+from mlchain.p2p.transport import Transport
+
+log = structlog.get_logger("statesync")
+
+AT_ONCE = 4
+"""Chunks asked for at a time, all peers together."""
+TIMEOUT_S = 60.0
+OFFERS_TIMEOUT_S = 10.0
+RETRY_S = 1.0
+TELL_S = 2.0
+"""Pause between two lines about progress."""
+FAR = 2**62
+
+Lie = (CodecError, VerificationFailed, InvalidBlock, InvalidSignature)
+"""What convicts the peer that answered, rather than the line to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Certified headers from what was trusted to a snapshot; each was signed by those before."""
+
+    marks: tuple[tuple[Header, Commit, ValidatorSet], ...]
+
+    @property
+    def header(self) -> Header:
+        """The block of the snapshot."""
+        return self.marks[-1][0]
+
+
+class StateSync:
+    """Fetches one snapshot and makes a store of it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        folder: SnapshotFolder,
+        genesis: Genesis,
+        start: Trusted,
+        trust: tuple[int, bytes] | None = None,
+    ) -> None:
+        """`start` is trust in block 0; `trust` names a later block to start from instead."""
+        self._transport = transport
+        self._folder = folder
+        self._genesis = genesis
+        self._start = start
+        self._trust = trust
+        self._liars: dict[bytes, None] = {}
+        self.fetched_bytes = 0
+
+    async def fetch(self, above: int, patience_s: float) -> Way | None:
+        """Have all chunks of the newest snapshot above `above` on disk; None: nobody has one.
+
+        `patience_s` is how long peers may take to be there and to offer something.
+        """
+        deadline = trio.current_time() + patience_s
+        while True:
+            offers = await self._offers()
+            for height in sorted((h for h in offers if h > above), key=self._rank, reverse=True):
+                with suppress(MlchainError):
+                    return await self._fetch(height, offers[height])
+            if trio.current_time() >= deadline:
+                return None
+            await trio.sleep(RETRY_S)
+
+    def install(self, kv: KeyValue, way: Way, initial: Callable[[State], None]) -> None:
+        """Make a store of what `fetch` fetched; the chunks are checked once more."""
+        height, root = way.header.height, way.header.state_root
+
+        def chunks() -> Iterator[dict[bytes, bytes]]:
+            for index, data in enumerate(self._folder.read_all(height)):
+                yield check_chunk(data, index, root)
+
+        install(kv, self._genesis, initial, way.marks, chunks())
+        self._folder.complete(height)
+        log.info("snapshot-installed", height=height)
+
+    def _rank(self, height: int) -> tuple[bool, int]:
+        """Prefer what is half here already, then what is newer."""
+        return height in self._folder.begun(), height
+
+    def _peers(self) -> list[bytes]:
+        peers = [status.peer for status in self._transport.peers() if status.connected]
+        return [peer for peer in peers if peer not in self._liars]
+
+    async def _offers(self) -> dict[int, list[bytes]]:
+        found: dict[int, list[bytes]] = {}
+
+        async def ask(peer: bytes) -> None:
+            with suppress(MlchainError):
+                data = await self._ask(peer, OFFERS_PROTOCOL, b"", 1024, OFFERS_TIMEOUT_S)
+                for height in codec.decode(Offers, data).heights:
+                    found.setdefault(height, []).append(peer)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self._peers():
+                nursery.start_soon(ask, peer)
+        return found
+
+    async def _fetch(self, height: int, peers: list[bytes]) -> Way:
+        way: Way | None = None
+        for peer in peers:
+            try:
+                way = await self._find_way(peer, height)
+                break
+            except MlchainError as error:
+                self._blame(peer, error)
+        if way is None:
+            raise NotFound(f"nobody leads to block {height}")
+        for old in self._folder.begun():
+            if old != height:
+                self._folder.remove(old)
+        await self._fetch_chunks(way, peers)
+        return way
+
+    # ---- the way: certificates ----------------------------------------------------------------
+
+    async def _find_way(self, peer: bytes, height: int) -> Way:
+        """Return the way to a block, of every change of the validators on it."""
+        chain_id, trusted, marks = self._genesis.chain_id, self._start, []
+        if self._trust is not None and self._trust[0] <= height:
+            (block,) = await self._light(peer, LightQuestion(FAR, self._trust[0]))
+            trusted = trust_block(block, *self._trust, chain_id)
+            marks.append(_mark(block, trusted))
+        while trusted.height < height:
+            blocks = await self._light(peer, LightQuestion(trusted.height, height))
+            if not blocks:
+                raise VerificationFailed("an answer without blocks leads nowhere")
+            for block in blocks:
+                if block.validators != trusted.validators:
+                    raise VerificationFailed(
+                        f"block {block.header.height}: a change of the validators is left out"
+                    )
+                trusted = advance(trusted, block, chain_id)
+                marks.append(_mark(block, trusted))
+        if trusted.height != height:
+            raise VerificationFailed(f"leads to block {trusted.height} instead of {height}")
+        return Way(tuple(marks))
+
+    async def _light(self, peer: bytes, question: LightQuestion) -> tuple[LightBlock, ...]:
+        most = 2 * MAX_PATH_BYTES
+        data = await self._ask(peer, LIGHT_PROTOCOL, codec.encode(question), most, TIMEOUT_S)
+        return codec.decode(LightPath, data, most).blocks
+
+    # ---- the chunks ---------------------------------------------------------------------------
+
+    async def _fetch_chunks(self, way: Way, peers: list[bytes]) -> None:
+        """Fetch what is not here, from several peers at a time.
+
+        Raises:
+            NotFound: some chunk is had from nobody.
+        """
+        height, root = way.header.height, way.header.state_root
+        missing = await trio.to_thread.run_sync(self._check_present, height, root)
+        log.info("snapshot", height=height, here=CHUNKS - len(missing), of=CHUNKS)
+        progress = Progress("snapshot", CHUNKS, CHUNKS - len(missing))
+
+        async def work() -> None:
+            while missing:
+                index = missing.pop()
+                if not await self._fetch_chunk(height, root, index, peers):
+                    missing.append(index)
+                    return
+                progress.done += 1
+                progress.tell(height=height, bytes=self.fetched_bytes)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_ONCE):
+                nursery.start_soon(work)
+        if missing:
+            raise NotFound(f"{len(missing)} chunks of block {height} are had from nobody")
+
+    def _check_present(self, height: int, root: bytes) -> list[int]:
+        missing = []
+        for index in range(CHUNKS):
+            data = self._folder.read_part(height, index)
+            try:
+                if data is None:
+                    raise NotFound("not fetched")
+                check_chunk(data, index, root)
+            except MlchainError:
+                missing.append(index)
+        return missing
+
+    async def _fetch_chunk(self, height: int, root: bytes, index: int, peers: list[bytes]) -> bool:
+        """Fetch one chunk, beginning with another peer for each; tell whether it came."""
+        here = self._peers()
+        turn = [peer for peer in peers if peer in here]
+        turn = turn[index % len(turn) :] + turn[: index % len(turn)] if turn else []
+        question = codec.encode(ChunkQuestion(height, index))
+        for peer in turn:
+            if peer in self._liars:
+                continue
+            try:
+                data = await self._ask(peer, CHUNK_PROTOCOL, question, MAX_CHUNK_BYTES, TIMEOUT_S)
+                await trio.to_thread.run_sync(check_chunk, data, index, root)
+            except MlchainError as error:
+                self._blame(peer, error, chunk=index)
+                continue
+            await trio.to_thread.run_sync(self._folder.write, height, index, data)
+            self.fetched_bytes += len(data)
+            return True
+        return False
+
+    def _blame(self, peer: bytes, error: MlchainError, **where: int) -> None:
+        """Note why a peer was of no use; one that lied is not asked again."""
+        if isinstance(error, Lie):
+            log.warning("lying-peer", peer=peer.hex()[:8], reason=error.message, **where)
+            self._liars[peer] = None
+        else:
+            log.info("peer-of-no-use", peer=peer.hex()[:8], reason=error.message, **where)
+
+    def _ask(
+        self, peer: bytes, protocol: str, payload: bytes, most: int, timeout_s: float
+    ) -> Awaitable[bytes]:
+        return self._transport.request(peer, protocol, payload, most, timeout_s)
+
+
+def _mark(block: LightBlock, after: Trusted) -> tuple[Header, Commit, ValidatorSet]:
+    return block.header, block.commit, ValidatorSet(after.validators)
+
+
+class Progress:
+    """Says now and then how far something is, and how fast it goes."""
+
+    def __init__(self, event: str, total: int, done: int = 0) -> None:
+        self.event, self.total, self.done = event, total, done
+        self._first, self._started, self._told = done, time.monotonic(), time.monotonic()
+
+    def tell(self, **more: int) -> None:
+        """Log a line, unless one was logged a moment ago."""
+        now = time.monotonic()
+        if now - self._told < TELL_S:
+            return
+        self._told = now
+        rate = (self.done - self._first) / (now - self._started)
+        log.info(self.event, done=self.done, of=self.total, each_s=round(rate, 1), **more)
+
+
+async def wait_for_peer(transport: Transport, patience_s: float) -> None:
+    """Return when a peer is connected.
+
+    Raises:
+        Unreachable: none was, for so long.
+    """
+    with trio.move_on_after(patience_s):
+        while not any(status.connected for status in transport.peers()):
+            await trio.sleep(0.05)
+        return
+    raise Unreachable(f"no peer in {patience_s:g} s", "mlchain node --sync blocks starts without")

@@ -1,0 +1,80 @@
+"""Real processes over libp2p: a validator joins by snapshot among liars, is killed, and votes."""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+from pathlib import Path
+
+import pytest
+from ledgers import Ledgers
+from msgspec.structs import replace
+from process_network import Network, until
+
+from mlchain import codec
+from mlchain.errors import NotFound
+from mlchain.ledger.merkle import CHUNKS
+from mlchain.ledger.snapshot import Chunk, StateRow
+from mlchain.node.snapshots import Index
+
+EVERY = 40
+"""Blocks between snapshots; the chain makes one every 100 ms."""
+
+
+def snapshots_of(network: Network, name: str) -> list[Path]:
+    return sorted(network.home(name).glob("snapshots/*/index"))
+
+
+def forge(folder: Path) -> None:
+    """Replace a snapshot by one in which all balances are others; its index fits."""
+    hashes = []
+    for index in range(CHUNKS):
+        file = folder / f"{index:02x}"
+        chunk = codec.decode(Chunk, file.read_bytes())
+        rows = tuple(StateRow(row.key, row.value[:-1] + b"\x7f") for row in chunk.rows)
+        data = codec.encode(replace(chunk, rows=rows))
+        file.write_bytes(data)
+        hashes.append(blake2s(data).digest())
+    codec_index = codec.encode(Index(int(folder.name), tuple(hashes)))
+    (folder / "index").write_bytes(codec_index)
+
+
+@pytest.mark.slow
+def test_a_validator_joins_by_snapshot_although_a_peer_lies_and_it_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCHAIN_SNAPSHOT_EVERY", str(EVERY))
+    network = Network(tmp_path, 4, 0, heartbeat_ms=100, block_interval_ms=100)
+    first = network.validators[:3]
+    joiner, liar = network.validators[3], first[0]
+    try:
+        network.start(*first)
+        network.wait_ready(*first)
+        until(lambda: all(snapshots_of(network, name) for name in first), "snapshots")
+        monkeypatch.setenv("MLCHAIN_SNAPSHOT_EVERY", "0")  # the others stay as they are
+        network.kill(liar)  # only to start it with the forged snapshot and no newer ones
+        for index in snapshots_of(network, liar):
+            forge(index.parent)
+        network.start(liar)
+        network.wait_ready(liar)
+
+        monkeypatch.setenv("MLCHAIN_SYNC", "snapshot")
+        network.start(joiner)
+        parts = network.home(joiner) / "snapshots"
+        until(lambda: len(list(parts.glob("*/??"))) > 20, "some chunks")
+        network.kill(joiner)  # in the middle, or shortly after
+        network.start(joiner)
+        network.wait_ready(joiner)
+        assert "snapshot-installed" in network.log(joiner)
+
+        height = network.height(joiner)
+        assert height >= EVERY
+        with pytest.raises(NotFound, match="pruned below height"):
+            network.client(joiner).block(5)
+        network.kill(liar)  # now nothing is decided without the joiner's vote
+        goal = network.top(first[1]) + 10
+        network.wait_height(joiner, goal)
+        signers = network.client(joiner).block(goal - 1)["signed_by"]
+        assert joiner in signers
+        assert network.state_root(joiner, goal - 1) == network.state_root(first[1], goal - 1)
+    finally:
+        network.stop()
+    homes = [network.home(name) for name in network.validators]
+    assert Ledgers(network.genesis, homes).complaints == []
