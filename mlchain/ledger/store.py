@@ -287,7 +287,8 @@ class Store:
             self._kv.write({KEPT: codec.encode(end)}, gone)
             self._kept = end
             # The database keeps what an older view still shows, and could not give it back.
-            self._head = self._head._replace(values=Namespace(self._kv.snapshot(), b"s"))
+            values = self._head.values.after(self._kv.snapshot(), {})
+            self._head = self._head._replace(values=values)
         return max(0, end - first)
 
     def restore(

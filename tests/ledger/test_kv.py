@@ -255,7 +255,7 @@ def test_a_flipped_bit_in_a_table_is_found_by_its_checksum(tmp_path):
     kv = LevelKeyValue(path)
     with pytest.raises(StoreCorrupted) as caught:
         kv.get(b"key000")
-    assert str(path) in caught.value.message and "start again" in caught.value.hint
+    assert str(path) in caught.value.message and "--repair" in caught.value.hint
     with pytest.raises(StoreCorrupted):
         list(kv.items())
     kv.close()
