@@ -11,6 +11,7 @@
     ├── Trap                  a step left the exact range: an agreed result, not a failure of ours
     ├── DoubleSign            our own signer was asked to contradict itself
     ├── GenesisError          the operator's genesis file
+    ├── UpgradeNeeded         the operator's installation: the members agreed on other rules
     ├── ConfigError           the operator's configuration, key file or job file
     ├── StoreCorrupted        the operator's disk
     ├── NotFound              no such block, job, content or key
@@ -80,6 +81,10 @@ class DoubleSign(MlchainError):
 
 class GenesisError(MlchainError):
     """A genesis file that cannot start a chain."""
+
+
+class UpgradeNeeded(MlchainError):
+    """The chain follows rules that this installation does not have."""
 
 
 class ConfigError(MlchainError):

@@ -17,7 +17,7 @@ from mlchain.errors import ConfigError
 if TYPE_CHECKING:
     from mlchain.ledger.genesis import Genesis
     from mlchain.node.config import Config
-    from mlchain.node.node import Keys
+    from mlchain.node.membership import Keys
 
 TEST_PREFIXES = ("test-", "dev-")
 """Chains on which a node may be told to misbehave."""
@@ -96,9 +96,10 @@ def command(
 ) -> None:
     """Run a validator, worker or observer until it is told to stop (ctrl-c, SIGTERM).
 
-    Its role follows from the keys it finds: with a validator's key it votes, with a worker's key
-    it trains, with neither it observes. It never asks for a password: a key it cannot open ends it
-    at once.
+    Its role follows from the keys it finds, and from the chain: with the key of a validator it
+    votes, with that of a worker it trains, else it observes, until the chain says otherwise. Keys
+    in next-validator.json and next-worker.json beside the others take over when the chain says so.
+    It never asks for a password: a key it cannot open ends it at once.
     """
     from mlchain.ledger.genesis import load_genesis
     from mlchain.node.config import load_config
@@ -138,7 +139,7 @@ def load_keys(config: Config, genesis: Genesis) -> Keys:
         Locked: a key needs a password and no file gives it: a daemon never asks.
     """
     from mlchain.client.keystore import dev_key, load_key, read_password
-    from mlchain.node.node import Keys
+    from mlchain.node.membership import Keys
 
     files = (config.peer_key, config.validator_key, config.worker_key)
     if genesis.is_dev and not any(file.exists() for file in files):
@@ -149,11 +150,17 @@ def load_keys(config: Config, genesis: Genesis) -> Keys:
             f"mlchain keys new peer --keys-dir {config.peer_key.parent} --unprotected",
         )
     password = read_password(config.password_file) if config.password_file else None
-    peer, validator, worker = (
-        load_key(file, password) if file.exists() else None for file in files
+    waiting = (next_key(config.validator_key), next_key(config.worker_key))
+    peer, *others = (
+        load_key(file, password) if file.exists() else None for file in (*files, *waiting)
     )
     assert peer is not None, "its file exists"
-    return Keys(peer, validator, worker)
+    return Keys(peer, *others)
+
+
+def next_key(file: Path) -> Path:
+    """Return where the key waits that is to take the place of the one in `file`."""
+    return file.with_name(f"next-{file.name}")
 
 
 def _end_with_stdin() -> None:

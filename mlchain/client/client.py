@@ -134,6 +134,10 @@ class Client:
             raise VerificationFailed(f"{self.url} sent other bytes than {content_id} names")
         return data
 
+    def governance(self) -> Json:
+        """Return epoch, parameters, rules, members and proposals."""
+        return self._object("/v1/governance")
+
     def validators(self) -> list[Json]:
         """Return the members that vote."""
         return _rows(self._json("/v1/validators"), "validators")

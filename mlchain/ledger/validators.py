@@ -43,7 +43,7 @@ class ValidatorSet:
     def __len__(self) -> int:
         return len(self.validators)
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._weights
 
     def __eq__(self, other: object) -> bool:

@@ -26,6 +26,7 @@ from mlchain.ml_runtime import Metrics, Plan, Task, decode_plan
 from mlchain.ml_runtime import State as TrainingState
 from mlchain.node.compute import Compute, Handle
 from mlchain.node.exchange import Exchange
+from mlchain.node.membership import Membership
 from mlchain.node.spool import Spool
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families.data import DATASETS
@@ -56,6 +57,7 @@ class Artifacts:
     def __init__(
         self,
         genesis: Genesis,
+        members: Membership,
         transport: Transport,
         content: ContentStore,
         exchange: Exchange,
@@ -70,7 +72,7 @@ class Artifacts:
         self._relays = trio.CapacityLimiter(MAX_RELAYED)
         self.worker_of: Callable[[ChunkRequest], bytes | None] = lambda request: None
         """Tells whose segment at work a request is about; None: we do not relay it."""
-        self._peer_of = {member.key: member.peer for member in genesis.members}
+        self._members = members
 
     async def serve_chunk(self, peer: bytes, payload: bytes) -> bytes:
         """Answer a `ChunkRequest`: from our spool, from what we accuse somebody with, or relayed.
@@ -81,7 +83,7 @@ class Artifacts:
         request = codec.decode(ChunkRequest, payload, 256)
         if request in self._exhibits:
             return self._exhibits[request]
-        worker = self._peer_of.get(self.worker_of(request) or b"")
+        worker = self._members.peer_of(self.worker_of(request) or b"")
         if worker is not None and worker not in (peer, self._transport.public_key):
             async with self._relays:
                 return await self._ask(worker, payload, MAX_STATE_RESPONSE)
@@ -121,7 +123,7 @@ class Artifacts:
         """
         exchange = self._exchange
         if await exchange.on_disk(self.content.missing, content, 1):
-            likely = self._peer_of.get(owner)
+            likely = self._members.peer_of(owner)
             peers = [likely] if likely else []
             peers += [status.peer for status in self._transport.peers() if status.connected]
             own = self._transport.public_key
@@ -175,7 +177,7 @@ class Artifacts:
         """
         commit = _commit(segment)
         request = codec.encode(ChunkRequest(commit.job, commit.segment, segment.attempt, offset))
-        peer = self._peer_of.get(source or segment.worker)
+        peer = self._members.peer_of(source or segment.worker)
         if peer is None:
             raise NotFound("its worker has no known address")
         if peer == self._transport.public_key:

@@ -5,12 +5,11 @@ Slices are not stored: they follow from the tickets in the attestations, and are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mlchain import crypto
 from mlchain.ledger.content import cid_text
-from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Metrics
@@ -41,9 +40,9 @@ class ProgressSource(Protocol):
 class JobViews:
     """Turns jobs of one chain into JSON values (bytes are still bytes)."""
 
-    def __init__(self, genesis: Genesis, names: Mapping[bytes, str]) -> None:
+    def __init__(self, names: Mapping[bytes, str], role_of: Callable[[bytes], str]) -> None:
         self._names = names
-        self._roles = {member.key: member.role for member in genesis.members}
+        self._role_of = role_of
         self._slices: dict[tuple[bytes, bytes, int], tuple[int, ...]] = {}
 
     def row(self, state: State, job_id: bytes, job: Job, worker: ProgressSource | None) -> Json:
@@ -113,7 +112,7 @@ class JobViews:
         return {
             "offender": self._name(fault.offender),
             "offender_key": fault.offender,
-            "role": self._roles.get(fault.offender, ""),
+            "role": self._role_of(fault.offender),
             "kind": fault.kind,
             "job": fault.job if has_job else None,
             "segment": fault.segment if has_job else None,

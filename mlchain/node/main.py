@@ -19,9 +19,12 @@ from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ml_runtime import get_backend
 from mlchain.node.catchup import start_from_snapshot, wants_snapshot
 from mlchain.node.config import Config
-from mlchain.node.node import Keys, Node, Storage
+from mlchain.node.membership import Keys
+from mlchain.node.node import Node, Storage
 from mlchain.node.repair import repair
 from mlchain.p2p.transport import PeerAddress, Transport
+
+log = structlog.get_logger("node")
 
 Serve = Callable[..., Awaitable[None]]
 """The node's API: called as `serve(node, task_status=…)`, runs until cancelled."""
@@ -55,7 +58,10 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
 
 
 def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
-    """Return libp2p between the members of the chain; a chain of one node needs no network."""
+    """Return libp2p between the members that began the chain; a node tells it who came and went.
+
+    A development chain of one node needs no network.
+    """
     own = keys.peer.public
     peers = {
         member.peer: PeerAddress(member.host, member.port, member.role, member.name)
@@ -63,7 +69,7 @@ def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
         if member.peer != own
     }
     role = next((m.role for m in genesis.members if m.peer == own), "observer")
-    if not peers:
+    if not peers and genesis.is_dev:
         from mlchain.p2p.memory import Hub, MemoryTransport
 
         return MemoryTransport(Hub(), own, peers, role)
@@ -99,17 +105,27 @@ def run_node(
 
 
 async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
+    """Run nodes one after another: each until its keys play another role than it was made for."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await catch_up(config, keys)
+        while True:
+            await _run_one(config, keys, serve, misbehaviour)
+
+
+async def _run_one(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
     node: Node | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-            await catch_up(config, keys)
             node = open_node(config, keys, misbehaviour)
             await nursery.start(node.run)
             if serve is not None:
                 await nursery.start(serve, node)
             gc.collect()  # what is here now stays: modules, the state's tree; the collector would
             gc.freeze()  # walk all of it again and again, and agreement would wait
+            await node.membership.outdated.wait()
+            log.info("role-changed", height=node.chain.height)
+            nursery.cancel_scope.cancel()
     finally:
         if node is not None:
             node.close()

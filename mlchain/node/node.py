@@ -23,11 +23,10 @@ import trio
 from mlchain.consensus.driver import Driver
 from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
-from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError, MlchainError
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.content import ContentStore, cid_text
-from mlchain.ledger.genesis import Genesis, Member
+from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
@@ -41,6 +40,7 @@ from mlchain.node.compute import Compute
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
 from mlchain.node.files import SYSTEM, Files
+from mlchain.node.membership import Keys, Membership
 from mlchain.node.outbox import Outbox
 from mlchain.node.query import Query
 from mlchain.node.snapshots import SnapshotFolder
@@ -54,8 +54,10 @@ from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, SegmentState
 from mlchain.vm.initial import write_genesis
+from mlchain.vm.params import is_last_of_epoch
+from mlchain.vm.protocol import get_planned, get_protocol
 from mlchain.vm.receipt import wanted_files
-from mlchain.vm.registry import check_registry
+from mlchain.vm.registry import check_protocol, has_protocol
 
 log = structlog.get_logger("node")
 
@@ -76,15 +78,6 @@ class SystemClock:
     def wall_ms(self) -> int:
         """Unix time in milliseconds."""
         return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The secret keys of one node; None for a role it does not play."""
-
-    peer: SecretKey
-    validator: SecretKey | None
-    worker: SecretKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +124,18 @@ class Node:
 
         Raises:
             GenesisError: this installation or this database belongs to another chain.
-            ConfigError: a key is not a member of the chain in that role.
+            UpgradeNeeded: the chain follows rules that this installation does not have.
             StoreCorrupted: a file does not hold what was written to it.
         """
-        check_registry(genesis)
-        self.genesis, self.keys, self.transport = genesis, keys, transport
-        self.members = _own_members(genesis, keys)
+        self.genesis, self.transport = genesis, transport
         self._storage = storage
         self.clock = self._make_clock()
         store = Store.create_or_open(
             storage.chain, genesis, lambda state: write_genesis(state, genesis)
         )
+        check_protocol(get_protocol(store.state()))
+        self.membership = Membership(keys, transport, store.state())
+        self.keys = keys = self.membership.keys
         self.duties = self.duties_type(genesis, keys.validator) if keys.validator else None
         self.chain = self.chain_type(
             store,
@@ -152,7 +146,9 @@ class Node:
         self.content = ContentStore(storage.content)
         self.exchange = Exchange(transport, self.content)
         self.spool = self._open_spool(storage.spool)
-        self.artifacts = Artifacts(genesis, transport, self.content, self.exchange, self.spool)
+        self.artifacts = Artifacts(
+            genesis, self.membership, transport, self.content, self.exchange, self.spool
+        )
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
         folder = SnapshotFolder(storage.snapshots) if storage.snapshots else None
@@ -169,8 +165,9 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The first of our names in the genesis file."""
-        return self.members[0].name if self.members else "observer"
+        """The first of our names on chain."""
+        members = self.membership.members
+        return members[0].name if members else "observer"
 
     # ---- running ------------------------------------------------------------------------------
 
@@ -252,6 +249,9 @@ class Node:
     def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
         files, may_be_missing = self._storage.files, self.chain.height == 0
         last_sign = LastSignFile(folder / "last-sign", may_be_missing, files)
+        if not self.keys.validator:
+            LastSignFile(folder / "last-sign", True, files).load()  # now nothing is signed; later,
+            # when the chain lets our key vote, a missing file means that it was lost
         return WriteAheadLog(folder, files), last_sign
 
     def _open_spool(self, folder: Path) -> Spool:
@@ -290,6 +290,7 @@ class Node:
     def _on_commit(self, committed: Committed) -> None:
         header = committed.block.header
         log.debug("block", height=header.height, transactions=len(committed.receipts))
+        self._follow_chain(committed)
         if self.keys.validator:
             self.spread.announce(header.height, committed.block_id)
         self.upkeep.on_block(header.height)
@@ -303,8 +304,25 @@ class Node:
                 self._subscribers.remove(subscriber)
                 subscriber.close()
 
+    def _follow_chain(self, committed: Committed) -> None:
+        """Take note of who came and went, and of what other rules are coming.
+
+        Raises:
+            UpgradeNeeded: the next block follows rules that this installation does not have.
+        """
+        state = self.chain.state()
+        check_protocol(get_protocol(state))
+        if not is_last_of_epoch(self.chain.params, committed.block.header.height):
+            return
+        self.membership.follow(state)
+        if self.keys.validator:
+            self.agreement.validator_peers = self.membership.validator_peers
+        planned = get_planned(state)
+        if planned is not None and not has_protocol(planned):
+            log.warning("upgrade-needed", version=planned.version, height=planned.height)
+
     def _make_agreement(self, wal: Path) -> Agreement:
-        genesis, params, key = self.genesis, self.genesis.params, self.keys.validator
+        genesis, params, key = self.genesis, self.chain.params, self.keys.validator
         timeouts = Timeouts(
             params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
         )
@@ -322,10 +340,8 @@ class Node:
             genesis.chain_id, key.public if key else None, timeouts, sign, extend_vote,
             self.chain.is_valid_extension,
         )  # fmt: skip
-        own = self.keys.peer.public
         # Only validators speak of agreement; the others hear of blocks and fetch them.
-        others = [m.peer for m in genesis.members if m.role == "validator" and m.peer != own]
-        peers = tuple(others) if key else ()
+        peers = self.membership.validator_peers if key else ()
         return Agreement(
             self.chain, driver, wal_log, self.transport, self.clock, peers,
             on_commit=self._on_commit, on_behind=self.sync.want,
@@ -361,32 +377,6 @@ class Node:
     def _spread(self, transaction: bytes) -> None:
         self.spread.send(transaction)
         self.agreement.poke()
-
-
-def _own_members(genesis: Genesis, keys: Keys) -> tuple[Member, ...]:
-    """Return the members this node plays.
-
-    Raises:
-        ConfigError: a key that the genesis file does not name in that role.
-    """
-    found = []
-    for role, key in (("validator", keys.validator), ("worker", keys.worker)):
-        if key is None:
-            continue
-        members = [m for m in genesis.members if m.role == role and m.key == key.public]
-        if not members:
-            raise ConfigError(
-                f"the {role} key {key.public.hex()[:16]} is no {role} of {genesis.chain_id}",
-                "check that the key file and the genesis file belong together",
-            )
-        found += members
-    for member in found:
-        if member.peer != keys.peer.public:
-            raise ConfigError(
-                f"member {member.name}: the genesis file names another peer key",
-                "use the peer key whose public half stands in the genesis file",
-            )
-    return tuple(found)
 
 
 def is_expected(error: BaseException) -> bool:

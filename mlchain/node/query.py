@@ -14,16 +14,18 @@ from mlchain.consensus.light import LightQuestion, make_answer, make_path
 from mlchain.errors import CodecError, NotFound
 from mlchain.ledger.block import Block, header_id
 from mlchain.ledger.content import ContentStore
-from mlchain.ledger.genesis import Genesis, Member, dump_genesis
+from mlchain.ledger.genesis import Genesis, dump_genesis
 from mlchain.ledger.state import MAX_KEY_BYTES
 from mlchain.ledger.transaction import Transaction, decode_transaction
 from mlchain.node.chain import Chain
+from mlchain.node.governance_view import describe_governance
 from mlchain.node.job_view import JobViews, ProgressSource
+from mlchain.node.membership import Names
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families import KINDS, decode_payload
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, Job, JobState
-from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS
+from mlchain.vm.families.members import FAULTS, MEMBERS, VALIDATORS, WORKERS, MemberRecord
 from mlchain.vm.families.models import MODELS
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
@@ -42,10 +44,19 @@ class Syncing(Protocol):
     is_syncing: bool
 
 
+class Membered(Protocol):
+    """Who the node is on chain. `membership.Membership` fits."""
+
+    @property
+    def members(self) -> tuple[MemberRecord, ...]:
+        """What the state says of the members that it plays."""
+        ...
+
+
 class NodeView(Protocol):
     """What a node tells of itself beside its chain. `Node` fits."""
 
-    members: tuple[Member, ...]
+    membership: Membered
     transport: Transport
     sync: Syncing
     worker: ProgressSource | None
@@ -66,8 +77,8 @@ class Query:
         self._genesis = genesis
         self._content = content
         self._node = node
-        self._names = {member.key: member.name for member in genesis.members}
-        self._jobs = JobViews(genesis, self._names)
+        self._names = Names(chain.state)
+        self._jobs = JobViews(self._names, self._role_of)
 
     # ---- the node -------------------------------------------------------------------------------
 
@@ -84,7 +95,7 @@ class Query:
     def status(self) -> Json:
         """Return what the node is, and what it knows of chain and peers."""
         store, node = self._chain.store, self._node
-        roles = [member.role for member in node.members] or ["observer"]
+        roles = [member.role for member in node.membership.members] or ["observer"]
         return to_json(
             {
                 "name": node.name,
@@ -115,6 +126,10 @@ class Query:
         """Return the text of the genesis file."""
         return dump_genesis(self._genesis)
 
+    def _role_of(self, key: bytes) -> str:
+        member = MEMBERS.get(self._chain.state(), key)
+        return member.role if member else ""
+
     # ---- accounts and members -------------------------------------------------------------------
 
     def account(self, text: str) -> Json:
@@ -140,6 +155,11 @@ class Query:
             )
             for (key,), record in VALIDATORS.items(self._chain.state())
         ]
+
+    def governance(self) -> Json:
+        """Return epoch, parameters, rules, members and proposals."""
+        view: Json = to_json(describe_governance(self._chain.state(), self._chain.height))
+        return view
 
     def workers(self) -> list[Json]:
         """Return all workers, jailed ones too, each with its faults."""

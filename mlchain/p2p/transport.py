@@ -162,6 +162,8 @@ class Transport(Protocol):
 
     on_frame: FrameHandler
     on_link: LinkHandler
+    role: str
+    """Our own, as the others know it; set before `run`."""
 
     @property
     def public_key(self) -> PublicKey:

@@ -1,14 +1,18 @@
 """The digest of everything a node's code brings to consensus: kinds, ops, models.
 
-It stands in the genesis file; a node with another digest refuses to start.
+It stands in the genesis file, later in the state; a node with another digest does not take part.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 from mlchain import crypto, ml_runtime
-from mlchain.errors import GenesisError
+from mlchain.errors import GenesisError, UpgradeNeeded
+from mlchain.ledger.block import PROTOCOL_VERSION
 from mlchain.ledger.genesis import Genesis
 from mlchain.vm import families
+from mlchain.vm.protocol import Protocol
 
 
 def registry_digest() -> bytes:
@@ -17,15 +21,42 @@ def registry_digest() -> bytes:
 
 
 def check_registry(genesis: Genesis) -> None:
-    """Return if this installation can take part in the chain of `genesis`.
+    """Return if this installation computes by the tables of `genesis`.
 
     Raises:
         GenesisError: its tables differ.
     """
-    ours = registry_digest()
-    if genesis.registry != ours:
+    check_protocol(Protocol(PROTOCOL_VERSION, genesis.registry, 0))
+
+
+def has_protocol(protocol: Protocol) -> bool:
+    """Tell whether this installation can follow such rules."""
+    ours = protocol.registry == _our_digest()
+    return ours and protocol.version <= PROTOCOL_VERSION
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Return if this installation can take part in a chain that follows `protocol`.
+
+    Raises:
+        GenesisError: the chain was made with other tables.
+        UpgradeNeeded: it has moved on to others.
+    """
+    if has_protocol(protocol):
+        return
+    theirs, ours = protocol.registry.hex()[:16], _our_digest().hex()[:16]
+    if not protocol.height:
         raise GenesisError(
-            f"registry: the chain needs {genesis.registry.hex()[:16]}, this installation has "
-            f"{ours.hex()[:16]}",
+            f"registry: the chain needs {theirs}, this installation has {ours}",
             "install the mlchain version that made the genesis file, or make a new chain",
         )
+    raise UpgradeNeeded(
+        f"from height {protocol.height} on the chain follows protocol version {protocol.version}, "
+        f"registry {theirs}; this installation knows {PROTOCOL_VERSION} and {ours}",
+        "install the version that the members agreed on and start again; nothing is lost",
+    )
+
+
+@cache
+def _our_digest() -> bytes:
+    return registry_digest()

@@ -152,6 +152,10 @@ def _add_chain(app: FastAPI, node: NodeApi) -> None:
     async def state(key: str) -> Response:
         return Response(node.query.prove(key), media_type=BYTES)
 
+    @app.get("/v1/governance", summary="Epoch, parameters, members and proposals")
+    async def governance() -> Response:
+        return _json(node.query.governance())
+
     @app.get("/v1/validators", summary="Who votes, with bonds and faults")
     async def validators() -> Response:
         return _json({"validators": node.query.validators()})

@@ -14,4 +14,4 @@ sys.path += [str(TESTS / "node"), str(TESTS / "process")]
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
     """Digesting the tables of ops and models takes a second, and is not what is tested here."""
-    monkeypatch.setattr(node, "check_registry", lambda genesis: None)
+    monkeypatch.setattr(node, "check_protocol", lambda protocol: None)

@@ -26,7 +26,7 @@ from mlchain.vm.receipt import decimal_text
 def query_of(chain: GrowingChain, worker: object = None, **node: object) -> Query:
     view = {
         "name": "validator-0",
-        "members": chain.genesis.members[:1],
+        "membership": SimpleNamespace(members=chain.genesis.members[:1]),
         "transport": SimpleNamespace(peers=list),
         "sync": SimpleNamespace(is_syncing=False),
         "worker": worker,
@@ -55,7 +55,9 @@ def test_everything_is_json(settled):
 
 def test_status_names_the_head_and_says_what_is_missing(settled):
     chain, _, _ = settled
-    status = query_of(chain, members=(), sync=SimpleNamespace(is_syncing=True)).status()
+    status = query_of(
+        chain, membership=SimpleNamespace(members=()), sync=SimpleNamespace(is_syncing=True)
+    ).status()
     assert (status["height"], status["block_id"]) == (chain.store.height, chain.store.head_id.hex())
     assert status["genesis"] == chain.genesis.hash.hex()
     assert (status["role"], status["syncing"], status["validators"]) == ("observer", True, 4)

@@ -16,6 +16,7 @@ from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.unixfs import CHUNK_BYTES, cid_of
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.exchange import Exchange
+from mlchain.node.membership import Keys, Membership
 from mlchain.node.spool import Spool
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
@@ -36,8 +37,9 @@ async def asker(world: World, folder):
             exchange = Exchange(transport, stores[own])
             exchange.serve()
             if own == peers[0]:
+                members = Membership(Keys(make_key("x"), None, None), transport, world.state())
                 artifacts = Artifacts(
-                    world.genesis, transport, stores[own], exchange, Spool(folder)
+                    world.genesis, members, transport, stores[own], exchange, Spool(folder)
                 )
             started = trio.Event()
 

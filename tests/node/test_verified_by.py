@@ -9,7 +9,7 @@ from mlchain.node.job_view import JobViews
 def view(chain: GrowingChain, job_id: bytes) -> dict:
     names = {member.key: member.name for member in chain.genesis.members}
     state: State = chain.chain.state()
-    return JobViews(chain.genesis, names).whole(state, job_id, chain.job(job_id), None)
+    return JobViews(names, lambda key: "").whole(state, job_id, chain.job(job_id), None)
 
 
 def test_those_who_could_check_include_a_validator_removed_after_it_checked():

@@ -21,7 +21,7 @@ from mlchain.client.keystore import load_key
 from mlchain.crypto import SecretKey, digest
 from mlchain.errors import MlchainError
 from mlchain.ledger.genesis import Allocation, Genesis, dump_genesis, load_genesis
-from mlchain.node.node import Keys
+from mlchain.node.membership import Keys
 
 PATIENCE_S = 120.0
 """How long a test waits for what must happen; says nothing about how fast it is."""

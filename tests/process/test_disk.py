@@ -13,7 +13,8 @@ from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.node import files as files_module
 from mlchain.node.agreement import Agreement
 from mlchain.node.main import _first_cause
-from mlchain.node.node import Keys, Node, Storage
+from mlchain.node.membership import Keys
+from mlchain.node.node import Node, Storage
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.p2p.memory import Hub, MemoryTransport
 

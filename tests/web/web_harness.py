@@ -28,7 +28,7 @@ class FakeNode:
     def __init__(self, chain: GrowingChain) -> None:
         self.chain = chain
         self.name = "validator-0"
-        self.members = chain.genesis.members[:1]
+        self.membership = SimpleNamespace(members=chain.genesis.members[:1])
         self.content = chain.content
         self.sync = SimpleNamespace(is_syncing=False)
         self.worker = None

@@ -108,8 +108,8 @@ class RemoveMember(Change, frozen=True, tag="remove"):
 
     def check(self, block: BlockContext) -> None:
         """It is a member, and not the last validator."""
-        member = _get_present(block.state, self.key)
-        if member.role == "validator" and len(get_validator_set(block.state)) == 1:
+        _get_present(block.state, self.key)
+        if get_validator_set(block.state).keys == (self.key,):
             raise InvalidTransaction("the last validator stays", "add another one first")
 
     def apply(self, block: BlockContext) -> None:
@@ -140,6 +140,9 @@ class ReplaceKeys(Change, frozen=True, tag="replace"):
             raise InvalidTransaction(
                 f"{present.name} is a {present.role}: name and role stay", "leave, and join anew"
             )
+        record = VALIDATORS.get(block.state, self.old) or WORKERS.get(block.state, self.old)
+        if record is not None and record.jailed_height:
+            raise InvalidTransaction(f"{present.name} was punished and is out, whatever its key")
         if self.member.bond:
             raise InvalidTransaction("the bond moves by itself", "give 0")
         _check_newcomer(block, self.member, self.until, self.ready, self.old)

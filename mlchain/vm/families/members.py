@@ -24,8 +24,8 @@ class MemberRecord(Record, frozen=True):
     """Who a key belongs to, and where its node listens.
 
     `since` is the height of the block after which it is a member, `left` of the block after which
-    it is none any more, 0 while it is. `successor` is the key that took its place, or empty: bond
-    and liability went there. A key is a member once, and never again.
+    it is none any more, 0 while it is: a fault takes the role only. `successor` is the key that
+    took its place, or empty: bond and liability went there. A key is a member once, never again.
     """
 
     name: Name
@@ -107,16 +107,12 @@ def get_validator_set(state: State) -> ValidatorSet:
 
 def validators_after(state: State, height: int) -> tuple[bytes, ...]:
     """Return the keys of those who may vote after the block at `height`, in key order."""
-    return tuple(
-        key[0]
-        for key, member in MEMBERS.items(state)
-        if member.role == "validator" and is_member_after(member, height)
-    )
-
-
-def is_member_after(member: MemberRecord, height: int) -> bool:
-    """Tell whether the block at `height` left `member` a member."""
-    return member.since <= height and not 0 < member.left <= height
+    keys = []
+    for (key,), record in VALIDATORS.items(state):
+        member = MEMBERS.get(state, key)
+        if member is not None and member.since <= height and not 0 < record.left_height <= height:
+            keys.append(key)
+    return tuple(keys)
 
 
 def bond_holder(state: State, key: bytes) -> bytes:
@@ -206,9 +202,10 @@ def slash_validator(
     is_out = is_removed or left < block.params.slash_validator
     if get_validator_set(block.state).keys == (holder,):
         is_out = False
-    replace_validator(block.state, holder, bond=left, jailed_height=block.height if is_out else 0)
+    replace_validator(block.state, holder, bond=left)
     if is_out:
-        retire(block.state, holder, block.height)
+        out = record.left_height or block.height
+        replace_validator(block.state, holder, jailed_height=block.height, left_height=out)
     _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
 
 
@@ -229,11 +226,11 @@ def slash_worker(
     assert record is not None, "segments are assigned to members"
     amount = min(record.bond, amount)
     _pay_slash(block.state, amount, finder)
-    jailed = record.jailed_height or (block.height if is_jailed else 0)
-    record = replace(record, bond=record.bond - amount, jailed_height=jailed)
-    WORKERS.put(block.state, record, holder)
+    record = replace(record, bond=record.bond - amount)
     if is_jailed:
-        retire(block.state, holder, block.height)
+        jailed, out = record.jailed_height or block.height, record.left_height or block.height
+        record = replace(record, jailed_height=jailed, left_height=out)
+    WORKERS.put(block.state, record, holder)
     _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
 
 
