@@ -124,7 +124,7 @@ def make_blocks(validators: Validators, path: Path, count: int) -> None:
             )  # fmt: skip
             nonces[who] += 1
             chain.add_transaction(codec.encode(sign_transaction(body, sender(who))))
-        block, identity = chain.build(store.head.time_ms + 1000, commit)
+        block, identity = chain.build(store.head.time_ms + 1, commit)
         commit = validators.certify(duties, block.header.height, identity)
         chain.commit(identity, codec.encode(block), commit)
     kv.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mlchain.errors import StoreCorrupted
+from mlchain.errors import NotFound, StoreCorrupted
 from mlchain.ledger.block import header_id
 from mlchain.ledger.kv import Unreadable
 from mlchain.ledger.rows import HINT
@@ -50,6 +50,8 @@ def find_damage(store: Store, first: int, last: int) -> Iterator[Damage | None]:
             what = f"block {height}: another {wrong[0]} than was committed" if wrong else ""
         except Unreadable:
             raise
+        except NotFound:  # pruned meanwhile
+            continue
         except StoreCorrupted as error:
             what, id_ = error.message, b""
         parent = id_

@@ -30,9 +30,8 @@ log = structlog.get_logger("mend")
 WHOLE_PROTOCOL = "/mlchain/whole-block/1"
 MAX_WHOLE_BYTES = 48 << 20
 TIMEOUT_S = 30.0
-STRIDE = 20
-"""Blocks looked at before others have their turn."""
-STRIDE_PAUSE_S = 0.05
+PAUSE_S = 0.01
+"""After each block that was looked at, for others to have their turn."""
 AGAIN_S = 6 * 3600.0
 """Pause between two looks at everything."""
 
@@ -70,15 +69,12 @@ class Mender:
 
     async def look(self) -> int:
         """Look at every block once and mend what can be; return how many stay damaged."""
-        left, height = 0, self._store.kept
-        while height <= self._store.height:
-            last = min(height + STRIDE - 1, self._store.height)
-            for damage in list(find_damage(self._store, height, last)):
-                if damage and self._is_damaged(damage.height):  # not mended with one before it
-                    log.warning("block-damaged", height=damage.height, what=damage.what)
-                    left += not await self._mend(damage.height)
-            height = last + 1
-            await trio.sleep(STRIDE_PAUSE_S)
+        left = 0
+        for damage in find_damage(self._store, 0, self._store.height):
+            if damage and self._is_damaged(damage.height):  # not mended with one before it
+                log.warning("block-damaged", height=damage.height, what=damage.what)
+                left += not await self._mend(damage.height)
+            await trio.sleep(PAUSE_S)
         return left
 
     def _is_damaged(self, height: int) -> bool:

@@ -9,7 +9,6 @@ are kept on disk; after a crash those that are there are checked again and not f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from mlchain.ledger.merkle import CHUNKS
 from mlchain.ledger.snapshot import MAX_CHUNK_BYTES, check_chunk, install
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
+from mlchain.node.progress import Progress
 from mlchain.node.snapshots import (
     CHUNK_PROTOCOL,
     LIGHT_PROTOCOL,
@@ -61,8 +61,6 @@ AT_ONCE = 4
 TIMEOUT_S = 60.0
 OFFERS_TIMEOUT_S = 10.0
 RETRY_S = 1.0
-TELL_S = 2.0
-"""Pause between two lines about progress."""
 FAR = 2**62
 
 Lie = (CodecError, VerificationFailed, InvalidBlock, InvalidSignature)
@@ -271,23 +269,6 @@ class StateSync:
 
 def _mark(block: LightBlock, after: Trusted) -> tuple[Header, Commit, ValidatorSet]:
     return block.header, block.commit, ValidatorSet(after.validators)
-
-
-class Progress:
-    """Says now and then how far something is, and how fast it goes."""
-
-    def __init__(self, event: str, total: int, done: int = 0) -> None:
-        self.event, self.total, self.done = event, total, done
-        self._first, self._started, self._told = done, time.monotonic(), time.monotonic()
-
-    def tell(self, **more: int) -> None:
-        """Log a line, unless one was logged a moment ago."""
-        now = time.monotonic()
-        if now - self._told < TELL_S:
-            return
-        self._told = now
-        rate = (self.done - self._first) / (now - self._started)
-        log.info(self.event, done=self.done, of=self.total, each_s=round(rate, 1), **more)
 
 
 async def wait_for_peer(transport: Transport, patience_s: float) -> None:

@@ -16,10 +16,17 @@ from msgspec import Meta
 
 from mlchain import codec
 from mlchain.codec import Record, Uint
-from mlchain.errors import CodecError, InvalidBlock, InvalidSignature, MlchainError
+from mlchain.errors import (
+    CodecError,
+    InvalidBlock,
+    InvalidSignature,
+    MlchainError,
+    NotFound,
+)
 from mlchain.ledger.block import MAX_BLOCK_BYTES
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.store import Store
+from mlchain.node.progress import Progress
 from mlchain.p2p.transport import Transport
 
 log = structlog.get_logger("sync")
@@ -33,6 +40,8 @@ DISTRUST_S = 10.0
 RETRY_S = 0.5
 QUIET_S = 5.0
 """After so long without news, somebody is asked: news of a block may get lost."""
+
+SNAPSHOT_HINT = "if nobody keeps all blocks: mlchain node --sync snapshot"
 
 
 class BlocksRequest(Record, frozen=True):
@@ -50,9 +59,13 @@ class SyncedBlock(Record, frozen=True):
 
 
 class BlocksAnswer(Record, frozen=True):
-    """Consecutive blocks; none if the asked one does not exist yet."""
+    """Consecutive blocks, none if the asked one does not exist yet; and where the sender is.
+
+    The height is for people: nothing rests on it.
+    """
 
     blocks: Annotated[tuple[SyncedBlock, ...], Meta(max_length=WINDOW)]
+    height: Uint
 
 
 Synced = Callable[[bytes, Commit], None]
@@ -70,6 +83,8 @@ class BlockSync:
         self._wake = trio.Event()
         self._distrusted: dict[bytes, float] = {}
         self._turn = 0
+        self._progress: Progress | None = None
+        self._waited_s = 0.0
         self.is_syncing = False
 
     async def serve(self, peer: bytes, payload: bytes) -> bytes:
@@ -85,7 +100,7 @@ class BlockSync:
             if blocks and size > MAX_ANSWER_BYTES // 2:
                 break
             blocks.append(SyncedBlock(data, self._store.commit(height)))
-        return codec.encode(BlocksAnswer(tuple(blocks)))
+        return codec.encode(BlocksAnswer(tuple(blocks), self._store.height))
 
     def want(self, peer: bytes, height: int) -> None:
         """Note that `peer` says it has blocks up to `height` or beyond."""
@@ -135,19 +150,34 @@ class BlockSync:
             log.warning("lying-peer", peer=peer.hex()[:8] if peer else "", reason=error.message)
             if peer:
                 self._distrusted[peer] = trio.current_time() + DISTRUST_S
+        except NotFound as error:  # it has no such old block; perhaps another has
+            log.warning("blocks-pruned", reason=error.message, hint=SNAPSHOT_HINT)
         except MlchainError as error:
             log.info("sync-interrupted", reason=error.message)
         return self._store.height > before
 
     async def _fetch(self, peer: bytes) -> None:
-        first = self._store.height + 1
+        first, started = self._store.height + 1, trio.current_time()
         request = codec.encode(BlocksRequest(first, WINDOW))
         data = await self._transport.request(
             peer, BLOCKS_PROTOCOL, request, 2 * MAX_ANSWER_BYTES, TIMEOUT_S
         )
         answer = codec.decode(BlocksAnswer, data, 2 * MAX_ANSWER_BYTES)
         self.is_syncing = len(answer.blocks) > 2
+        self._waited_s += trio.current_time() - started
         for synced in answer.blocks:
             if synced.commit.height == self._store.height + 1:
                 self._on_block(synced.block, synced.commit)
                 await trio.lowlevel.checkpoint()
+        self._tell(len(answer.blocks), max(answer.height, self._store.height))
+
+    def _tell(self, count: int, goal: int) -> None:
+        """Say now and then how far we are, how fast, and how much of the time was waiting."""
+        if count < WINDOW:
+            self._progress = None
+            return
+        if self._progress is None:
+            self._progress = Progress("blocks", goal, self._store.height)
+            self._waited_s = 0.0
+        self._progress.done, self._progress.total = self._store.height, goal
+        self._progress.tell(waited_ms=round(self._waited_s * 1000))

@@ -254,7 +254,7 @@ def _network() -> dict[str, Target]:
     synced = SyncedBlock(blocks()[0], store.commit(1))
     plain: dict[str, list[Any]] = {
         "blocks request": [BlocksRequest(1, 64)],
-        "blocks answer": [BlocksAnswer((synced, synced)), BlocksAnswer(())],
+        "blocks answer": [BlocksAnswer((synced, synced), 9), BlocksAnswer((), 0)],
         "batch": [Batch(some), Batch(())],
         "head": [HeadNews(5, bytes(32))],
         "chunk request": [ChunkRequest(bytes(32), 1, 2, 3)],

@@ -246,7 +246,7 @@ def copy(chain):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(mend, "STRIDE_PAUSE_S", 0.0)
+    monkeypatch.setattr(mend, "PAUSE_S", 0.0)
 
 
 @pytest.mark.parametrize("kind", BLOCK_DAMAGE)

@@ -24,7 +24,7 @@ class Peers:
         if isinstance(there, Exception):
             raise there
         first = codec.decode(BlocksRequest, payload).first
-        return codec.encode(BlocksAnswer(())) if there < first else b"blocks"
+        return codec.encode(BlocksAnswer((), there)) if there < first else b"blocks"
 
 
 class Chain:
