@@ -19,7 +19,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -310,12 +310,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def print_table(name: str, xs: list[int], rows: list[dict[str, float]]) -> None:
-    print(f"\n{name:>12}" + "".join(f"{column:>20}" for column in rows[0]))
-    for x, row in zip(xs, rows, strict=True):
-        print(f"{x:>12,}" + "".join(f"{number(value):>20}" for value in row.values()))
-    powers = [power(xs, [row[column] for row in rows]) for column in rows[0]]
-    print(f"{'power':>12}" + "".join(f"{p:>20.2f}" for p in powers), flush=True)
+def print_line(first: str, values: Iterable[str]) -> None:
+    print(f"{first:>12}" + "".join(f"{value:>20}" for value in values), flush=True)
 
 
 def draw(path: Path, found: dict[str, tuple[list[int], list[dict[str, float]]]]) -> None:
@@ -369,11 +365,16 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         xs = [size for size in sizes if size <= most.get(name, size)]
-        rows = []
+        rows: list[dict[str, float]] = []
+        print()
         for size in xs:
             with TemporaryDirectory(prefix="mlchain-bench-") as folder:
                 rows.append(measure(size, Path(folder)))
-        print_table(name, xs, rows)
+            if len(rows) == 1:
+                print_line(name, rows[0])
+            print_line(f"{size:,}", map(number, rows[-1].values()))
+        powers = [power(xs, [row[column] for row in rows]) for column in rows[0]]
+        print_line("power", [f"{p:.2f}" for p in powers])
         found[name] = (xs, rows)
     if options.plot:
         draw(options.plot, found)

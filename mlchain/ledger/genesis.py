@@ -35,7 +35,7 @@ class Params(Record, frozen=True):
     timeout_step_ms: Uint
     """Added to each timeout per round."""
     block_interval_ms: Uint
-    """Shortest pause between blocks while there is demand."""
+    """Shortest time from the beginning of a block to the next one's while there is demand."""
     heartbeat_ms: Uint
     """Longest pause without demand."""
     max_block_gas: Uint
