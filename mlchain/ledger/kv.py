@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import plyvel  # type: ignore[import-untyped]
 
 from mlchain.errors import ConfigError, StoreCorrupted
+from mlchain.ledger.torn import is_only_torn
 
 Items = Iterator[tuple[bytes, bytes]]
 
@@ -34,6 +35,9 @@ class Reader(Protocol):
 
 class KeyValue(Reader, Protocol):
     """Bytes by key, to read and write."""
+
+    failure: StoreCorrupted | None
+    """Why a write failed, if one did: no later one will be taken."""
 
     def snapshot(self) -> Reader:
         """Return a view of this moment, which later writes do not change."""
@@ -132,6 +136,8 @@ class _MemoryReader:
 class MemoryKeyValue(_MemoryReader):
     """A dictionary with the manners of a database: for tests and the simulator."""
 
+    failure: StoreCorrupted | None = None
+
     def __init__(self) -> None:
         super().__init__({}, [])
         self._shared = False  # a snapshot looks at our dictionary: copy it before the next write
@@ -213,8 +219,11 @@ class _LevelReader:
 class LevelKeyValue(_LevelReader):
     """A LevelDB database in a folder of its own, made if missing.
 
-    A folder cut off in the middle of a write opens at the last whole write. Anything worse is
-    either found by a checksum here or by whoever compares the state with its root (`store.py`).
+    A crash in the middle of a write may leave any part of it (`torn.py`); the database then opens
+    at the last whole write. Anything worse is either found by a checksum here or by whoever
+    compares the state with its root (`store.py`). A creation that was interrupted begins anew.
+
+    One write that failed makes all later ones fail until the database is opened again.
 
     Raises:
         ConfigError: another process has it open, or the folder cannot be made.
@@ -225,19 +234,27 @@ class LevelKeyValue(_LevelReader):
         try:
             path.mkdir(parents=True, exist_ok=True)
             # LevelDB would start an empty database where CURRENT was lost beside the data.
-            has_data = any(p.suffix in (".ldb", ".sst", ".log") for p in path.iterdir())
+            has_data = any(
+                p.stat().st_size for p in path.iterdir() if p.suffix in (".ldb", ".sst", ".log")
+            )
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}", "name a folder we may write") from error
+        self.failure: StoreCorrupted | None = None
         try:
-            database = plyvel.DB(
-                str(path), create_if_missing=not has_data, paranoid_checks=True, max_open_files=200
-            )
+            database = _open(path, not has_data)
         except plyvel.Error as error:
             if "/LOCK:" in _text(error):
                 raise ConfigError(
                     f"{path}: in use", "another process runs on this folder, or may write here only"
                 ) from error
-            raise _damaged(path, error) from error
+            try:
+                if not has_data:
+                    _empty(path)
+                elif is_only_torn(p.read_bytes() for p in sorted(path.glob("*.log"))):
+                    _open(path, False, paranoid_checks=False).close()  # drops what was torn
+                database = _open(path, not has_data)
+            except (plyvel.Error, OSError):
+                raise _damaged(path, error) from error
         super().__init__(database, path)
 
     def snapshot(self) -> Reader:
@@ -257,9 +274,11 @@ class LevelKeyValue(_LevelReader):
                 for key, value in puts.items():
                     batch.put(key, value)
         except plyvel.Error as error:
-            raise StoreCorrupted(
-                f"{self._where}: cannot write: {_text(error)}", "check the free space and the disk"
-            ) from error
+            self.failure = StoreCorrupted(
+                f"{self._where}: cannot write: {_text(error)}",
+                "check the free space and the disk, then start again",
+            )
+            raise self.failure from error
 
     def compact(self) -> None:
         """Give back the space of what was removed; slow, and safe to call from a thread."""
@@ -282,6 +301,19 @@ def salvage(path: Path) -> None:
         plyvel.repair_db(str(path), paranoid_checks=False)
     except plyvel.Error as error:
         raise _damaged(path, error) from error
+
+
+def _open(path: Path, create: bool, paranoid_checks: bool = True) -> Any:
+    return plyvel.DB(
+        str(path), create_if_missing=create, paranoid_checks=paranoid_checks, max_open_files=200
+    )
+
+
+def _empty(path: Path) -> None:
+    """Remove what an interrupted creation left: the names of a database that holds nothing."""
+    for left in path.iterdir():
+        if left.name == "CURRENT" or left.suffix in (".log", ".dbtmp") or "MANIFEST" in left.name:
+            left.unlink()
 
 
 def _damaged(where: Path, error: Exception) -> StoreCorrupted:

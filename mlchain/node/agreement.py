@@ -186,8 +186,8 @@ class Agreement:
     def _pump(self) -> None:
         """Execute effects until there are none; answers may bring new ones.
 
-        One that fails ends the node through `run`, wherever we were called from: a transport
-        survives what its handlers raise.
+        One that fails ends the node through `run`, wherever we were called from: it is not the
+        business of a transport, which would survive it, nor of block sync.
         """
         if self._is_pumping or self._failure is not None:
             return
@@ -198,7 +198,6 @@ class Agreement:
                     self._execute(effect)
         except Exception as error:
             self._failure = error
-            raise
         finally:
             self._is_pumping = False
             self._wake.set()

@@ -1,6 +1,6 @@
-"""The file system, as the node's own durable files need it. The only file of the node that writes.
+"""The file system, as the node's log, last signature and chunk states need it.
 
-Everything goes through the few operations of `Files`, so that a test can put a disk behind them
+All of it goes through the few operations of `Files`, so that a test can put a disk behind them
 that loses, tears and reorders what was not synced (`tests/crash/simulated_disk.py`). The rules of
 whoever writes here:
 

@@ -64,6 +64,8 @@ log = structlog.get_logger("node")
 MAX_SUBSCRIBERS = 64
 GATHER_S = 30
 """Seconds in which the files of a receipt are fetched from peers."""
+WATCH_S = 1.0
+"""Between two looks at whether a write of content failed."""
 SUBSCRIBER_BLOCKS = 256
 """Blocks a slow subscriber may lag behind before it is cut off."""
 
@@ -180,6 +182,7 @@ class Node:
                 if part is not None:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
+            nursery.start_soon(self._watch_disk)
             nursery.start_soon(self.sync.run)
             nursery.start_soon(self.upkeep.run)
             nursery.start_soon(self.spread.run_sender)
@@ -191,6 +194,17 @@ class Node:
                 "started", name=self.name, chain=self.genesis.chain_id, height=self.chain.height
             )
             await trio.sleep_forever()
+
+    async def _watch_disk(self) -> None:
+        """End the node when its content cannot be written any more; agreement watches the chain.
+
+        Raises:
+            StoreCorrupted: says what failed.
+        """
+        while True:
+            if self._storage.content.failure is not None:
+                raise self._storage.content.failure
+            await trio.sleep(WATCH_S)
 
     def close(self) -> None:
         """Let go of the databases and the log; the node has stopped."""

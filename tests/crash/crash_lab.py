@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,6 +34,7 @@ TICKET_HEIGHTS = 64
 RECEIVER = bytes(32)
 
 
+@cache
 def small_genesis(validators: int) -> Genesis:
     """Short hash chains: a node starts in milliseconds."""
     short = replace(harness.PARAMS, ticket_heights=TICKET_HEIGHTS)
@@ -68,11 +70,20 @@ class World:
         return World(list(self.said), dict(self.acknowledged))
 
 
+def on_machine(machine: Machine) -> Storage:
+    return Storage(
+        SimulatedKeyValue(machine), MemoryKeyValue(), HOME / "wal", HOME / "spool",
+        files=SimulatedFiles(machine),
+    )  # fmt: skip
+
+
 class Life:
     """One start of validator 0."""
 
-    def __init__(self, genesis: Genesis, machine: Machine, world: World, name: str = "validator-0"):
-        self.genesis, self.machine, self.world = genesis, machine, world
+    def __init__(
+        self, genesis: Genesis, disk: Machine | Storage, world: World, name: str = "validator-0"
+    ) -> None:
+        self.genesis, self.world = genesis, world
         own = key(name)
         keys = Keys(key(name + "/peer"), own, None)
         peers = {
@@ -81,10 +92,7 @@ class Life:
             if m.peer != keys.peer.public
         }
         self.transport = MemoryTransport(Hub(), keys.peer.public, peers)
-        self.store = SimulatedKeyValue(machine)
-        storage = Storage(
-            self.store, MemoryKeyValue(), HOME / "wal", HOME / "spool", SimulatedFiles(machine)
-        )
+        storage = disk if isinstance(disk, Storage) else on_machine(disk)
         self.node = Node(genesis, keys, storage, self.transport)
         self.agreement = self.node.agreement
         self.agreement.after_commit.append(self._acknowledge)
@@ -97,6 +105,7 @@ class Life:
 
         self.agreement._execute = watched
         self.agreement.start()
+        self._end_if_failed()
 
     def _acknowledge(self, committed) -> None:
         for receipt in committed.receipts:
@@ -108,6 +117,11 @@ class Life:
             self.node.chain.add_transaction(transfer(self.genesis, nonce))
         self.agreement._driver.demand(self.node.clock.monotonic_ms())
         self.agreement._pump()
+        self._end_if_failed()
+
+    def _end_if_failed(self) -> None:
+        if self.agreement._failure is not None:
+            raise self.agreement._failure
 
     def nonce(self) -> int:
         return get_account(self.node.chain.state(), key("alice").public).nonce

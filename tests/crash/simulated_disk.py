@@ -49,10 +49,13 @@ class Inode:
         self.shown = apply(self.shown, change)
         self.pending.append(change)
 
-    def sync(self) -> None:
+    def sync(self) -> bool:
+        """Bring all of it to the platter; tell whether there was anything."""
+        had = bool(self.pending)
         for change in self.pending:  # not simply `shown`: a failed sync lost pages for good
             self.platter = apply(self.platter, change)
         self.pending = []
+        return had
 
     def fail_sync(self) -> None:
         """The pages could not be written; the system shows them still, and calls them clean."""
@@ -115,6 +118,13 @@ class Disk:
     def sync(self, name: str) -> None:
         if not self.is_deaf:
             self.inode(name).sync()
+
+    def sync_names(self) -> None:
+        """What the journal of ext4, XFS and btrfs adds to POSIX, and LevelDB needs: with a file
+        that grew, all changes of names that came before reach the disk."""
+        for change in self.pending:
+            rename(self.platter, change)
+        self.pending = []
 
     def sync_folder(self, folder: str) -> None:
         if self.is_deaf:
@@ -213,8 +223,13 @@ def sectors(rng: Random) -> Callable[[Inode], bytes]:
     return choose
 
 
-def outcomes(disk: Disk, seed: int, draws: int = 4) -> Iterable[tuple[str, Disk]]:
-    """Yield (name, disk) for what a crash may leave; the last `draws` are random."""
+def outcomes(
+    disk: Disk, seed: int, draws: int = 4, is_journaled: bool = False
+) -> Iterable[tuple[str, Disk]]:
+    """Yield (name, disk) for what a crash may leave; the last `draws` are random.
+
+    `is_journaled`: names change in order, and whole.
+    """
     every = disk.pending
     yield "nothing unsynced", disk.crashed(nothing, [])
     yield "everything, as after kill -9", disk.crashed(everything, every)
@@ -228,6 +243,8 @@ def outcomes(disk: Disk, seed: int, draws: int = 4) -> Iterable[tuple[str, Disk]
     for draw in range(draws):
         rng = Random(f"{seed}/{draw}")
         names = [change for change in every if rng.random() < 0.7]
+        if is_journaled:
+            names = every[: len(names)]
         yield f"random {seed}/{draw}", disk.crashed(sectors(rng), names)
 
 
@@ -338,6 +355,15 @@ class SimulatedFiles:
         self._machine.call(f"remove {path}")
         if str(path) in self._machine.disk.shown:
             self._machine.disk.unlink(str(path))
+
+    def sync_name(self, inode: int) -> None:
+        """What ext4, XFS and btrfs add to POSIX, and LevelDB needs: who syncs a new file has its
+        name, too, and all changes of names before."""
+        links = [i for i, c in enumerate(self.pending) if isinstance(c, Link) and c.inode == inode]
+        covered = self.pending[: links[-1] + 1] if links else []
+        for change in covered:
+            rename(self.platter, change)
+        self.pending = self.pending[len(covered) :]
 
     def sync_folder(self, folder: Path) -> None:
         self._machine.call(f"sync folder {folder}")

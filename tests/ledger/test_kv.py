@@ -265,23 +265,68 @@ def test_a_flipped_bit_in_a_table_is_found_by_its_checksum(tmp_path):
     control.close()
 
 
-def test_a_flipped_bit_in_the_middle_of_the_log_is_not_skipped_over(tmp_path):
-    path = tmp_path / "db"
+def three_writes(path):
+    """A database of three writes, the log it stands in, and where each of them begins."""
     kv = LevelKeyValue(path)
     for n in range(3):
         kv.write({b"n": b"%d" % n, b"block %d" % n: bytes(100)})
     kv.close()
     (log,) = path.glob("*.log")
-    data = bytearray(log.read_bytes())
-    data[data.index(b"block 1")] ^= 1
-    log.write_bytes(data)
+    data = log.read_bytes()
+    return log, data, [data.index(b"block %d" % n) for n in range(3)]
+
+
+def test_a_flipped_bit_in_the_middle_of_the_log_is_not_skipped_over(tmp_path):
+    path = tmp_path / "db"
+    log, data, places = three_writes(path)
+    spoilt = bytearray(data)
+    spoilt[places[1]] ^= 1
+    log.write_bytes(spoilt)
     shutil.copytree(path, tmp_path / "control")
-    with pytest.raises(StoreCorrupted):
-        LevelKeyValue(path)
+    for _ in range(2):
+        with pytest.raises(StoreCorrupted):
+            LevelKeyValue(path)
     # Control: LevelDB's default is to drop what it cannot read and to go on.
     control = plyvel.DB(str(tmp_path / "control"))
     assert control.get(b"n") == b"0" and control.get(b"block 2") is None
     control.close()
+
+
+@pytest.mark.parametrize("large", [100, 100_000])
+def test_a_last_write_of_which_a_crash_left_any_part_is_left_out(tmp_path, large):
+    path = tmp_path / "db"
+    kv = LevelKeyValue(path)
+    kv.write({b"n": b"whole"})
+    (log,) = path.glob("*.log")
+    start = log.stat().st_size
+    kv.write({b"n": b"last", b"block": b"x" * large})
+    kv.close()
+    data = log.read_bytes()
+    size = len(data) - start
+    for first, last in ((0, size), (0, 3), (7, 20), (size // 2, size), (size - 1, size)):
+        gap = data[: start + first] + bytes(last - first) + data[start + last :]
+        log.write_bytes(gap)
+        other = tmp_path / f"{first}-{last}"
+        shutil.copytree(path, other)
+        for _ in range(2):  # once more, over what the first opening made of it
+            kv = LevelKeyValue(other)
+            assert kv.get(b"n") == b"whole", (first, last)
+            kv.close()
+
+
+def test_a_creation_that_was_interrupted_begins_anew(tmp_path):
+    path = tmp_path / "db"
+    LevelKeyValue(path).close()
+    (manifest,) = path.glob("MANIFEST-*")
+    manifest.write_bytes(b"")  # LevelDB does not sync the first one
+    kv = LevelKeyValue(path)
+    kv.write({b"a": b"1"})
+    kv.close()
+    # Control: where something was written, a lost manifest is damage.
+    (manifest,) = path.glob("MANIFEST-*")
+    manifest.write_bytes(b"")
+    with pytest.raises(StoreCorrupted):
+        LevelKeyValue(path)
 
 
 def test_a_write_is_one_transaction_and_synced(tmp_path):

@@ -36,6 +36,8 @@ class Ledgers:
         self.complaints: list[str] = []
         self.heights: dict[str, int] = {}
         self.included: Counter[bytes] = Counter()
+        self.places: dict[bytes, tuple[int, int]] = {}
+        """Height and index in its block of every transaction."""
         self.failed: list[bytes] = []
         self.votes = 0
         self._roots: dict[int, tuple[bytes, bytes]] = {}
@@ -100,10 +102,10 @@ class Ledgers:
         self.included.clear()
         self.failed.clear()
         for height in range(max(1, store.kept), store.height + 1):
-            for data, receipt in zip(
-                store.block(height).body.transactions, store.receipts(height), strict=True
-            ):
+            pairs = zip(store.block(height).body.transactions, store.receipts(height), strict=True)
+            for index, (data, receipt) in enumerate(pairs):
                 self.included[transaction_id(data)] += 1
+                self.places[transaction_id(data)] = height, index
                 if receipt.code != "ok":
                     self.failed.append(transaction_id(data))
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -165,7 +165,9 @@ class Network:
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def start_node(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def start_node(
+    command: list[str], log: Path, more: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a node with its output in `log`; it ends when we do."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
@@ -174,7 +176,7 @@ def start_node(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **(more or {})},
             start_new_session=True,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from process_network import sender_key
 from mlchain import codec
 from mlchain.client.client import Client
 from mlchain.crypto import SecretKey
-from mlchain.errors import MlchainError, Rejected, Unreachable
+from mlchain.errors import MlchainError, Rejected, Timeout, Unreachable
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.vm.families.accounts import TRANSFER_GAS, Transfer
 from mlchain.vm.gas import intrinsic_gas
@@ -39,12 +39,19 @@ class Sender:
     """Ids of transactions that some node took, with their nonces."""
     final: int = 0
     """Nonces below this were seen in the state of some node."""
+    included: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Ids that a node said are final, with height and place in the block: never to change."""
+    refused: Counter[str] = field(default_factory=Counter)
+    waits: list[tuple[float, float]] = field(default_factory=list)
+    """When a transaction was first handed in, and the seconds until it was final."""
 
     def __post_init__(self) -> None:
         self._key: SecretKey = sender_key(self.number)
         self._draw = random.Random(self.number)
         self._waiting: deque[tuple[int, bytes, float]] = deque()
         self._next = 0
+        self._since: dict[bytes, float] = {}
+        self.handed_in: set[bytes] = set()
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -65,15 +72,23 @@ class Sender:
                 self._resend(client)
                 if is_sending and len(self._waiting) < WINDOW:
                     self._send(client)
-        except Unreachable:
-            pass  # it is being killed; the next one answers
+        except (Unreachable, Timeout):
+            pass  # it is being killed, or stands still; the next one answers
+        except Rejected as error:
+            self.refused[error.message[:60]] += 1  # it is handed in again
         time.sleep(PAUSE_S)
 
     def _look(self, client: Client) -> None:
         nonce = int(client.account(self._key.public.hex())["nonce"])
         self.final = max(self.final, nonce)
-        while self._waiting and self._waiting[0][0] < self.final:
-            self._waiting.popleft()
+        while self._waiting and self._waiting[0][0] < nonce:
+            _, data, _ = self._waiting.popleft()
+            identity = transaction_id(data)
+            row = client.transaction(identity.hex())
+            if row["state"] == "included":
+                self.included[identity] = (int(row["height"]), int(row["index"]))
+            since = self._since.pop(identity)
+            self.waits.append((since, time.monotonic() - since))
 
     def _resend(self, client: Client) -> None:
         now = time.monotonic()
@@ -94,6 +109,8 @@ class Sender:
         data = codec.encode(sign_transaction(body, self._key))
         nonce = self._next
         self._waiting.append((nonce, data, time.monotonic()))
+        self._since[transaction_id(data)] = time.monotonic()
+        self.handed_in.add(transaction_id(data))
         self._next += 1
         client.post_transaction(data)
         self.acknowledged[transaction_id(data)] = nonce
@@ -131,6 +148,11 @@ class Traffic:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
+
+    @property
+    def handed_in(self) -> set[bytes]:
+        """Ids of all that was ever sent."""
+        return {identity for sender in self.senders for identity in list(sender.handed_in)}
 
     @property
     def acknowledged(self) -> set[bytes]:

@@ -1,0 +1,138 @@
+"""The real LevelDB, the real files: a process is recorded, and crashed at every call it made.
+
+The file system is one with a journal, as ext4, XFS and btrfs: LevelDB does not sync the folder
+when it begins a new log, so where a synced file may lose its name (POSIX allows it) it loses data.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from random import Random
+
+import fault_shim
+import pytest
+from crash_lab import Life, World, complaints, small_genesis
+from recorded import Replay, calls, store
+from recorded_child import quick, storage
+from simulated_disk import Disk, outcomes
+
+from mlchain.errors import StoreCorrupted
+
+CHILD = Path(__file__).with_name("recorded_child.py")
+
+pytestmark = pytest.mark.skipif(bool(fault_shim.missing()), reason=fault_shim.missing())
+
+
+def child(home: Path, shim: fault_shim.Shim, record: Path | None = None):
+    return subprocess.run(
+        [sys.executable, str(CHILD), str(home)],
+        env={**os.environ, **shim.environment(record), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The home of the process, and its calls."""
+    folder = tmp_path_factory.mktemp("recorded")
+    home = folder / "home"
+    home.mkdir()
+    shim = fault_shim.Shim(folder / "control", home)
+    done = child(home, shim, folder / "record")
+    assert done.returncode == 0, done.stderr
+    return home, list(calls((folder / "record").read_bytes()))
+
+
+def world_of(told: list[dict]) -> World:
+    said = [bytes.fromhex(row["said"]) for row in told if "said" in row]
+    final = {bytes.fromhex(row["final"]): row["at"] for row in told if "final" in row}
+    return World(said, final)
+
+
+def restart(home: Path, world: World) -> list[str]:
+    """Start on what a crash left; return what is wrong with it."""
+    try:
+        disk = storage(home)
+    except StoreCorrupted as error:
+        return [f"does not open: {error.message}"]
+    try:
+        life = Life(small_genesis(1), disk, world)
+        before = life.node.chain.height
+        life.block([life.nonce()])
+        wrong = complaints(life)
+        return wrong if life.node.chain.height > before else [*wrong, "makes no block"]
+    except StoreCorrupted as error:
+        return [f"does not start: {error.message}"]
+    finally:
+        disk.chain.close()
+        disk.content.close()
+
+
+def crash_at(recorded, points, folder: Path, pick, is_deaf: bool = False) -> tuple[int, list[str]]:
+    """Crash at these calls; `pick` chooses among what the disk may hold."""
+    home, made = recorded
+    replay, tried, wrong = Replay(Disk(is_deaf=is_deaf)), 0, []
+    for number, call in enumerate([*made, None]):
+        if number in points:
+            before = deepcopy(replay.disk)
+            for name, disk in pick(list(outcomes(before, number, is_journaled=True))):
+                target = folder / f"{number}-{tried}"
+                store(disk, home, target)
+                tried += 1
+                for what in restart(target, world_of(replay.told)):
+                    wrong.append(f"call {number} ({call and call[0::3]}), {name}: {what}")
+                shutil.rmtree(target, ignore_errors=True)
+        if call is not None:
+            replay.do(call)
+    return tried, wrong
+
+
+@pytest.fixture
+def small_buffers(monkeypatch):
+    import plyvel
+
+    monkeypatch.setattr(plyvel, "DB", plyvel.DB)
+    quick()
+
+
+def test_the_real_store_goes_on_after_a_crash_at_any_of_some_calls(
+    recorded, tmp_path, small_buffers
+):
+    made = recorded[1]
+    draw = Random(1)
+    points = set(draw.sample(range(len(made)), 12)) | {len(made)}
+    tried, wrong = crash_at(recorded, points, tmp_path, lambda all_: draw.sample(all_, 2))
+    assert wrong == []
+    assert tried > 20
+
+
+@pytest.mark.slow
+def test_the_real_store_goes_on_after_a_crash_at_every_call(recorded, tmp_path, small_buffers):
+    points = set(range(len(recorded[1]) + 1))
+    tried, wrong = crash_at(recorded, points, tmp_path, lambda all_: all_)
+    assert wrong == []
+    assert tried > 2_000
+
+
+def test_control_without_syncs_the_real_store_loses_what_was_final(
+    recorded, tmp_path, small_buffers
+):
+    points = {len(recorded[1])}
+    _, wrong = crash_at(recorded, points, tmp_path, lambda all_: all_[:6], is_deaf=True)
+    assert wrong
+
+
+def test_the_record_tells_what_kill_9_leaves(recorded, tmp_path):
+    """The simulated disk against the real one: what was computed is what the process left."""
+    home, made = recorded
+    replay = Replay(Disk())
+    for call in made:
+        replay.do(call)
+    store(replay.disk, home, tmp_path / "computed")
+    for path in sorted((tmp_path / "computed").rglob("*")):
+        if path.is_file():
+            real = home / path.relative_to(tmp_path / "computed")
+            assert path.read_bytes() == real.read_bytes(), path.name
