@@ -1,6 +1,7 @@
 """Misbehaviour on request, for demonstrations and tests. A chain must be named test-… or dev-….
 
     skip:RATE      (worker) does not compute this share of its chunks, repeats the state instead
+    lazy           (validator) attests without re-running anything, with digests made up
     lie            (validator) accuses honest workers of fraud, then prevotes two things at once
 
 Everything else about a misbehaving node is the real node: what catches it is the real defence.
@@ -16,8 +17,12 @@ from mlchain.consensus.messages import encode_message
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.crypto import SecretKey
-from mlchain.errors import ConfigError
+from mlchain.errors import ConfigError, NotFound
 from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
+from mlchain.ledger.state import State
+from mlchain.node.auditor import Auditor
+from mlchain.node.examiner import Examiner
+from mlchain.node.subject import Target
 from mlchain.node.worker import Skips, skips_nothing
 from mlchain.p2p.transport import Channel
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, SegmentState
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 TEST_PREFIXES = ("test-", "dev-")
 LIE = "lie"
+LAZY = "lazy"
 SKIP = "skip:"
 
 
@@ -70,10 +76,37 @@ def corrupt(node: Node, misbehaviour: str) -> None:
     if misbehaviour == LIE and node.keys.validator is not None:
         node.agreement.after_commit.append(lambda committed: _lie(node, committed))
         return
+    if misbehaviour == LAZY and node.auditor is not None:
+        _be_lazy(node.auditor)
+        return
     raise ConfigError(
         f"--adversary {misbehaviour}: unknown, or not for this role",
-        "skip:0.02 for a worker, lie for a validator",
+        "skip:0.02 for a worker, lie or lazy for a validator",
     )
+
+
+class LazyExaminer(Examiner):
+    """Re-runs nothing: finds every slice right, with digests out of thin air."""
+
+    async def examine(
+        self, state: State, target: Target, offsets: tuple[int, ...], key: bytes
+    ) -> tuple[bytes, ...]:
+        """Make up what re-running would have left behind."""
+        return tuple(
+            crypto.digest("mlchain/test-lazy", key, target.job_id, offset.to_bytes(8, "little"))
+            for offset in offsets
+        )
+
+    async def make_digest(self, state: State, target: Target, chunk: int, key: bytes) -> bytes:
+        """Look at nobody else's work either."""
+        raise NotFound("not re-run")
+
+
+def _be_lazy(auditor: Auditor) -> None:
+    old = auditor.examiner
+    auditor.examiner = LazyExaminer(old.key, old.chain, old.artifacts, old.compute, old.complain)
+    if auditor.custodian is not None:
+        auditor.custodian.examiner = auditor.examiner
 
 
 def _lie(node: Node, committed: Committed) -> None:

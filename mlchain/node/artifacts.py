@@ -90,6 +90,19 @@ class Artifacts:
         place = (request.job, request.segment, request.attempt)
         return self._spool.read(place, request.offset)
 
+    async def ask_member(
+        self, member: bytes, protocol: str, request: bytes, max_bytes: int
+    ) -> bytes:
+        """Return a member's answer.
+
+        Raises:
+            NotFound, Unreachable, Timeout: it gave none.
+        """
+        peer = self._peer_of.get(member)
+        if peer is None:
+            raise NotFound("this member has no known address")
+        return await self._transport.request(peer, protocol, request, max_bytes, FETCH_TIMEOUT_S)
+
     async def _ask(self, peer: bytes, request: bytes, size: int) -> bytes:
         timeout_s = FETCH_TIMEOUT_S + size / SLOWEST_BYTES_PER_S
         return await self._transport.request(

@@ -16,7 +16,7 @@ import trio
 
 from mlchain.consensus.work.attestation import Attestation, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
-from mlchain.consensus.work.custody import result_root
+from mlchain.consensus.work.custody import digest_key, result_root
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError
 from mlchain.ledger.block import SegmentRef
@@ -25,6 +25,7 @@ from mlchain.ml_runtime import Dataset
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute
+from mlchain.node.custodian import Custodian
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S, Examiner
 from mlchain.node.outbox import Outbox
@@ -60,6 +61,8 @@ class Auditor:
     duties: Duties
     outbox: Outbox
     examiner: Examiner = field(init=False)
+    custodian: Custodian | None = None
+    """Keeps our custody digests and looks at those of the others."""
     _claims: dict[bytes, MakeClaim] = field(default_factory=dict)
     """What we hold against commits at work, by commit."""
     _overruled: dict[bytes, None] = field(default_factory=dict)
@@ -75,6 +78,8 @@ class Auditor:
     def on_block(self) -> None:
         """A block is final: there may be something to do."""
         self.duties.settle(self.chain.state())
+        if self.custodian:
+            self.custodian.on_block()
         for wake in self._wakes.values():
             wake.set()
 
@@ -88,6 +93,8 @@ class Auditor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "data", self._hold_all)
             nursery.start_soon(self._repeat, "segments", partial(self._begin_all, nursery))
+            for act in self.custodian.acts if self.custodian else ():
+                nursery.start_soon(self._repeat, act.__name__, partial(self._try, act))
 
     async def _repeat(self, name: str, act: Callable[[State], Awaitable[None]]) -> None:
         while True:
@@ -188,13 +195,18 @@ class Auditor:
         if ticket is None:
             return
         offsets = segment_slice(job, segment, self.key, ticket)
-        finding = await self.examiner.examine(state, target, offsets)
-        if finding is None:
+        element = self.duties.custody_key(segment.attest_from)
+        if element is None:
+            return
+        finding = await self.examiner.examine(state, target, offsets, digest_key(element))
+        if not isinstance(finding, Finding):
             chunks = tuple(job.segment_range(index)[0] + offset for offset in offsets)
-            root = result_root(chunks, tuple(bytes(32) for _ in chunks))
+            root = result_root(chunks, finding)
             now = SEGMENTS.get(self.chain.state(), job_id, index)
             if now is None or now.attest_from != segment.attest_from:
                 raise Stale(f"segment {index} was dealt anew")
+            if self.custodian:
+                self.custodian.keep(target, finding)
             mine = Attestation(job_id, index, identity, ticket, root)
             self.duties.add_attestation(mine, segment.attest_from)
             log.info("attested", job=job_id.hex()[:8], segment=index, rerun=len(offsets))

@@ -25,6 +25,7 @@ from mlchain.ledger.state import State
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState
+from mlchain.vm.params import get_params
 from mlchain.vm.votes import NO_ELEMENT
 
 
@@ -93,6 +94,7 @@ class Duties:
 
     def settle(self, state: State) -> None:
         """Forget what stands on chain after the last block, or can no longer get there."""
+        self._window = get_params(state).attest_window
         for content in list(self._available):
             record = DATASETS.get(state, content)
             if record is not None and self.key in record.holders:

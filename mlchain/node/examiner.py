@@ -15,6 +15,7 @@ import trio
 
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.commitment import SegmentCommit
+from mlchain.consensus.work.custody import NO_DIGEST
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError, VerificationFailed
 from mlchain.ledger.state import State
@@ -45,13 +46,16 @@ class Examiner:
     """Told of a worker that trickles its chunks, while they still come."""
 
     async def examine(
-        self, state: State, target: Target, offsets: tuple[int, ...]
-    ) -> Finding | None:
-        """Return what is wrong with a segment as far as our slice shows, None if nothing."""
+        self, state: State, target: Target, offsets: tuple[int, ...], key: bytes
+    ) -> Finding | tuple[bytes, ...]:
+        """Return what is wrong with a segment as far as our slice shows.
+
+        If nothing is: the custody digests of the slice, under `key`.
+        """
         _, job, index, _, commit = target
         first, _ = job.segment_range(index)
         at = first + (offsets[0] if offsets else 0)
-        subject = await self._subject(state, target)
+        subject = await self._subject(state, target, key)
         if isinstance(subject, MlchainError):
             return Finding(ClaimKind.UNSERVED, at, subject.message)
         if index == 0 and (await self.compute.initial_state(subject.handle))[1] != commit.start:
@@ -60,7 +64,40 @@ class Examiner:
             last = first + commit.count - 1  # would see it; all others see it for nothing
             return Finding(ClaimKind.FRAUD, last, "does not end with its last chunk's state")
         finding = await self._replay_slice(subject, offsets)
-        return finding or await self._check_metrics(subject)
+        finding = finding or await self._check_metrics(subject)
+        return finding or tuple(subject.digests.get(offset, NO_DIGEST) for offset in offsets)
+
+    async def make_digest(self, state: State, target: Target, chunk: int, key: bytes) -> bytes:
+        """Return the custody digest of a chunk under `key`, empty if the chunk does not hold.
+
+        Raises:
+            MlchainError: it could not be re-run.
+        """
+        subject = await self._subject(state, target, key)
+        if isinstance(subject, MlchainError):
+            raise subject
+        offset = chunk - subject.first
+        data = await self._start_of(state, subject, offset)
+        if await self._replay(subject, offset, data) == Outcome.DIFFERS:
+            return b""
+        return subject.digests.get(offset, NO_DIGEST)
+
+    async def _start_of(self, state: State, subject: Subject, offset: int) -> bytes:
+        """Return the state before a chunk: what is served, or else computed from the boundary."""
+        job_id, index, handle = subject.job_id, subject.index, subject.handle
+        if offset:
+            served = await self._fetch_patiently(subject, offset, self._sources(subject))
+            if isinstance(served, bytes):
+                return served
+        data = await self.artifacts.start_state(state, job_id, index, self.compute, handle)
+        async with self.compute.run_chunks(handle, subject.first, offset, data) as chunks:
+            async for result in chunks:
+                if isinstance(result, Trapped):
+                    raise VerificationFailed(f"traps at step {result.step}, before the chunk")
+                data = result.state
+        if state_digest(data, subject.plan) != subject.digest_before(offset):
+            raise VerificationFailed("the segment before the chunk is not what was committed")
+        return data
 
     async def _replay_slice(self, subject: Subject, offsets: tuple[int, ...]) -> Finding | None:
         """Replay one chunk while the states of the next ones are on their way."""
@@ -139,7 +176,9 @@ class Examiner:
             return Outcome.DIFFERS
         return outcome
 
-    async def _subject(self, state: State, target: Target) -> Subject | MlchainError:
+    async def _subject(
+        self, state: State, target: Target, key: bytes = b""
+    ) -> Subject | MlchainError:
         """Return a segment with all that is needed to examine it, or why that is not served.
 
         The end state is fetched and kept, so that the job survives its worker.
@@ -152,7 +191,7 @@ class Examiner:
             end = await self.artifacts.fetch_end(segment)
             if state_digest(end, plan) != commit.end:
                 raise VerificationFailed("the end state has another digest than committed")
-            return Subject(*target, handle, plan, leaves)
+            return Subject(*target, handle, plan, leaves, key)
 
         return await self._patiently(commit, fetch)
 
@@ -231,10 +270,12 @@ class Examiner:
 
     async def _is_equal(self, subject: Subject, offset: int, data: bytes) -> bool:
         commit = subject.commit
-        digest = await self.compute.replay(subject.handle, subject.first + offset, data)
-        if isinstance(digest, Trapped):
-            return offset == commit.count and commit.trap == digest.step + 1
+        chunk = subject.first + offset
+        result = await self.compute.replay(subject.handle, chunk, data, subject.key)
+        if isinstance(result, Trapped):
+            return offset == commit.count and commit.trap == result.step + 1
         if offset == commit.count:
             return False  # a trap was claimed and there is none
         is_last = offset == commit.count - 1
+        digest, subject.digests[offset] = result.digest, result.custody
         return digest == subject.leaves[offset] and (not is_last or digest == commit.end)

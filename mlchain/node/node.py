@@ -37,6 +37,7 @@ from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.compute import Compute
+from mlchain.node.custodian import OPENING_PROTOCOL, Custodian
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
 from mlchain.node.files import SYSTEM, Files
@@ -52,7 +53,7 @@ from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.data import MAX_DATASET_BYTES
-from mlchain.vm.families.jobs import JOBS, SEGMENTS, SegmentState
+from mlchain.vm.families.jobs import JOBS, SEGMENTS
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.params import is_last_of_epoch
 from mlchain.vm.protocol import get_planned, get_protocol
@@ -372,21 +373,27 @@ class Node:
         )  # fmt: skip
 
     def _worker_of(self, request: ChunkRequest) -> bytes | None:
-        """Return the worker of a committed segment at work, whose chunks we relay."""
+        """Return the worker of a committed segment, whose chunks we relay."""
         segment = SEGMENTS.get(self.chain.state(), request.job, request.segment)
         if segment is None or segment.attempt != request.attempt:
             return None
-        is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
-        return segment.worker if is_open else None
+        return segment.worker if segment.commit is not None else None
 
     def _make_auditor(self, backend: str) -> Auditor:
         key = self.keys.validator
         assert key is not None and self.duties is not None
         outbox = Outbox(key, self.chain, self._spread)
         compute = self._make_compute("", backend)
-        return self.auditor_type(
+        auditor = self.auditor_type(
             key.public, self.chain, self.artifacts, compute, self.duties, outbox
         )
+        auditor.custodian = Custodian(
+            key.public, key.derive(f"audits/{self.genesis.chain_id}"), self.chain, self.artifacts,
+            auditor.examiner, self.duties, outbox,
+            self._open_spool(self._storage.spool / "digests"),
+        )  # fmt: skip
+        self.transport.serve(OPENING_PROTOCOL, auditor.custodian.serve)
+        return auditor
 
     def _spread(self, transaction: bytes) -> None:
         self.spread.send(transaction)

@@ -1,4 +1,4 @@
-"""Chunk states on disk: what a worker must be able to show until its segment is HARD.
+"""Chunk states on disk: what a worker must be able to show until nobody audits its segment.
 
 One append-only file per attempt of a segment. All states of a job have one size, which stands in
 the file's name, so the state before chunk `offset` stands at `offset * size`. A cache until the
@@ -77,6 +77,12 @@ class Spool:
         if state is None or len(state) != size:
             raise NotFound(f"no state before chunk {offset} of segment {place[1]}")
         return state
+
+    @property
+    def places(self) -> list[Place]:
+        """The attempts that are here."""
+        parts = [name.split("-") for name in self._files]
+        return [(bytes.fromhex(job), int(index), int(attempt)) for job, index, attempt in parts]
 
     def keep(self, places: Collection[Place]) -> None:
         """Delete every attempt that is not among `places`."""

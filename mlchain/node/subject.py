@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlchain.consensus.work.commitment import SegmentCommit
@@ -47,6 +47,10 @@ class Subject:
     handle: Handle
     plan: Plan
     leaves: tuple[bytes, ...]
+    key: bytes = b""
+    """What keys the custody digests of the chunks that are re-run; empty for none."""
+    digests: dict[int, bytes] = field(default_factory=dict)
+    """Those digests, by offset."""
 
     @property
     def first(self) -> int:

@@ -20,6 +20,7 @@ from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Handle, Trapped
 from mlchain.node.outbox import Outbox
 from mlchain.node.spool import Place, Spool
+from mlchain.vm.families.custody import audit_end
 from mlchain.vm.families.jobs import (
     ACTIVE,
     JOBS,
@@ -166,7 +167,15 @@ class Worker:
         )  # fmt: skip
 
     def _forget(self) -> None:
-        """Drop results and spooled states of segments that ended, fell or became HARD."""
+        """Drop results of segments that ended, fell or became HARD, and states nobody asks for."""
         mine = [place for place, _ in self._mine(self.chain.state())]
         self._done = {place: self._done[place] for place in mine if place in self._done}
-        self.spool.keep(mine)
+        self.spool.keep([*mine, *(place for place in self.spool.places if self._is_asked(place))])
+
+    def _is_asked(self, place: Place) -> bool:
+        """Tell whether validators may still audit each other on a HARD segment of ours."""
+        segment = SEGMENTS.get(self.chain.state(), place[0], place[1])
+        if segment is None or (segment.worker, segment.attempt) != (self.key, place[2]):
+            return False
+        is_hard = segment.state == SegmentState.HARD
+        return is_hard and self.chain.height <= audit_end(segment, self.chain.params)

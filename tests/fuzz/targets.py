@@ -38,6 +38,7 @@ from mlchain.consensus.messages import (
 )
 from mlchain.consensus.safety import Signer
 from mlchain.consensus.work.attestation import decode_extension
+from mlchain.consensus.work.custody import Opening
 from mlchain.errors import VerificationFailed
 from mlchain.ledger.block import decode_block
 from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
@@ -58,6 +59,7 @@ from mlchain.ml_runtime.proof import (
     verify_fraud_proof,
 )
 from mlchain.node.artifacts import ChunkRequest
+from mlchain.node.custodian import OpeningRequest
 from mlchain.node.exchange import HaveQuestion
 from mlchain.node.mend import WholeBlock, WholeQuestion
 from mlchain.node.snapshots import ChunkQuestion, Index, Offers
@@ -258,6 +260,8 @@ def _network() -> dict[str, Target]:
         "batch": [Batch(some), Batch(())],
         "head": [HeadNews(5, bytes(32))],
         "chunk request": [ChunkRequest(bytes(32), 1, 2, 3)],
+        "opening request": [OpeningRequest(bytes(32), 1, 2)],
+        "opening": [Opening(bytes(32), (bytes(32), b"s" * 32))],
         "have question": [HaveQuestion((bytes(36),) * 3)],
     }
     found = {
