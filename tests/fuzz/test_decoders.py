@@ -14,7 +14,8 @@ NAMES = (
     "last+signature blocks+request blocks+answer batch head chunk+request have+question frames "
     "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
     "conflict state+chunk state+question offers snapshot+index "
-    "whole+question whole+block"
+    "whole+question whole+block "
+    "opening+request opening"
 )
 TARGETS = [name.replace("+", " ") for name in NAMES.split()]
 MAX_PEAK_BYTES = 8 << 20
