@@ -98,7 +98,7 @@ class Artifacts:
         Raises:
             NotFound, Unreachable, Timeout: it gave none.
         """
-        peer = self._peer_of.get(member)
+        peer = self._members.peer_of(member)
         if peer is None:
             raise NotFound("this member has no known address")
         return await self._transport.request(peer, protocol, request, max_bytes, FETCH_TIMEOUT_S)

@@ -45,6 +45,8 @@ def _advance(block: BlockContext, place: Place, claim: CustodyClaim) -> None:
     attesters = [a.validator for a in segment.attestations] if segment else []
     if segment is None or accused not in attesters or record is None or record.jailed_height:
         CUSTODY_CLAIMS.delete(block.state, *place)
+    elif claim.state == ClaimState.ASKED and record.left_height:
+        CUSTODY_CLAIMS.delete(block.state, *place)  # it can send no answer any more
     elif claim.state == ClaimState.ASKED:
         if block.height >= claim.height + block.params.custody_window:
             _convict(block, place, claim, "digest-not-shown")

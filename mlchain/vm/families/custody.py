@@ -146,6 +146,8 @@ class ClaimDigest(Payload, frozen=True):
             digest = self.opening.digest
         elif before is None:
             state = ClaimState.ASKED
+            if record.left_height:
+                raise InvalidTransaction("it has left, or changed its key: it cannot answer")
         if state == ClaimState.DISPUTED and record.custody.height < about.segment.attest_from:
             raise InvalidTransaction("its key is not on chain: nobody could re-run the chunk")
         claim = CustodyClaim(ctx.sender, state, digest, ctx.block.height, ())
@@ -203,7 +205,7 @@ class ReportReveal(Payload, frozen=True):
         """Slash and remove the validator whose secret got out."""
         ctx.charge(CLAIM_GAS)
         record = VALIDATORS.get(ctx.state, self.validator)
-        if record is None or record.jailed_height:
+        if record is None or record.left_height:
             raise InvalidTransaction("it is no validator")
         known = (record.tickets, record.beacon, record.custody)[self.purpose]
         due = latest_due(self.purpose, ctx.block)
