@@ -32,6 +32,7 @@ def command(out: Output, url: str) -> None:
         f"  head     #{status['height']}  {short(status['block_id'])}"
         f"  {time_text(status['time_ms'])}" + ("  syncing" if status.get("syncing") else ""),
         f"  mempool  {status['mempool']} transactions",
+        *([f"  blocks   from #{status['kept']} on"] if status.get("kept") else []),
         "",
     ]
     peers = status.get("peers", [])

@@ -134,11 +134,8 @@ class SnapshotFolder:
 
     def _replace(self, path: Path, data: bytes) -> None:
         fresh = path.with_suffix(".new")
-        try:
-            with fresh.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        try:  # not synced: what a power failure takes is found by its hash, and the log goes first
+            fresh.write_bytes(data)
             os.replace(fresh, path)
         except OSError as error:
             raise StoreCorrupted(
