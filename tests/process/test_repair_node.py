@@ -18,7 +18,9 @@ def test_a_validator_with_a_destroyed_database_is_repaired_and_votes(tmp_path):
         (data / "CURRENT").unlink()
         network.start(hurt)
         until(lambda: network.processes[hurt].poll() is not None, "the node to refuse")
-        assert network.processes.pop(hurt).returncode == 7
+        ended = network.processes.pop(hurt)
+        ended.communicate()
+        assert ended.returncode == 7
         assert "--repair" in network.log(hurt)
 
         command = [*network.net.command(network.plans[hurt], True), "--repair"]
