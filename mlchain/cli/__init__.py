@@ -26,6 +26,7 @@ COMMANDS = {
     "audit": ("audit", "Re-check a job's receipt offline."),
     "light": ("light", "Follow the chain by its certificates and prove what it says."),
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),
+    "gov": ("gov", "Propose and approve changes of members, parameters and rules."),
     "keys": ("keys", "Create and look after signing keys."),
     "node": ("node", "Run a validator, worker or observer node."),
     "testnet": ("testnet", "Run a local network of real node processes."),

@@ -70,7 +70,7 @@ def get_proposal(state: State, number: int) -> Proposal:
     """
     proposal = PROPOSALS.get(state, number)
     if proposal is None:
-        raise InvalidTransaction(f"no open proposal {number}", "it may be decided already")
+        raise InvalidTransaction(f"no open proposal {number}", "mlchain gov list shows them")
     return proposal
 
 
