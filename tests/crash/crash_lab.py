@@ -77,12 +77,38 @@ def on_machine(machine: Machine) -> Storage:
     )  # fmt: skip
 
 
+class LabClock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def monotonic_ms(self) -> int:
+        return self.now
+
+    wall_ms = monotonic_ms
+
+
+CLOCK = LabClock()
+
+
+class LabNode(Node):
+    def _make_clock(self) -> LabClock:
+        return CLOCK
+
+
 class Life:
     """One start of validator 0."""
 
     def __init__(
-        self, genesis: Genesis, disk: Machine | Storage, world: World, name: str = "validator-0"
+        self,
+        genesis: Genesis,
+        disk: Machine | Storage,
+        world: World,
+        name: str = "validator-0",
+        waits: bool = False,
     ) -> None:
+        """`waits`: somebody else calls `start`."""
         self.genesis, self.world = genesis, world
         own = key(name)
         keys = Keys(key(name + "/peer"), own, None)
@@ -93,7 +119,8 @@ class Life:
         }
         self.transport = MemoryTransport(Hub(), keys.peer.public, peers)
         storage = disk if isinstance(disk, Storage) else on_machine(disk)
-        self.node = Node(genesis, keys, storage, self.transport)
+        self.name = name
+        self.node = LabNode(genesis, keys, storage, self.transport)
         self.agreement = self.node.agreement
         self.agreement.after_commit.append(self._acknowledge)
         execute = self.agreement._execute
@@ -104,6 +131,10 @@ class Life:
             execute(effect)
 
         self.agreement._execute = watched
+        if not waits:
+            self.start()
+
+    def start(self) -> None:
         self.agreement.start()
         self._end_if_failed()
 

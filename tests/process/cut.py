@@ -1,8 +1,8 @@
 """Wires between processes on this machine that can be cut: a relay before each node's peer port.
 
 A cut wire holds what is on its way, as a network does that loses packets: TCP on both ends waits
-and repeats. Who has dialled is read from /proc: the relay sees an address, and needs to know
-which node it is.
+and repeats. Who has dialled is read from /proc, and only while a wire is cut: the relay sees an
+address, and needs to know which node it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Wires:
     ) -> None:
         self._ports, self._pids = ports, pids
         self._cuts: set[frozenset[str]] = set()
+        self._diallers: dict[int, str] = {}
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -73,51 +74,54 @@ class Wires:
     async def _relay(
         self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        port = writer.get_extra_info("peername")[1]
-        dialler = dialled_by(port, self._pids())
-        pair = frozenset((dialler, name))
+        wire = writer.get_extra_info("peername")[1], name
         ends = [writer]
         try:
-            await self._whole(pair)
+            await self._whole(wire)
             there, back = await asyncio.open_connection(HOST, self._ports[name][1])
             ends.append(back)
-            ways = [self._pump(pair, reader, back), self._pump(pair, there, writer)]
+            ways = [self._pump(wire, reader, back), self._pump(wire, there, writer)]
             tasks = [asyncio.ensure_future(way) for way in ways]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()
-        except OSError:
-            return  # the node is gone
+        except (OSError, asyncio.CancelledError):
+            return  # the node is gone, or the run is over
         finally:
+            self._diallers.pop(wire[0], None)
             for end in ends:
                 end.transport.abort()
 
     async def _pump(
-        self, pair: frozenset[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, wire: tuple[int, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
             while data := await reader.read(PIECE):
-                await self._whole(pair)
+                await self._whole(wire)
                 writer.write(data)
                 await writer.drain()
         except OSError:
             return
 
-    async def _whole(self, pair: frozenset[str]) -> None:
-        while pair in self._cuts:
+    async def _whole(self, wire: tuple[int, str]) -> None:
+        while self._cuts and self._is_cut(*wire):
             await self._changed.wait()
 
+    def _is_cut(self, port: int, name: str) -> bool:
+        if port not in self._diallers:
+            self._diallers |= {port: "", **diallers(self._pids())}
+        return frozenset((self._diallers[port], name)) in self._cuts
 
-def dialled_by(port: int, pids: dict[str, int]) -> str:
-    """Return which process has the local end of a connection; "" if none of `pids`."""
+
+def diallers(pids: dict[str, int]) -> dict[int, str]:
+    """Return which of these processes has the local end of which TCP connection, by its port."""
+    owners = {socket: name for name, pid in pids.items() for socket in _descriptors(pid)}
+    found = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         field = line.split()
-        if int(field[1].split(":")[1], 16) == port and field[9] != "0":
-            socket = f"socket:[{field[9]}]"
-            for name, pid in pids.items():
-                if socket in _descriptors(pid):
-                    return name
-    return ""
+        if (socket := f"socket:[{field[9]}]") in owners:
+            found[int(field[1].split(":")[1], 16)] = owners[socket]
+    return found
 
 
 def _descriptors(pid: int) -> set[str]:

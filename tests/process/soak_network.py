@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +15,20 @@ import fault_shim
 from cut import Wires
 from process_network import Network, start_node
 
-from mlchain.cli.localnet import _ports
-
 DISK_BYTES = 48 << 20
 """Of the small disk that one validator gets, where we may mount one."""
 MUTANT_NODE = Path(__file__).with_name("mutant_node.py")
+
+
+def free_port() -> int:
+    """Return a port that no outgoing connection takes while its node is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 class SoakNetwork(Network):
@@ -30,8 +41,7 @@ class SoakNetwork(Network):
         self.mutant = mutant
         self.stranger = list(self.plans)[-1]
         """A member whose keys the garbage comes from."""
-        own = [peer for _, peer in _ports(len(self.plans), None)]
-        self._own_port = dict(zip(self.plans, own, strict=True))
+        self._own_port = {name: free_port() for name in self.plans}
         dialled = {name: (self.plans[name].peer_port, self._own_port[name]) for name in self.honest}
         self.wires = Wires(dialled, self._pids)
         self.skipped: dict[str, str] = {}
