@@ -32,6 +32,7 @@ PARAMS = Params(
     slash_unavailable=50_000_000,
     ticket_heights=1 << 20,
     epoch_blocks=1_000,
+    max_verify_gas=120_000_000_000,
     unbonding_blocks=10_000,
     audit_permille=50,
     custody_window=10_000,

@@ -10,7 +10,7 @@ from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
 
-STATES = ("submitted", "accepted", "running", "settled", "trapped", "expired")
+STATES = ("submitted", "accepted", "running", "settled", "trapped", "expired", "revoked")
 
 
 @click.group("job", cls=Group, examples=("mlchain job list", "mlchain job show 7f3a"))

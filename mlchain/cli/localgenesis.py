@@ -46,6 +46,7 @@ LOCAL_PARAMS = Params(
     slash_unavailable=50_000_000,
     ticket_heights=1 << 18,
     epoch_blocks=500,
+    max_verify_gas=120_000_000_000,
     unbonding_blocks=10_000,
     audit_permille=50,
     custody_window=2_000,

@@ -52,6 +52,8 @@ class Params(Record, frozen=True):
     """Length of every registered hash chain."""
     epoch_blocks: Annotated[int, Meta(ge=1, le=2**40)]
     """Blocks of an epoch, for ever: block h belongs to epoch h // epoch_blocks."""
+    max_verify_gas: Uint
+    """Most gas of slices that a validator may owe: commits that ask for more wait."""
     unbonding_blocks: Uint
     """Blocks for which a member that has left can still be punished; then its bond is returned."""
     audit_permille: Annotated[int, Meta(ge=0, le=1000)]

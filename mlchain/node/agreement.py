@@ -33,7 +33,7 @@ from mlchain.ledger.genesis import Params
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, JobState, SegmentState
+from mlchain.vm.families.jobs import ACTIVE, JOBS, LATE, SEGMENTS, JobState, SegmentState
 
 log = structlog.get_logger("agreement")
 
@@ -172,6 +172,8 @@ class Agreement:
     def _find_pause(self, params: Params) -> int:
         """Return how long the jobs at work can do without a block, in milliseconds."""
         pause, state = params.heartbeat_ms, self._chain.state()
+        if any(True for _ in LATE.items(state)):
+            return params.block_interval_ms
         for (job_id,), _ in ACTIVE.items(state):
             pause = min(pause, WATCH_MS)
             job = JOBS.get(state, job_id)

@@ -6,13 +6,17 @@ have become pointless, because a precommit may be left out of the next block.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from mlchain import codec
 from mlchain.consensus.work.attestation import (
     MAX_ATTESTATIONS,
     MAX_AVAILABLE,
+    MAX_REVIEWS,
     MAX_VERDICTS,
     Attestation,
     Extension,
+    Reviewed,
     Verdict,
 )
 from mlchain.consensus.work.commitment import commit_id
@@ -24,7 +28,7 @@ from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
-from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState
+from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState, get_review
 from mlchain.vm.params import get_params
 from mlchain.vm.votes import NO_ELEMENT
 
@@ -44,6 +48,7 @@ class Duties:
         self._since: dict[bytes, int] = {}
         """When the slices we attest were dealt: dealt anew, they are other slices."""
         self._verdicts: dict[tuple[bytes, int, bytes], Verdict] = {}
+        self._reviews: dict[bytes, Reviewed] = {}
 
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
@@ -67,6 +72,12 @@ class Duties:
         """Announce what re-running a disputed chunk showed."""
         self._verdicts[verdict.commit, verdict.chunk, verdict.accused] = verdict
 
+    def add_review(self, review: Reviewed) -> None:
+        """Announce what was re-run of HARD work; it waits for a vote that is cast anyway."""
+        known = self._reviews.get(review.commit)
+        stretches = review.stretches | (known.stretches if known else 0)
+        self._reviews[review.commit] = replace(review, stretches=stretches)
+
     def has_attested(self, ref: SegmentRef, commit: bytes) -> bool:
         """Tell whether our attestation of this commit is on its way."""
         return commit in self._attestations
@@ -77,7 +88,7 @@ class Duties:
 
     @property
     def is_pending(self) -> bool:
-        """Whether something waits for a precommit."""
+        """Whether something waits for a precommit; no block is made for reviews."""
         return bool(self._available or self._attestations or self._verdicts)
 
     def extension(self, height: int) -> bytes:
@@ -89,6 +100,7 @@ class Duties:
                 tuple(self._available)[:MAX_AVAILABLE],
                 tuple(self._attestations.values())[:MAX_ATTESTATIONS],
                 tuple(self._verdicts.values())[:MAX_VERDICTS],
+                tuple(self._reviews.values())[:MAX_REVIEWS],
             )
         )
 
@@ -114,6 +126,11 @@ class Duties:
             ballots = _ballots(state, verdict)
             if ballots is None or self.key in [ballot.validator for ballot in ballots]:
                 del self._verdicts[key]
+        for commit, review in list(self._reviews.items()):
+            segment = SEGMENTS.get(state, review.job, review.segment)
+            said = get_review(segment, self.key) if segment else 0
+            if segment is None or not _is_about(segment, commit) or said | review.stretches == said:
+                del self._reviews[commit]
 
 
 def _ballots(state: State, verdict: Verdict) -> tuple[Ballot, ...] | None:
@@ -123,10 +140,14 @@ def _ballots(state: State, verdict: Verdict) -> tuple[Ballot, ...] | None:
         about = CUSTODY_CLAIMS.get(state, *place)
         return about.ballots if about and about.state == ClaimState.DISPUTED else None
     segment = SEGMENTS.get(state, verdict.job, verdict.segment)
-    claim = segment.claim if segment and _is_at_work(segment, verdict.commit) else None
+    claim = segment.claim if segment and _is_about(segment, verdict.commit) else None
     return claim.ballots if claim and claim.chunk == verdict.chunk else None
+
+
+def _is_about(segment: Segment, commit: bytes) -> bool:
+    return segment.commit is not None and commit_id(segment.commit) == commit
 
 
 def _is_at_work(segment: Segment, commit: bytes) -> bool:
     is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
-    return is_open and segment.commit is not None and commit_id(segment.commit) == commit
+    return is_open and _is_about(segment, commit)

@@ -14,6 +14,9 @@ from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
+from mlchain.vm import late
+from mlchain.vm.backlog import is_full, slice_gas
+from mlchain.vm.backlog import settle as settle_backlog
 from mlchain.vm.context import BlockContext
 from mlchain.vm.cover import deal, finality_depth, why_not_covered
 from mlchain.vm.credits import credit_segment, forget_old_work
@@ -58,6 +61,7 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
     if reason or job is None or segment is None or segment.commit is None:
         raise InvalidBlock(f"segment {ref.index} of {ref.job.hex()[:8]} cannot be HARD: {reason}")
     _pay(block, job, ref.index, segment)
+    _settle_backlog(block, job, segment)
     SEGMENTS.put(
         block.state,
         replace(segment, state=SegmentState.HARD, hard_height=block.height),
@@ -73,7 +77,7 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
         commit = segment.commit
         model = Model(
             job.name, job.submitter, job.plan, job.dataset, commit.end_content, commit.end,
-            commit.metrics, block.height,
+            commit.metrics, block.height, 0,
         )  # fmt: skip
         MODELS.put(block.state, model, ref.job)
         _end(block, ref.job, job, JobState.SETTLED)
@@ -127,6 +131,7 @@ def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
 def advance(block: BlockContext) -> None:
     """Move every job that has not ended as far as this block allows."""
     forget_old_work(block)
+    late.rule_all(block, _end)
     for (job_id,) in [key for key, _ in ACTIVE.items(block.state)]:
         job = JOBS.get(block.state, job_id)
         assert job is not None, "an active job exists"
@@ -185,7 +190,7 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     index = job.assigned
     segment = Segment(
         SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
-        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, None, 0,
+        block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, None, 0, (),
     )  # fmt: skip
     SEGMENTS.put(block.state, segment, job_id, index)
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)
@@ -202,7 +207,7 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
         if segment.state == SegmentState.DISPUTED:
             if _rule(block, job_id, job, index, segment):
                 return
-        elif _is_overdue(block, segment):
+        elif _is_overdue(block, job, index, segment):
             _fall(block, job_id, job, index, segment.state == SegmentState.ASSIGNED)
             return
     last = SEGMENTS.get(block.state, job_id, job.assigned - 1)
@@ -211,10 +216,15 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
         _assign(block, job_id, job)
 
 
-def _is_overdue(block: BlockContext, segment: Segment) -> bool:
-    """Tell whether the worker missed its deadline, or too few attested in the window."""
+def _is_overdue(block: BlockContext, job: Job, index: int, segment: Segment) -> bool:
+    """Tell whether the worker missed its deadline, or too few attested in the window.
+
+    A worker whose commit would have to wait is not late.
+    """
     if segment.state == SegmentState.ASSIGNED:
-        return block.time_ms > segment.deadline_ms
+        count, voters = job.segment_range(index)[1], len(block.validators)
+        waits = is_full(block, slice_gas(job.tier, job.gas, job.chunks, count, voters))
+        return block.time_ms > segment.deadline_ms and not waits
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     is_late = block.height > segment.attest_from + block.params.attest_window
     return is_late and weight < block.validators.quorum
@@ -275,8 +285,7 @@ def _fall(block: BlockContext, job_id: bytes, job: Job, index: int, is_workers_f
     """Take a segment back to the boundary before it; what was built on it falls too, unpunished."""
     segment = SEGMENTS.get(block.state, job_id, index)
     assert segment is not None
-    for later in range(index, job.assigned):
-        SEGMENTS.delete(block.state, job_id, later)
+    _drop(block, job_id, job, index)
     excluded = job.excluded
     if is_workers_fault and segment.worker not in excluded:
         excluded = (*excluded, segment.worker)
@@ -287,11 +296,26 @@ def _fall(block: BlockContext, job_id: bytes, job: Job, index: int, is_workers_f
 def _end(block: BlockContext, job_id: bytes, job: Job, state: JobState) -> None:
     """Close a job; what is left of the fee goes back to the submitter."""
     credit(block.state, job.submitter, job.escrow)
-    for index in range(job.hard, job.assigned):
-        SEGMENTS.delete(block.state, job_id, index)
+    _drop(block, job_id, job, job.hard)
     JOBS.put(
         block.state,
         replace(job, state=state, height=block.height, escrow=0, assigned=job.hard),
         job_id,
     )
     ACTIVE.delete(block.state, job_id)
+
+
+def _drop(block: BlockContext, job_id: bytes, job: Job, first: int) -> None:
+    """Delete a job's segments from the `first` on."""
+    for index in range(first, job.assigned):
+        segment = SEGMENTS.get(block.state, job_id, index)
+        if segment is not None:
+            _settle_backlog(block, job, segment)
+        SEGMENTS.delete(block.state, job_id, index)
+
+
+def _settle_backlog(block: BlockContext, job: Job, segment: Segment) -> None:
+    """Owe the slices of a commit no longer: it is HARD or fell."""
+    if segment.commit is not None:
+        count = segment.commit.count
+        settle_backlog(block, slice_gas(job.tier, job.gas, job.chunks, count, segment.voters))

@@ -10,7 +10,14 @@ from msgspec.structs import replace
 
 from mlchain import crypto
 from mlchain.codec import Hash, Record
-from mlchain.consensus.work.attestation import Attestation, Extension, Verdict, decode_extension
+from mlchain.consensus.work.attestation import (
+    Attestation,
+    Extension,
+    Reviewed,
+    Verdict,
+    count_stretches,
+    decode_extension,
+)
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import key_due
 from mlchain.consensus.work.tickets import Reveal, check_reveal
@@ -25,6 +32,7 @@ from mlchain.vm.families.jobs import (
     SEGMENTS,
     Attested,
     Ballot,
+    Review,
     Segment,
     SegmentState,
     is_checker,
@@ -130,6 +138,8 @@ def _process_extension(
     for verdict in extension.verdicts:
         process = process_custody_verdict if len(verdict.accused) == 32 else _process_verdict
         process(block, validator, verdict)
+    for review in extension.reviews:
+        _process_review(block, validator, review)
 
 
 def _process_attestation(
@@ -169,7 +179,7 @@ def _process_attestation(
 
 def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) -> None:
     segment = SEGMENTS.get(block.state, verdict.job, verdict.segment)
-    if segment is None or segment.claim is None or not _is_at_work(segment, verdict.commit):
+    if segment is None or segment.claim is None or not _is_about(segment, verdict.commit):
         return
     claim = segment.claim
     if (
@@ -187,6 +197,27 @@ def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) ->
     )
 
 
+def _process_review(block: BlockContext, validator: bytes, review: Reviewed) -> None:
+    """Note what a validator re-ran of a HARD segment that can still be claimed wrong."""
+    segment = SEGMENTS.get(block.state, review.job, review.segment)
+    if segment is None or segment.state != SegmentState.HARD or validator == segment.worker:
+        return
+    is_old = block.height > segment.hard_height + block.params.unbonding_blocks
+    if is_old or not _is_about(segment, review.commit) or validator not in block.validators:
+        return
+    assert segment.commit is not None, "HARD segments are committed"
+    said = review.stretches & ((1 << count_stretches(segment.commit.count)) - 1)
+    bits = {known.validator: known.stretches for known in segment.reviews}
+    bits[validator] = bits.get(validator, 0) | said
+    reviews = tuple(Review(key, bits[key]) for key in sorted(bits))
+    if reviews != segment.reviews:
+        SEGMENTS.put(block.state, replace(segment, reviews=reviews), review.job, review.segment)
+
+
+def _is_about(segment: Segment, commit: bytes) -> bool:
+    return segment.commit is not None and commit_id(segment.commit) == commit
+
+
 def _is_at_work(segment: Segment, commit: bytes) -> bool:
     is_open = segment.state in (SegmentState.COMMITTED, SegmentState.DISPUTED)
-    return is_open and segment.commit is not None and commit_id(segment.commit) == commit
+    return is_open and _is_about(segment, commit)

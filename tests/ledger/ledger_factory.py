@@ -50,6 +50,7 @@ def params() -> Params:
         slash_unavailable=100_000,
         ticket_heights=1000,
         epoch_blocks=100,
+        max_verify_gas=10**11,
         unbonding_blocks=1000,
         audit_permille=50,
         custody_window=20,

@@ -33,7 +33,7 @@ def hashed(chain, monkeypatch) -> list[int]:
 
 
 def lie(number: int) -> bytes:
-    return codec.encode(Extension(bytes([number]) * 32, bytes(32), (), (), ()))
+    return codec.encode(Extension(bytes([number]) * 32, bytes(32), (), (), (), ()))
 
 
 def test_a_validator_that_showed_a_wrong_element_is_not_checked_again_at_this_height(chain, hashed):

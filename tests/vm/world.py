@@ -78,7 +78,7 @@ PARAMS = Params(
     heartbeat_ms=10_000, max_block_gas=10**8, attest_window=20, segment_timeout_ms=60_000,
     dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
     slash_unavailable=BOND // 100, ticket_heights=600,
-    epoch_blocks=100, unbonding_blocks=300,
+    epoch_blocks=100, max_verify_gas=10**11, unbonding_blocks=300,
     audit_permille=50, custody_window=30, slash_lazy=BOND // 2,
 )  # fmt: skip
 
@@ -299,7 +299,9 @@ class World:
         beacon = self.chain(name, BEACON).at(height)
         custody = self.chain(name, CUSTODY).at(key_due(height, self.genesis.params.attest_window))
         assert beacon and custody, "the test outlives the hash chains"
-        parts = [said.get(part, ()) for part in ("available", "attestations", "verdicts")]
+        parts = [
+            said.get(part, ()) for part in ("available", "attestations", "verdicts", "reviews")
+        ]
         return Extension(beacon, custody, *parts)
 
     def say(self, name: str, part: str, *items: Any) -> None:

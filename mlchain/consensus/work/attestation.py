@@ -17,6 +17,9 @@ from mlchain.ledger.commit import MAX_EXTENSION_BYTES
 MAX_AVAILABLE = 16
 MAX_ATTESTATIONS = 32
 MAX_VERDICTS = 32
+MAX_REVIEWS = 4
+STRETCHES = 32
+"""Parts of a HARD segment that are re-run again one by one; fewer if it has fewer chunks."""
 
 
 class Outcome(IntEnum):
@@ -57,6 +60,19 @@ class Verdict(Record, frozen=True):
     accused: Annotated[bytes, Meta(max_length=32)] = b""
 
 
+class Reviewed(Record, frozen=True):
+    """ "I had nothing else to do, and re-executed these stretches of a HARD segment: all equal."
+
+    Bit i of `stretches` is stretch i (`stretch_range`). It is information for people: nobody is
+    paid for it, and nobody checks it.
+    """
+
+    job: Hash
+    segment: Uint
+    commit: Hash
+    stretches: Annotated[int, Meta(ge=1, lt=2**STRETCHES)]
+
+
 class Extension(Record, frozen=True):
     """One validator's extension of a precommit: elements due, data it holds, results.
 
@@ -68,6 +84,7 @@ class Extension(Record, frozen=True):
     available: Annotated[tuple[ContentId, ...], Meta(max_length=MAX_AVAILABLE)]
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MAX_ATTESTATIONS)]
     verdicts: Annotated[tuple[Verdict, ...], Meta(max_length=MAX_VERDICTS)]
+    reviews: Annotated[tuple[Reviewed, ...], Meta(max_length=MAX_REVIEWS)]
 
 
 def decode_extension(data: bytes) -> Extension:
@@ -77,3 +94,14 @@ def decode_extension(data: bytes) -> Extension:
         CodecError: malformed, oversized or not canonical.
     """
     return codec.decode(Extension, data, MAX_EXTENSION_BYTES)
+
+
+def count_stretches(chunks: int) -> int:
+    """Return into how many stretches a segment of `chunks` is cut."""
+    return min(chunks, STRETCHES)
+
+
+def stretch_range(chunks: int, stretch: int) -> range:
+    """Return the offsets of one stretch of a segment of `chunks`."""
+    parts = count_stretches(chunks)
+    return range(stretch * chunks // parts, (stretch + 1) * chunks // parts)

@@ -16,6 +16,7 @@ from msgspec import Meta
 from mlchain import crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
 from mlchain.consensus.work.assurance import parse_tier, slice_size
+from mlchain.consensus.work.attestation import STRETCHES
 from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.consensus.work.sampling import draw_checkers, draw_slice
 from mlchain.errors import InvalidTransaction
@@ -40,6 +41,8 @@ class JobState(IntEnum):
     SETTLED = 3
     TRAPPED = 4
     EXPIRED = 5
+    REVOKED = 6
+    """It had a result, or segments that were HARD; one of them turned out to be forged."""
 
 
 class SegmentState(IntEnum):
@@ -144,13 +147,21 @@ class Cover(Record, frozen=True):
         return tuple(key for key in self.roster if key not in self.absent)
 
 
+class Review(Record, frozen=True):
+    """Which stretches of a HARD segment a validator says it has re-run since, as bits."""
+
+    validator: PublicKey
+    stretches: Annotated[int, Meta(ge=0, lt=2**STRETCHES)]
+
+
 class Segment(Record, frozen=True):
     """A segment under its present attempt.
 
     `undisputed_since` is the height of the commit, or of the last rejected claim: from there the
     age counts that FINALISE asks for. `cleared` are the chunks whose claims were rejected.
     `voters` counts the validators when the commit was made: it sizes the slices. `cover` says who
-    re-runs what if the tier deals that out, None until it has.
+    re-runs what if the tier deals that out, None until it has. A HARD segment can have a claim, too
+    (`vm.late`), and `reviews` by validators that had nothing else to do.
     """
 
     state: Uint
@@ -166,11 +177,16 @@ class Segment(Record, frozen=True):
     voters: Uint
     cover: Cover | None
     hard_height: Uint
+    reviews: Annotated[tuple[Review, ...], Meta(max_length=MAX_VALIDATORS)]
 
     @property
     def attest_from(self) -> int:
         """Height of the block after which attestations are awaited."""
         return self.cover.height if self.cover else self.commit_height
+
+
+class Late(Record, frozen=True):
+    """Marks a HARD segment with an open claim."""
 
 
 class PlanRecord(Record, frozen=True):
@@ -187,6 +203,7 @@ JOBS = Table(b"job/", Job, bytes)
 SEGMENTS = Table(b"segment/", Segment, bytes, int)
 PLANS = Table(b"plan/", PlanRecord, bytes)
 ACTIVE = Table(b"active/", Active, bytes)
+LATE = Table(b"late/", Late, bytes, int)
 
 
 def get_segment(state: State, job: bytes, index: int) -> Segment:
@@ -199,6 +216,11 @@ def get_segment(state: State, job: bytes, index: int) -> Segment:
     if segment is None:
         raise InvalidTransaction(f"job {job.hex()[:8]} has no segment {index} at work")
     return segment
+
+
+def get_review(segment: Segment, validator: bytes) -> int:
+    """Return the stretches a validator says it has re-run of a HARD segment, as bits."""
+    return next((r.stretches for r in segment.reviews if r.validator == validator), 0)
 
 
 def fixed_seed(number: int) -> bytes:

@@ -21,6 +21,8 @@ class Model(Record, frozen=True):
     state: Hash
     metrics: Metrics | None
     height: Uint
+    revoked_height: Uint
+    """0, or the height of the block that found a segment of its training forged."""
 
 
 MODELS = Table(b"model/", Model, bytes)

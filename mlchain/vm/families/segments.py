@@ -13,13 +13,17 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import check_reveal
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State
+from mlchain.vm.backlog import owe, slice_gas
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.jobs import (
     JOBS,
+    LATE,
+    MAX_CLEARED,
     SEGMENTS,
     Claim,
     Job,
     JobState,
+    Late,
     Segment,
     SegmentState,
     get_segment,
@@ -53,6 +57,8 @@ class CommitSegment(Payload, frozen=True):
         if segment.worker != ctx.sender:
             raise InvalidTransaction("the segment is assigned to another worker")
         self._check_shape(ctx.state, job)
+        voters = len(ctx.block.validators)
+        owe(ctx.block, slice_gas(job.tier, job.gas, job.chunks, commit.count, voters))
         SEGMENTS.put(
             ctx.state,
             replace(
@@ -60,7 +66,7 @@ class CommitSegment(Payload, frozen=True):
                 state=SegmentState.COMMITTED,
                 commit=commit,
                 commit_height=ctx.block.height,
-                voters=len(ctx.block.validators),
+                voters=voters,
                 undisputed_since=ctx.block.height,
             ),
             commit.job,
@@ -112,8 +118,11 @@ class MakeClaim(Payload, frozen=True):
         job = JOBS.get(ctx.state, self.job)
         if job is None or segment.commit is None or commit_id(segment.commit) != self.commit:
             raise InvalidTransaction("this commit is not at work")
-        if segment.state != SegmentState.COMMITTED:
-            raise InvalidTransaction("the segment is disputed already, or HARD")
+        is_late = segment.state == SegmentState.HARD
+        if segment.claim is not None or segment.state == SegmentState.DISPUTED:
+            raise InvalidTransaction("the segment is disputed already")
+        if is_late:
+            self._check_late(ctx, job, segment)
         first, _ = job.segment_range(self.segment)
         reach = segment.commit.count + (1 if segment.commit.trap else 0)
         if not first <= self.chunk < first + reach:
@@ -125,13 +134,19 @@ class MakeClaim(Payload, frozen=True):
         ):
             raise InvalidTransaction("only chunks of one's own slice can be asked for")
         claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, ())
-        SEGMENTS.put(
-            ctx.state,
-            replace(segment, state=SegmentState.DISPUTED, claim=claim),
-            self.job,
-            self.segment,
-        )
+        state = SegmentState.HARD if is_late else SegmentState.DISPUTED
+        SEGMENTS.put(ctx.state, replace(segment, state=state, claim=claim), self.job, self.segment)
+        if is_late:
+            LATE.put(ctx.state, Late(), self.job, self.segment)
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
+
+    def _check_late(self, ctx: Context, job: Job, segment: Segment) -> None:
+        if ctx.block.height > segment.hard_height + ctx.block.params.unbonding_blocks:
+            raise InvalidTransaction("the segment has been HARD for too long")
+        if self.kind != ClaimKind.FRAUD or job.state == JobState.REVOKED:
+            raise InvalidTransaction("nothing but fraud is claimed of HARD work, and that once")
+        if len(segment.cleared) >= MAX_CLEARED:
+            raise InvalidTransaction("enough chunks of this segment have been claimed in vain")
 
 
 def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset: int) -> bool:

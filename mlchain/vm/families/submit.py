@@ -12,6 +12,7 @@ from mlchain.consensus.work.commitment import MAX_SEGMENT_CHUNKS
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ml_runtime import check_plan, decode_plan
+from mlchain.vm.backlog import slice_gas
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.accounts import debit
 from mlchain.vm.families.data import DATASETS
@@ -67,7 +68,8 @@ class SubmitJob(Payload, frozen=True):
     def execute(self, ctx: Context) -> None:
         """Check the program and its exact gas before anything runs, then hold the fee."""
         ctx.charge(SUBMIT_GAS + 10 * len(self.plan))
-        check_tier(parse_tier(self.tier), len(ctx.block.validators))
+        voters = len(ctx.block.validators)
+        check_tier(parse_tier(self.tier), voters)
         if len(self.seed) not in (0, 32):
             raise InvalidTransaction(f"seed has {len(self.seed)} bytes, 0 or 32 are allowed")
         plan = decode_plan(self.plan)
@@ -102,6 +104,12 @@ class SubmitJob(Payload, frozen=True):
             self.tier, self.fee, self.fee, gas, JobState.SUBMITTED, ctx.block.time_ms,
             ctx.block.height, self.seed, bytes(32), (), (), 0, 0, 0,
         )  # fmt: skip
+        verify = slice_gas(self.tier, gas, job.chunks, job.segment_range(0)[1], voters)
+        most = ctx.block.params.max_verify_gas
+        if verify > most:
+            raise InvalidTransaction(
+                f"verifying a segment: {verify} gas, at most {most} allowed", "use more segments"
+            )
         if job.segments > MAX_SEGMENTS:
             raise InvalidTransaction(f"{job.segments} segments, at most {MAX_SEGMENTS} allowed")
         if sum(1 for _ in ACTIVE.items(ctx.state)) >= MAX_ACTIVE_JOBS:

@@ -1,0 +1,88 @@
+"""Claims against HARD segments: a forgery that somebody finds when it is paid for already.
+
+For `unbonding_blocks` after a segment became HARD a validator may still claim fraud in it. All
+re-run the chunk, as in any dispute. If they agree the worker is slashed and jailed, the finder gets
+its half, and what the job made is revoked: every later segment and the model rest on the forgery.
+What was paid stays paid (docs/adr/0025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from mlchain.consensus.work.dispute import Ruling, settle
+from mlchain.vm.context import BlockContext
+from mlchain.vm.families.jobs import (
+    JOBS,
+    LATE,
+    SEGMENTS,
+    Claim,
+    Job,
+    JobState,
+    Segment,
+)
+from mlchain.vm.families.members import WORKERS, bond_holder, slash_validator, slash_worker
+from mlchain.vm.families.models import MODELS
+
+End = Callable[[BlockContext, bytes, Job, JobState], None]
+"""Closes a job and refunds what is left of its fee."""
+
+
+def rule_all(block: BlockContext, end: End) -> None:
+    """Settle every late claim that can be."""
+    for job_id, index in [key for key, _ in LATE.items(block.state)]:
+        job, segment = JOBS.get(block.state, job_id), SEGMENTS.get(block.state, job_id, index)
+        assert job is not None and segment is not None and segment.claim is not None
+        claim = segment.claim
+        ruling = settle(
+            ((b.validator, b.outcome) for b in claim.ballots),
+            block.validators,
+            block.height >= claim.height + block.params.dispute_window,
+        )
+        if ruling == Ruling.OPEN:
+            continue
+        LATE.delete(block.state, job_id, index)
+        done = replace(segment, claim=None, cleared=(*segment.cleared, claim.chunk))
+        SEGMENTS.put(block.state, done, job_id, index)
+        if ruling == Ruling.UPHELD:
+            _uphold(block, job_id, job, index, segment, claim, end)
+        else:
+            _reject(block, job_id, index, claim, ruling)
+
+
+def _uphold(
+    block: BlockContext,
+    job_id: bytes,
+    job: Job,
+    index: int,
+    segment: Segment,
+    claim: Claim,
+    end: End,
+) -> None:
+    if WORKERS.get(block.state, bond_holder(block.state, segment.worker)) is not None:
+        slash_worker(
+            block, segment.worker, "forged", block.params.slash_worker, claim.accuser,
+            job_id, index, claim.chunk, is_jailed=True,
+        )  # fmt: skip
+    if job.state == JobState.REVOKED:
+        return
+    end(block, job_id, job, JobState.REVOKED)
+    model = MODELS.get(block.state, job_id)
+    if model is not None:
+        MODELS.put(block.state, replace(model, revoked_height=block.height), job_id)
+
+
+def _reject(block: BlockContext, job_id: bytes, index: int, claim: Claim, ruling: Ruling) -> None:
+    """The chunk was right, or its accuser could not even show the state it had re-run it from.
+
+    Nobody else must still have that state: so a claim that lapses costs its maker a little, lest
+    claims against old work be a way to keep everybody busy.
+    """
+    is_wrong = ruling == Ruling.REJECTED
+    slash_validator(
+        block, claim.accuser, "false-accusation" if is_wrong else "unserved-claim", b"",
+        job_id, index, claim.chunk, is_removed=False,
+        amount=block.params.slash_validator if is_wrong else block.params.slash_unavailable,
+    )  # fmt: skip
