@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlchain.cli import options
+from mlchain.cli import options, quote
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
 
@@ -19,6 +19,9 @@ def command() -> None:
 
     A job is named by its id or by any beginning of it that no other job shares.
     """
+
+
+command.add_command(quote.command)
 
 
 @command.command("list", examples=("mlchain job list --state running",))

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from factories import make_chain
 from msgspec.structs import replace
-from vm.world import CONTENT, FEATURES, JOB, ROWS, World, plan
+from vm.world import CONTENT, FEATURES, JOB, PARAMS, ROWS, World, make_genesis, plan
 
 from mlchain.consensus.work import assurance
 from mlchain.consensus.work.assurance import AUDITED_MISS, Tier, slice_size
@@ -77,8 +77,10 @@ def test_gas_is_what_it_takes():
     assert record.gas == record.steps * cost.gas_per_step + 15 * cost.gas_predict_row
 
 
-def test_control_without_the_bound_on_a_chunk_a_dispute_would_stop_everybody(world, monkeypatch):
+def test_control_without_the_bound_on_a_chunk_a_dispute_would_stop_everybody(monkeypatch):
     """A claim costs nothing when it is right to make it, and all re-run the chunk at once."""
+    world = World(genesis=make_genesis(params=replace(PARAMS, max_verify_gas=10**15)))
+    world.do("alice", RegisterData(CONTENT, 9_999, ROWS, FEATURES))
     bomb = replace(JOB, **BOMBS["a chunk of minutes"], fee=10**7)
     monkeypatch.setattr(submit, "MAX_CHUNK_GAS", 10**15)
     receipt = world.do("alice", bomb)

@@ -96,8 +96,8 @@ def test_one_claim_at_a_time(world, job):
     assert "disputed already" in refusal(world, world.claim(YOU, job, 4), YOU)
 
 
-def test_what_is_hard_is_not_disputed_any_more(world, job):
-    claim = world.claim(ME, job, 3)
+def test_of_what_is_hard_nothing_but_fraud_is_claimed(world, job):
+    claim = world.claim(ME, job, world.slice_of(ME, job)[0], ClaimKind.UNSERVED)
     world.harden(job)
     assert "HARD" in refusal(world, claim)
 
