@@ -31,6 +31,7 @@ from mlchain.vm.families.jobs import (
     Segment,
     SegmentState,
     plan_id,
+    reviewed_offsets,
     segment_slice,
 )
 from mlchain.vm.families.models import MODELS, Model
@@ -241,7 +242,7 @@ def check_attestations(audit: Audit) -> str:
     """A quorum attested each segment, with tickets whose chains the genesis file fixed."""
     tips = {m.key: m.ticket_tip for m in audit.genesis.members if m.role == "validator"}
     shown: dict[bytes, dict[int, bytes]] = {key: {} for key in tips}
-    rerun = 0
+    rerun = seen = 0
     for index, segment in enumerate(audit.segments):
         keys = [attested.validator for attested in segment.attestations]
         height, last = segment.commit_height, audit.genesis.params.ticket_heights
@@ -259,11 +260,14 @@ def check_attestations(audit: Audit) -> str:
             key, ticket = attested.validator, attested.ticket
             union |= dict.fromkeys(segment_slice(audit.job, segment, key, ticket))
         rerun += len(union)
+        seen += len(union | dict.fromkeys(reviewed_offsets(segment)))
     for key, tickets in shown.items():
         _require_chain(tips[key], tickets, audit.names[key])
     by = sum(1 for tickets in shown.values() if tickets)
     total = sum(commit.count + bool(commit.trap) for commit in audit.commits)
-    return f"{rerun} of {total} chunks attested, by {by} validators, as their tickets drew them"
+    later = f"; {seen} with what was reviewed since" if seen > rerun else ""
+    how = "as they were drawn or dealt"
+    return f"{rerun} of {total} chunks attested, by {by} validators, {how}{later}"
 
 
 def check_states(audit: Audit) -> str:

@@ -34,6 +34,7 @@ from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
     ACTIVE,
     JOBS,
+    LATE,
     SEGMENTS,
     Job,
     JobState,
@@ -74,6 +75,11 @@ class Auditor:
     def __post_init__(self) -> None:
         """Have an examiner of our own."""
         self.examiner = Examiner(self.key, self.chain, self.artifacts, self.compute, self._complain)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an audit or a ruling is under way."""
+        return bool(self._busy)
 
     def on_block(self) -> None:
         """A block is final: there may be something to do."""
@@ -135,7 +141,7 @@ class Auditor:
         self._claims = {key: claim for key, claim in self._claims.items() if key in at_work}
         self._overruled = {key: None for key in self._overruled if key in at_work}
         due = [t for t in committed if self._is_due(t.number, t.segment, t.commit)]
-        disputed = [t for t in committed if t.segment.claim is not None]
+        disputed = [t for t in committed if t.segment.claim is not None] + self._late(state)
         for act, targets in ((self._vote, disputed), (self._audit, due)):
             for worker in dict.fromkeys(target.segment.worker for target in targets):
                 task = (act.__name__, worker)
@@ -143,6 +149,17 @@ class Auditor:
                     self._busy[task] = None
                     own = [target for target in targets if target.segment.worker == worker]
                     nursery.start_soon(self._do_each, task, act, state, own)
+
+    def _late(self, state: State) -> list[Target]:
+        """Return the HARD segments of others that somebody claims fraud in."""
+        return [
+            Target(job_id, job, index, segment, segment.commit)
+            for (job_id, index), _ in LATE.items(state)
+            if (job := JOBS.get(state, job_id)) is not None
+            and (segment := SEGMENTS.get(state, job_id, index)) is not None
+            and segment.commit is not None
+            and segment.worker != self.key
+        ]
 
     async def _do_each(self, task: tuple[str, bytes], act: Act, state: State, on: Targets) -> None:
         try:

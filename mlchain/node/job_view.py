@@ -20,6 +20,7 @@ from mlchain.vm.families.jobs import (
     JobState,
     Segment,
     SegmentState,
+    reviewed_offsets,
     segment_slice,
 )
 from mlchain.vm.families.members import FAULTS, Fault, get_validator_set
@@ -79,7 +80,7 @@ class JobViews:
 
     def whole(self, state: State, job_id: bytes, job: Job, worker: ProgressSource | None) -> Json:
         """Return a job with its segments, its faults, and what of it was checked by whom."""
-        segments, rerun = [], 0
+        segments, rerun, reviewed, seen = [], 0, 0, 0
         by: dict[str, None] = {}
         for index in range(job.assigned):
             segment = SEGMENTS.get(state, job_id, index)
@@ -87,6 +88,8 @@ class JobViews:
                 row = self._segment(state, job, index, segment)
                 segments.append(row)
                 rerun += row["chunks_rerun"]
+                reviewed += row["chunks_reviewed"]
+                seen += row["chunks_seen"]
                 by |= dict.fromkeys(row["attestations"])
         faults = [self.fault(fault) for _, fault in FAULTS.items(state) if fault.job == job_id]
         return {
@@ -98,6 +101,8 @@ class JobViews:
             "faults": faults,
             "verified": {
                 "rerun": rerun,
+                "reviewed": reviewed,
+                "seen": seen,
                 "chunks": job.chunks,
                 "by": sorted(by),
                 "of": len(_voters(state, segments)),
@@ -132,7 +137,7 @@ class JobViews:
                 drawn = self._slice(job, segment, attested)
                 slices[self._name(attested.validator)] = len(drawn)
                 rerun |= dict.fromkeys(drawn)
-        claim = segment.claim
+        claim, reviewed = segment.claim, reviewed_offsets(segment)
         return {
             "index": index,
             "state": SegmentState(segment.state).name.lower(),
@@ -148,6 +153,8 @@ class JobViews:
             "trap_step": commit.trap - 1 if commit and commit.trap else None,
             "slices": slices,
             "chunks_rerun": len(rerun),
+            "chunks_reviewed": len(reviewed),
+            "chunks_seen": len(rerun | dict.fromkeys(reviewed)),
             "attestations": list(slices),
             "disputed_chunk": claim.chunk if claim else None,
             "hard_height": segment.hard_height or None,

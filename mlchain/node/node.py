@@ -44,6 +44,7 @@ from mlchain.node.files import SYSTEM, Files
 from mlchain.node.membership import Keys, Membership
 from mlchain.node.outbox import Outbox
 from mlchain.node.query import Query
+from mlchain.node.reviewer import Reviewer
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.spool import Spool
 from mlchain.node.spread import Spread
@@ -161,6 +162,7 @@ class Node:
         self.agreement = self._make_agreement(storage.wal)
         self.worker = self._make_worker(misbehaviour, executor, backend) if keys.worker else None
         self.auditor = self._make_auditor(backend) if self.duties else None
+        self.reviewer = self._make_reviewer(backend) if self.auditor else None
         self.query = Query(self.chain, genesis, self.content, self)
         self._subscribers: list[trio.MemorySendChannel[Committed]] = []
         self._connect()
@@ -179,7 +181,7 @@ class Node:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.transport.run())
             nursery = await stack.enter_async_context(trio.open_nursery())
-            for part in (self.worker, self.auditor):
+            for part in (self.worker, self.auditor, self.reviewer):
                 if part is not None:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
@@ -309,7 +311,9 @@ class Node:
         if self.keys.validator:
             self.spread.announce(header.height, committed.block_id)
         self.upkeep.on_block(header.height)
-        for part in (self.worker, self.auditor):
+        if self.reviewer is not None:
+            self.reviewer.note_hard(committed.block.body.finalise)
+        for part in (self.worker, self.auditor, self.reviewer):
             if part is not None:
                 part.on_block()
         for subscriber in list(self._subscribers):
@@ -394,6 +398,16 @@ class Node:
         )  # fmt: skip
         self.transport.serve(OPENING_PROTOCOL, auditor.custodian.serve)
         return auditor
+
+    def _make_reviewer(self, backend: str) -> Reviewer:
+        key, auditor, duties = self.keys.validator, self.auditor, self.duties
+        assert key is not None and auditor is not None and duties is not None
+        compute = self._make_compute("", backend)
+        outbox = auditor.outbox
+        return Reviewer(
+            key.public, self.chain, self.artifacts, compute, duties, outbox,
+            lambda: auditor.is_busy,
+        )  # fmt: skip
 
     def _spread(self, transaction: bytes) -> None:
         self.spread.send(transaction)

@@ -35,6 +35,8 @@ from mlchain.vm.families.segments import CommitSegment
 log = structlog.get_logger("worker")
 
 RETRY_S = 1.0
+KEPT_HARD = 8
+"""HARD segments whose states are kept for those who review them, the last ones."""
 
 Skips = Callable[[int], bool]
 """Tells which chunks a cheating worker does not compute; an honest one skips none."""
@@ -170,12 +172,20 @@ class Worker:
         """Drop results of segments that ended, fell or became HARD, and states nobody asks for."""
         mine = [place for place, _ in self._mine(self.chain.state())]
         self._done = {place: self._done[place] for place in mine if place in self._done}
-        self.spool.keep([*mine, *(place for place in self.spool.places if self._is_asked(place))])
+        hard = [(height, place) for place in self.spool.places if (height := self._hard_at(place))]
+        asked = [place for _, place in hard if self._is_asked(place)]
+        newest = [place for _, place in sorted(hard)[-KEPT_HARD:]]  # somebody may review them
+        self.spool.keep([*mine, *asked, *newest])
+
+    def _hard_at(self, place: Place) -> int:
+        """Return since when a segment of ours is HARD, 0 if it is not."""
+        segment = SEGMENTS.get(self.chain.state(), place[0], place[1])
+        if segment is None or (segment.worker, segment.attempt) != (self.key, place[2]):
+            return 0
+        return segment.hard_height if segment.state == SegmentState.HARD else 0
 
     def _is_asked(self, place: Place) -> bool:
         """Tell whether validators may still audit each other on a HARD segment of ours."""
         segment = SEGMENTS.get(self.chain.state(), place[0], place[1])
-        if segment is None or (segment.worker, segment.attempt) != (self.key, place[2]):
-            return False
-        is_hard = segment.state == SegmentState.HARD
-        return is_hard and self.chain.height <= audit_end(segment, self.chain.params)
+        assert segment is not None, "it is HARD"
+        return self.chain.height <= audit_end(segment, self.chain.params)

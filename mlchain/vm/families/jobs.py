@@ -16,7 +16,7 @@ from msgspec import Meta
 from mlchain import crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
 from mlchain.consensus.work.assurance import parse_tier, slice_size
-from mlchain.consensus.work.attestation import STRETCHES
+from mlchain.consensus.work.attestation import STRETCHES, count_stretches, stretch_range
 from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.consensus.work.sampling import draw_checkers, draw_slice
 from mlchain.errors import InvalidTransaction
@@ -221,6 +221,18 @@ def get_segment(state: State, job: bytes, index: int) -> Segment:
 def get_review(segment: Segment, validator: bytes) -> int:
     """Return the stretches a validator says it has re-run of a HARD segment, as bits."""
     return next((r.stretches for r in segment.reviews if r.validator == validator), 0)
+
+
+def reviewed_offsets(segment: Segment) -> tuple[int, ...]:
+    """Return the chunks of a HARD segment that validators say they have re-run since."""
+    if segment.commit is None:
+        return ()
+    seen = 0
+    for review in segment.reviews:
+        seen |= review.stretches
+    count = segment.commit.count
+    stretches = [i for i in range(count_stretches(count)) if seen >> i & 1]
+    return tuple(offset for i in stretches for offset in stretch_range(count, i))
 
 
 def fixed_seed(number: int) -> bytes:
