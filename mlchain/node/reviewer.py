@@ -2,7 +2,7 @@
 
 It takes a stretch of chunks at a time, of the segment that the least was reviewed of, and there the
 stretch that the fewest have reviewed; among equals the one that our own ticket puts first. So
-validators spread out without speaking, and what they have seen adds up (docs/adr/0025). When a
+validators spread out without speaking, and what they have seen adds up (docs/adr/0026). When a
 duty comes it stops at once. What it has seen rides in votes that are cast anyway; only a forgery
 is news that asks for a block.
 """
@@ -214,7 +214,7 @@ class Reviewer:
         """A chunk differs: run it once more, and then say so."""
         chunk = target.job.segment_range(target.number)[0] + offset
         again = await self.compute.replay(handle, chunk, data)
-        if again == leaves[offset]:
+        if not isinstance(again, Trapped) and again.digest == leaves[offset]:
             log.error("unsteady", hint="this machine computed one chunk in two ways")
             return
         if chunk in target.segment.cleared:
