@@ -2,7 +2,7 @@
 
 It takes a stretch of chunks at a time, of the segment that the least was reviewed of, and there the
 stretch that the fewest have reviewed; among equals the one that our own ticket puts first. So
-validators spread out without speaking, and what they have seen adds up (docs/adr/0026). When a
+validators spread out without speaking, and what they have seen adds up (docs/adr/0029). When a
 duty comes it stops at once. What it has seen rides in votes that are cast anyway; only a forgery
 is news that asks for a block.
 """

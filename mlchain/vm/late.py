@@ -3,7 +3,7 @@
 For `unbonding_blocks` after a segment became HARD a validator may still claim fraud in it. All
 re-run the chunk, as in any dispute. If they agree the worker is slashed and jailed, the finder gets
 its half, and what the job made is revoked: every later segment and the model rest on the forgery.
-What was paid stays paid (docs/adr/0026).
+What was paid stays paid (docs/adr/0029).
 """
 
 from __future__ import annotations
