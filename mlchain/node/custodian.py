@@ -154,8 +154,12 @@ class Custodian:
                 continue
             about = get_attestment(state, job, index, self.key)
             element = self.duties.custody_key(about.segment.attest_from)
-            if element is not None:
+            try:
                 opening = await self._open(state, job, about, chunk)
+            except MlchainError as error:  # the others that are asked for can still be shown
+                log.error("not-shown", chunk=chunk, reason=error.message)
+                continue
+            if element is not None:
                 self.outbox.send(ShowDigest(job, index, chunk, element, opening))
 
     # ---- those of the others ------------------------------------------------------------------
@@ -236,7 +240,12 @@ class Custodian:
                 )
                 if not is_mine or (identity, place) in self._settled:
                     continue
-                if await self._audit_digest(state, place, about):
+                try:
+                    is_settled = await self._audit_digest(state, place, about)
+                except MlchainError as error:  # the others can still be looked at
+                    log.warning("not-audited", chunk=chunk, reason=error.message)
+                    continue
+                if is_settled:
                     self._settled[identity, place] = None
                     self._tries.pop(place, None)
 

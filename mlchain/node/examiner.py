@@ -84,11 +84,19 @@ class Examiner:
 
     async def _start_of(self, state: State, subject: Subject, offset: int) -> bytes:
         """Return the state before a chunk: what is served, or else computed from the boundary."""
-        job_id, index, handle = subject.job_id, subject.index, subject.handle
         if offset:
             served = await self._fetch_patiently(subject, offset, self._sources(subject))
             if isinstance(served, bytes):
                 return served
+        return await self._compute_start(state, subject, offset)
+
+    async def _compute_start(self, state: State, subject: Subject, offset: int) -> bytes:
+        """Return the state before a chunk, computed from where its segment starts.
+
+        Raises:
+            MlchainError: it cannot be, or is not what was committed.
+        """
+        job_id, index, handle = subject.job_id, subject.index, subject.handle
         data = await self.artifacts.start_state(state, job_id, index, self.compute, handle)
         async with self.compute.run_chunks(handle, subject.first, offset, data) as chunks:
             async for result in chunks:
@@ -146,7 +154,9 @@ class Examiner:
             if isinstance(data, Stale):
                 raise data
             if isinstance(data, MlchainError) and chunk in subject.segment.cleared:
-                continue  # not served to us, but a quorum has re-run it since, and it was right
+                # Not served to us, but a quorum has re-run it since, and it was right. We still
+                # owe its custody digest.
+                data = await self._compute_start(self.chain.state(), subject, offset)
             if isinstance(data, MlchainError):
                 return Finding(ClaimKind.UNSERVED, chunk, data.message)
             if await self._replay(subject, offset, data) == Outcome.DIFFERS:
