@@ -9,7 +9,7 @@
  *
  * Weathers. By default blocks are quick and audits slow: patience, a wall clock, protects. With
  * -DSLOW blocks take so long that patience has passed at once: the age, in blocks, protects. With
- * -DCENSORS no honest proposer ever gets a turn; with -DSTARVED one honest audit may never end.
+ * -DCENSORS no honest proposer ever gets a turn; with -DSTARVED two honest audits may never end.
  *
  * docs/model.md maps each rule to its lines in the code. A mutant is a -D switch. */
 
@@ -59,7 +59,7 @@ byte height, since, opened, falseClaims, i, proposer, leftOut;
 #define checked     (one(attested(0)) + one(attested(1)) + one(attested(2)))
 #ifdef STARVED
 #define anyFound    (knows[0] && knows[1] && knows[2])  /* and said so a height ago */
-#define mayStarve(i) (i == 2)
+#define mayStarve(i) (i > 0)
 #else
 #define anyFound    anyFinds     /* every honest audit ends, so who draws it finds it */
 #define mayStarve(i) false

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -17,6 +18,8 @@ import click
 from mlchain import errors
 from mlchain.cli.failure import EXIT_CODES, describe
 from mlchain.client.jobfile import FIELDS
+from mlchain.consensus.work.assurance import Tier, slice_size
+from mlchain.consensus.work.sampling import miss_probability
 from mlchain.ml_runtime.importers.onnx import supported
 from mlchain.ml_runtime.importers.onnx.export_rules import EXPORTS
 from mlchain.ml_runtime.importers.sklearn import FINAL, TRANSFORMERS
@@ -68,6 +71,21 @@ KEY_MEANINGS = {
     "training.segments": "Parts that are assigned, checked and paid one by one.",
     "training.seed": "Fixes order and first weights on every chain. Left out: the chain draws.",
 }
+
+
+def admission() -> Iterator[Sequence[str]]:
+    """What forging always and admitting when found brings, in costs of a segment."""
+    yield "chunks N", "forged b", "saved b ÷ N", "found q", "brings"
+    for total in (100, 1000, 10_000):
+        size = slice_size(Tier("audited"), total, total, 4)
+        for forged in dict.fromkeys((1, total // 100, total // 10, total)):
+            found = 1 - miss_probability(total, size, forged) ** 3
+            saved = Fraction(forged, total)
+            brings = saved - found * Fraction(21, 20)
+            yield (
+                f"{total:,}".replace(",", " "), str(forged), f"{float(saved):.4f}",
+                f"{float(found):.4f}", f"{float(brings):+.4f}",
+            )  # fmt: skip
 
 
 def job_file() -> Iterator[Sequence[str]]:
@@ -163,6 +181,7 @@ def models() -> Iterator[Sequence[str]]:
 
 
 TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
+    "admission": admission,
     "job-file": job_file,
     "exit-codes": exit_codes,
     "errors": error_classes,

@@ -62,7 +62,7 @@ PARAMS = Params(
     propose_timeout_ms=1000, vote_timeout_ms=500, timeout_step_ms=250, block_interval_ms=50,
     heartbeat_ms=10_000, max_block_gas=2 * 10**9, attest_window=50, segment_timeout_ms=600_000,
     dispute_window=20, slash_worker=BOND // 2, slash_validator=BOND * 6 // 10,
-    slash_unavailable=BOND // 100, ticket_heights=500,
+    slash_unavailable=BOND // 100, fee_admission=BOND // 50, ticket_heights=500,
     epoch_blocks=100, max_verify_gas=10**11, unbonding_blocks=1_000,
     audit_permille=50, custody_window=100, slash_lazy=BOND // 2,
 )  # fmt: skip

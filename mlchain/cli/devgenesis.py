@@ -30,6 +30,7 @@ PARAMS = Params(
     slash_worker=500_000_000,
     slash_validator=500_000_000,
     slash_unavailable=50_000_000,
+    fee_admission=50_000_000,
     ticket_heights=1 << 20,
     epoch_blocks=1_000,
     max_verify_gas=120_000_000_000,

@@ -44,6 +44,7 @@ LOCAL_PARAMS = Params(
     slash_worker=500_000_000,
     slash_validator=500_000_000,
     slash_unavailable=50_000_000,
+    fee_admission=50_000_000,
     ticket_heights=1 << 18,
     epoch_blocks=500,
     max_verify_gas=120_000_000_000,

@@ -48,6 +48,8 @@ class Params(Record, frozen=True):
     slash_worker: Uint
     slash_validator: Uint
     slash_unavailable: Uint
+    fee_admission: Uint
+    """What a worker pays that admits a wrong chunk of its own; cheap once in `epoch_blocks`."""
     ticket_heights: Uint
     """Length of every registered hash chain."""
     epoch_blocks: Annotated[int, Meta(ge=1, le=2**40)]

@@ -27,7 +27,7 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, MEMBERS, VALIDATORS, WORKERS, MemberRecord
 from mlchain.vm.families.models import MODELS
-from mlchain.vm.families.segments import CommitSegment, MakeClaim
+from mlchain.vm.families.segments import AdmitFault, CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
@@ -426,6 +426,8 @@ def _job_event(transaction: Transaction, identity: bytes, height: int) -> Iterat
         row = {"job": payload.commit.job, "segment": payload.commit.segment, "what": "committed"}
     elif isinstance(payload, MakeClaim):
         row = {"job": payload.job, "segment": payload.segment, "what": "disputed"}
+    elif isinstance(payload, AdmitFault):
+        row = {"job": payload.job, "segment": payload.segment, "what": "admitted"}
     else:
         return
     yield to_json({**row, "height": height})

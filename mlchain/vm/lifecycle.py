@@ -207,6 +207,9 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
         if segment.state == SegmentState.DISPUTED:
             if _rule(block, job_id, job, index, segment):
                 return
+        elif segment.state == SegmentState.ADMITTED:
+            _fall(block, job_id, job, index, is_workers_fault=True)
+            return
         elif _is_overdue(block, job, index, segment):
             _fall(block, job_id, job, index, segment.state == SegmentState.ASSIGNED)
             return

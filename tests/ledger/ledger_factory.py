@@ -48,6 +48,7 @@ def params() -> Params:
         slash_worker=500_000,
         slash_validator=500_000,
         slash_unavailable=100_000,
+        fee_admission=100_000,
         ticket_heights=1000,
         epoch_blocks=100,
         max_verify_gas=10**11,

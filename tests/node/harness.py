@@ -36,7 +36,7 @@ PARAMS = Params(
     propose_timeout_ms=2000, vote_timeout_ms=1000, timeout_step_ms=500, block_interval_ms=20,
     heartbeat_ms=60_000, max_block_gas=2 * 10**9, attest_window=2000, segment_timeout_ms=60_000,
     dispute_window=1000, slash_worker=BOND // 2, slash_validator=BOND // 4,
-    slash_unavailable=BOND // 100, ticket_heights=20_000,
+    slash_unavailable=BOND // 100, fee_admission=BOND // 50, ticket_heights=20_000,
     epoch_blocks=100, max_verify_gas=10**11, unbonding_blocks=1_000,
     audit_permille=50, custody_window=200, slash_lazy=BOND // 2,
 )  # fmt: skip

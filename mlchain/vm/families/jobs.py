@@ -52,6 +52,8 @@ class SegmentState(IntEnum):
     COMMITTED = 1
     DISPUTED = 2
     HARD = 3
+    ADMITTED = 4
+    """Its worker says itself that it is wrong: it falls at the end of the block."""
 
 
 class Job(Record, frozen=True):

@@ -56,12 +56,16 @@ class ValidatorRecord(Record, frozen=True):
 
 
 class WorkerRecord(Record, frozen=True):
-    """A worker and its bond; `jailed_height` and `left_height` as for a validator."""
+    """A worker and its bond; `jailed_height` and `left_height` as for a validator.
+
+    `admitted_height`: of the block in which it last admitted a wrong chunk, or 0.
+    """
 
     name: Name
     bond: Uint
     jailed_height: Uint
     left_height: Uint
+    admitted_height: Uint
 
 
 class Fault(Record, frozen=True):
@@ -136,7 +140,7 @@ def enrol(state: State, member: Member, height: int) -> None:
         validator = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0, 0)
         VALIDATORS.put(state, validator, member.key)
     elif member.role == "worker":
-        WORKERS.put(state, WorkerRecord(member.name, member.bond, 0, 0), member.key)
+        WORKERS.put(state, WorkerRecord(member.name, member.bond, 0, 0, 0), member.key)
 
 
 def retire(state: State, key: bytes, height: int, successor: bytes = b"") -> None:

@@ -29,10 +29,13 @@ from mlchain.vm.families.jobs import (
     get_segment,
     is_in_slice,
 )
-from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.members import VALIDATORS, WORKERS, slash_worker
 
+ADMISSION_WINDOW = 3
+"""Blocks in which a worker that was accused may still admit the fault."""
 COMMIT_GAS = 5_000
 CLAIM_GAS = 5_000
+ADMIT_GAS = 5_000
 HASH_GAS = 400
 """For each element of a hash chain between the one shown and the one known."""
 
@@ -147,6 +150,60 @@ class MakeClaim(Payload, frozen=True):
             raise InvalidTransaction("nothing but fraud is claimed of HARD work, and that once")
         if len(segment.cleared) >= MAX_CLEARED:
             raise InvalidTransaction("enough chunks of this segment have been claimed in vain")
+
+
+class AdmitFault(Payload, frozen=True):
+    """A worker says itself that a chunk it committed to is wrong: honest hardware fails, too.
+
+    It loses the segment, its pay and `fee_admission`, but keeps its bond and its place; once in
+    `epoch_blocks`. Whoever had accused the segment of fraud already gets a finder's share.
+    """
+
+    KIND: ClassVar[int] = 23
+    ROLE: ClassVar[str] = "worker"
+    job: Hash
+    segment: Uint
+    commit: Hash
+    chunk: Uint
+
+    def execute(self, ctx: Context) -> None:
+        """Take the fee; the segment falls at the end of the block, and goes to another worker."""
+        ctx.charge(ADMIT_GAS)
+        segment = get_segment(ctx.state, self.job, self.segment)
+        job = JOBS.get(ctx.state, self.job)
+        if job is None or segment.commit is None or commit_id(segment.commit) != self.commit:
+            raise InvalidTransaction("this commit is not at work")
+        if segment.worker != ctx.sender:
+            raise InvalidTransaction("only its worker admits a fault")
+        if segment.state not in (SegmentState.COMMITTED, SegmentState.DISPUTED):
+            raise InvalidTransaction("the segment is HARD, or its fault is admitted already")
+        claim = segment.claim
+        if claim is not None and ctx.block.height > claim.height + ADMISSION_WINDOW:
+            raise InvalidTransaction("too late: the claim is to be settled by re-execution")
+        first, _ = job.segment_range(self.segment)
+        if not first <= self.chunk < first + segment.commit.count + bool(segment.commit.trap):
+            raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
+        record = WORKERS.get(ctx.state, ctx.sender)
+        assert record is not None, "the role was checked"
+        again = record.admitted_height + ctx.block.params.epoch_blocks
+        if record.admitted_height and ctx.block.height < again:
+            raise InvalidTransaction(f"the last fault was admitted too lately, wait until {again}")
+        is_fraud = claim is not None and claim.kind == ClaimKind.FRAUD
+        slash_worker(
+            ctx.block, ctx.sender, "admitted", ctx.block.params.fee_admission,
+            claim.accuser if claim is not None and is_fraud else b"",
+            self.job, self.segment, self.chunk, is_jailed=False,
+        )  # fmt: skip
+        record = WORKERS.get(ctx.state, ctx.sender)
+        assert record is not None
+        WORKERS.put(ctx.state, replace(record, admitted_height=ctx.block.height), ctx.sender)
+        SEGMENTS.put(
+            ctx.state,
+            replace(segment, state=SegmentState.ADMITTED, claim=None),
+            self.job,
+            self.segment,
+        )
+        ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} admitted to be wrong")
 
 
 def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset: int) -> bool:
