@@ -33,7 +33,7 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
     examples=(
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json",
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json --slices all",
-        "mlchain audit birch.fraud",
+        "mlchain audit birch.fraud --genesis genesis.json",
     ),
 )
 @click.argument("file", metavar="RECEIPT|PROOF", type=_FILE)
@@ -76,9 +76,12 @@ def command(
     again on this machine. Trusts your genesis file and this program; neither the receipt nor who
     gave it. Exits with 7 when something does not hold.
 
-    Of a proof: the signature of the accused, openings, and the one operation, executed again.
+    Of a proof: what its worker had committed to under your genesis file, its signature, openings,
+    and the one operation, executed again; or a whole chunk if the worker did not answer, which
+    takes the job's dataset (--data). A proof that is about no chain needs no --genesis.
     Exits with 7 when the fraud is proven, 0 when the accused was right, 2 when it shows nothing.
     """
+    from mlchain.client.accusation import is_accusation
     from mlchain.client.fraud import is_fraud_proof
     from mlchain.errors import VerificationFailed
 
@@ -86,7 +89,10 @@ def command(
         judge(out, file, traced_job, oracle)
         return
     if genesis is None:
-        raise click.UsageError("a receipt is checked against --genesis, your own copy")
+        raise click.UsageError("a file of a chain is checked against --genesis, your own copy")
+    if is_accusation(file):
+        judge_on_chain(out, file, genesis, folder)
+        return
     report = audit_file(out, file, genesis, slices, seed, folder)
     failed = report.failed
     if failed is not None:
@@ -117,8 +123,39 @@ def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:
     out.note(f"  job      {document['job']}")
     out.note(f"  accused  {document['accused']}")
     if verdict.outcome is Outcome.FRAUD:
-        raise FraudProven(verdict)
+        raise FraudProven(f"{describe(verdict)}: {verdict.text}", document)
     text = good(f"unfounded: {short(str(document['accused']))} was right at {describe(verdict)}")
+    out.result("fraud", document, [text])
+
+
+def judge_on_chain(out: Output, file: Path, genesis: Path, folder: Path | None) -> None:
+    """Judge a fraud proof that rests on a chain.
+
+    Raises:
+        FraudProven: it holds.
+        CodecError: it shows nothing.
+        NotFound: the dataset is needed, and `folder` lacks it.
+    """
+    from mlchain.cli.text import good
+    from mlchain.client.accusation import judge_accusation, read_accusation
+    from mlchain.client.fraud import FraudProven, judgement_document
+    from mlchain.client.receipt import find_in_folder
+    from mlchain.errors import CodecError, InvalidSignature, RejectedProgram, VerificationFailed
+    from mlchain.ledger.genesis import load_genesis
+    from mlchain.ml_runtime.proof import Outcome
+
+    finder = {"find_file": find_in_folder(folder)} if folder is not None else {}
+    try:
+        found = judge_accusation(read_accusation(file), load_genesis(genesis), **finder)
+    except (CodecError, InvalidSignature, RejectedProgram, VerificationFailed) as error:
+        raise CodecError(f"{file} proves nothing: {error.message}", error.hint) from error
+    document = judgement_document(found)
+    out.note(f"  job      {document['job']}")
+    out.note(f"  worker   {document['accused']}")
+    out.note(f"  commit   {found.certified}")
+    if found.outcome is Outcome.FRAUD:
+        raise FraudProven(f"chunk {found.chunk}: {found.text}", document)
+    text = good(f"unfounded: {document['accused']} was right about chunk {found.chunk}")
     out.result("fraud", document, [text])
 
 

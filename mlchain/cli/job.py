@@ -129,6 +129,55 @@ def result(
     out.result("result", {**job, **files}, lines)
 
 
+@command.command(
+    "fraud",
+    examples=("mlchain job fraud 7f3a -o birch.fraud", "mlchain job fraud 7f3a --chunk 12"),
+)
+@click.argument("job_id", metavar="JOB")
+@options.url
+@click.option("--segment", type=click.IntRange(0), help="Only about this segment, from 0.")
+@click.option("--chunk", type=click.IntRange(0), help="Only about this chunk of the job, from 0.")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the file goes; by default JOB-CHUNK.fraud.",
+)
+@click.pass_obj
+def fraud(
+    out: Output, job_id: str, url: str, segment: int | None, chunk: int | None, path: Path | None
+) -> None:
+    """Fetch a file that shows a worker of the job to have committed to something wrong.
+
+    Validators that judged a disputed chunk make one; `mlchain audit` checks it, offline.
+    """
+    from mlchain.cli.text import dim
+    from mlchain.client.client import Client
+    from mlchain.errors import NotFound
+
+    with Client(url) as client:
+        job = client.job(job_id)
+        found = [
+            row
+            for row in client.frauds(job["id"])
+            if segment in (None, row["segment"]) and chunk in (None, row["chunk"])
+        ]
+        if not found:
+            raise NotFound(
+                f"this node made no such file about job {job['id'][:8]}",
+                "only a validator that judged a disputed chunk has one: ask another",
+            )
+        row = found[-1]
+        path = path or Path(f"{job['id'][:8]}-{row['chunk']}.fraud")
+        save(path, client.fraud(job["id"], row["segment"], row["attempt"], row["chunk"]))
+    lines = [
+        f"  saved       {path}    " + dim(f"mlchain audit {path} --genesis FILE"),
+        *(f"  also        chunk {other['chunk']}" for other in found[:-1]),
+    ]
+    out.result("fraud", {**row, "file": str(path), "files": found}, lines)
+
+
 def save(path: Path, data: bytes) -> None:
     """Write a file the user asked for.
 

@@ -79,6 +79,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="BLOCKS|all",
     help="Remove older blocks while running; at least 100 are kept [all].",
 )
+@click.option(
+    "--recheck",
+    type=click.Choice(("on", "off")),
+    help="A worker runs a chunk of each own commit again, and admits what is wrong [off].",
+)
 @click.option("--log-format", type=click.Choice(("text", "json")), help="One line or one document.")
 @click.option(
     "--adversary",

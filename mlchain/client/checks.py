@@ -21,6 +21,7 @@ from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.merkle import verify_proof
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Dataset, Task, Trainer, check_plan, decode_plan
+from mlchain.vm.accusation import Accusation
 from mlchain.vm.families.jobs import (
     JOBS,
     PLANS,
@@ -41,14 +42,25 @@ FindFile = Callable[[bytes], bytes | None]
 """Gives the bytes of a content id that a receipt does not carry, None if unknown."""
 
 
-class Audit:
+class Standing:
+    """How a file stands on a chain: which of its headers are certified, and by whom."""
+
+    def __init__(self, certified: Receipt | Accusation, genesis: Genesis) -> None:
+        self.certified, self.genesis = certified, genesis
+        self.sets = [(0, genesis.validators())]
+
+    def set_after(self, height: int) -> ValidatorSet:
+        """Return who votes on the block after `height`."""
+        return next(members for since, members in reversed(self.sets) if since <= height)
+
+
+class Audit(Standing):
     """One receipt under examination: what the checks share. Read only what a check has proven."""
 
     def __init__(self, receipt: Receipt, genesis: Genesis, find_file: FindFile) -> None:
+        super().__init__(receipt, genesis)
         self.receipt = receipt
-        self.genesis = genesis
         self.names = {member.key: member.name for member in genesis.members}
-        self.sets = [(0, genesis.validators())]
         self._find_file = find_file
         self._files = {file.content: file.data for file in receipt.files}
 
@@ -66,7 +78,7 @@ class Audit:
     def commits(self) -> list[SegmentCommit]:
         """The commits of the segments."""
         found = [segment.commit for segment in self.segments if segment.commit]
-        _require(len(found) == len(self.segments), "a HARD segment without a commit")
+        require(len(found) == len(self.segments), "a HARD segment without a commit")
         return found
 
     @cached_property
@@ -95,15 +107,11 @@ class Audit:
             self.trainer, self.commits, leaves, lambda i: self.get(self.commits[i].end_content)
         )
 
-    def set_after(self, height: int) -> ValidatorSet:
-        """Return who votes on the block after `height`."""
-        return next(members for since, members in reversed(self.sets) if since <= height)
-
     def get(self, content: bytes) -> bytes | None:
         """Return a file from the receipt or from beside it; compared with its id either way."""
         data = self._files.get(content)
         if data is None and (data := self._find_file(content)) is not None:
-            _require(cid_of(data) == content, f"other bytes than {cid_text(content)} names")
+            require(cid_of(data) == content, f"other bytes than {cid_text(content)} names")
         return data
 
     def need(self, content: bytes, what: str) -> bytes:
@@ -124,23 +132,23 @@ class Audit:
 # ---- the checks, in their order -----------------------------------------------------------------
 
 
-def check_genesis_hash(audit: Audit) -> str:
+def check_genesis_hash(audit: Standing) -> str:
     """The receipt is of the chain that the auditor's genesis file starts."""
-    ours, theirs = audit.genesis.hash.hex(), audit.receipt.genesis.hex()
-    _require(ours == theirs, f"the receipt is of chain {theirs[:16]}, the file of {ours[:16]}")
+    ours, theirs = audit.genesis.hash.hex(), audit.certified.genesis.hex()
+    require(ours == theirs, f"the receipt is of chain {theirs[:16]}, the file of {ours[:16]}")
     return f"{ours}  {audit.genesis.chain_id}, {len(audit.genesis.validators())} validators"
 
 
-def check_validators(audit: Audit) -> str:
+def check_validators(audit: Standing) -> str:
     """Every change of the validators was certified by those before it."""
-    for change in audit.receipt.changes:
+    for change in audit.certified.changes:
         header, (since, present) = change.header, audit.sets[-1]
-        _require(header.height > since, "changes of the validators are not in order")
+        require(header.height > since, "changes of the validators are not in order")
         _require_certified(audit, change.header, change.commit, present)
         keys = [validator.key for validator in change.validators]
-        _require(keys == sorted(set(keys)), "a validator set is not in key order")
+        require(keys == sorted(set(keys)), "a validator set is not in key order")
         following = ValidatorSet(change.validators)
-        _require(following.hash == header.next_validators_hash, "not the set that was decided")
+        require(following.hash == header.next_validators_hash, "not the set that was decided")
         audit.sets.append((header.height, following))
     if len(audit.sets) == 1:
         return "unchanged since genesis"
@@ -148,11 +156,11 @@ def check_validators(audit: Audit) -> str:
     return f"changed in {blocks}, each time certified by those before"
 
 
-def check_certificate(audit: Audit) -> str:
+def check_certificate(audit: Standing) -> str:
     """A quorum of the validators signed the block that everything else is proven under."""
-    header, commit = audit.receipt.header, audit.receipt.commit
+    header, commit = audit.certified.header, audit.certified.commit
     since, members = audit.sets[-1]
-    _require(header.height > since, "the validators change after the block")
+    require(header.height > since, "the validators change after the block")
     _require_certified(audit, header, commit, members)
     return (
         f"block #{header.height} {header_id(header).hex()[:16]}, signed by "
@@ -163,12 +171,12 @@ def check_certificate(audit: Audit) -> str:
 def check_state(audit: Audit) -> str:
     """Job, program, model and segments stand in the state of that block."""
     receipt = audit.receipt
-    _require_proven(audit, JOBS.key(receipt.job_id), receipt.job)
-    _require_proven(audit, PLANS.key(audit.job.plan), receipt.plan)
+    require_proven(audit, JOBS.key(receipt.job_id), receipt.job)
+    require_proven(audit, PLANS.key(audit.job.plan), receipt.plan)
     if receipt.model:
-        _require_proven(audit, MODELS.key(receipt.job_id), receipt.model)
+        require_proven(audit, MODELS.key(receipt.job_id), receipt.model)
     for index, proven in enumerate(receipt.segments):
-        _require_proven(audit, SEGMENTS.key(receipt.job_id, index), proven)
+        require_proven(audit, SEGMENTS.key(receipt.job_id, index), proven)
     count = 2 + len(receipt.segments) + bool(receipt.model)
     return f"{count} records proven under root {receipt.header.state_root.hex()[:16]}"
 
@@ -177,33 +185,33 @@ def check_job(audit: Audit) -> str:
     """The job ended, its segments follow one another, and the model is what the last one left."""
     receipt, job, commits = audit.receipt, audit.job, audit.commits
     trapped = job.state == JobState.TRAPPED
-    _require(trapped or job.state == JobState.SETTLED, "the job has not ended with a result")
-    _require(len(commits) == job.hard > 0, "a segment is missing, or one too many")
-    _require(trapped == bool(commits[-1].trap), "the last segment does not say how the job ended")
-    _require(trapped or job.hard == job.segments, "the job has more segments")
+    require(trapped or job.state == JobState.SETTLED, "the job has not ended with a result")
+    require(len(commits) == job.hard > 0, "a segment is missing, or one too many")
+    require(trapped == bool(commits[-1].trap), "the last segment does not say how the job ended")
+    require(trapped or job.hard == job.segments, "the job has more segments")
     before = commits[0].start
     for index, (segment, commit) in enumerate(zip(audit.segments, commits, strict=True)):
         place = commit.job, commit.segment, commit.attempt
-        _require(place == (receipt.job_id, index, segment.attempt), "a commit of another segment")
-        _require(segment.state == SegmentState.HARD, f"segment {index} is not HARD")
-        _require(commit.start == before, f"segment {index} does not start where the last ended")
+        require(place == (receipt.job_id, index, segment.attempt), "a commit of another segment")
+        require(segment.state == SegmentState.HARD, f"segment {index} is not HARD")
+        require(commit.start == before, f"segment {index} does not start where the last ended")
         whole = commit.count == job.segment_range(index)[1]
         is_end = trapped and index == len(commits) - 1
-        _require(whole != is_end and (is_end or not commit.trap), f"segment {index} is cut short")
+        require(whole != is_end and (is_end or not commit.trap), f"segment {index} is cut short")
         before = commit.end
-    _require(bool(receipt.model) != trapped, "a settled job has a model, a trapped one has none")
+    require(bool(receipt.model) != trapped, "a settled job has a model, a trapped one has none")
     if receipt.model:
         model, last = codec.decode(Model, receipt.model.value), commits[-1]
         found = model.plan, model.dataset, model.content, model.state, model.metrics
         expected = job.plan, job.dataset, last.end_content, last.end, last.metrics
-        _require(found == expected, "the model is not what the last segment left")
+        require(found == expected, "the model is not what the last segment left")
     return f"{receipt.job_id.hex()[:8]} {job.name}, {_describe_end(job, commits[-1])}"
 
 
 def check_program(audit: Audit) -> str:
     """The program is the one the job names, and passes the runtime's own checks."""
     data = codec.decode(PlanRecord, audit.receipt.plan.value).plan
-    _require(plan_id(data) == audit.job.plan, "not the program that the job names")
+    require(plan_id(data) == audit.job.plan, "not the program that the job names")
     plan = decode_plan(data)
     check_plan(plan)
     return f"{plan.model}, {plan.features} features, {len(plan.step.nodes)} ops a step"
@@ -213,11 +221,11 @@ def check_data(audit: Audit) -> str:
     """Every file is what its content id names, and the runtime can read the dataset."""
     files = audit.receipt.files
     names = [file.content for file in files]
-    _require(names == sorted(set(names)), "files are not in order")
+    require(names == sorted(set(names)), "files are not in order")
     allowed = wanted_files(audit.job, audit.commits)
-    _require(all(name in allowed for name in names), "a file that the job does not speak of")
+    require(all(name in allowed for name in names), "a file that the job does not speak of")
     for file in files:
-        _require(cid_of(file.data) == file.content, f"{cid_text(file.content)} has other bytes")
+        require(cid_of(file.data) == file.content, f"{cid_text(file.content)} has other bytes")
     rows = audit.trainer.dataset.rows
     return f"{len(files)} of {len(files)} files match their ids; {rows} rows in the dataset"
 
@@ -232,9 +240,9 @@ def check_leaves(audit: Audit) -> str:
             chain_id, commit.job, index, commit.attempt, segment.worker, first, digests
         )
         is_whole = len(digests) == commit.count and all(len(digest) == 32 for digest in digests)
-        _require(is_whole and root == commit.leaf_root, f"segment {index}: another leaf root")
+        require(is_whole and root == commit.leaf_root, f"segment {index}: another leaf root")
         end = digests[-1] if digests else commit.start
-        _require(end == commit.end, f"segment {index}: its last chunk is not its end")
+        require(end == commit.end, f"segment {index}: its last chunk is not its end")
     return f"{sum(commit.count for commit in audit.commits)} chunks under their committed roots"
 
 
@@ -247,16 +255,16 @@ def check_attestations(audit: Audit) -> str:
         keys = [attested.validator for attested in segment.attestations]
         height, last = segment.commit_height, audit.genesis.params.ticket_heights
         in_order = 0 < height < segment.hard_height <= audit.receipt.header.height
-        _require(in_order and height <= last, f"segment {index}: impossible heights")
+        require(in_order and height <= last, f"segment {index}: impossible heights")
         voters = audit.set_after(segment.hard_height - 1)
         weight = sum(voters.weight(key) for key in keys)
         fair = len(set(keys)) == len(keys) and segment.worker not in keys
-        _require(fair and weight >= voters.quorum, f"segment {index}: no quorum attested it")
+        require(fair and weight >= voters.quorum, f"segment {index}: no quorum attested it")
         union: dict[int, None] = {}
         for attested in segment.attestations:
-            _require(attested.validator in tips, f"segment {index}: attested by a stranger")
+            require(attested.validator in tips, f"segment {index}: attested by a stranger")
             ticket = shown[attested.validator].setdefault(height, attested.ticket)
-            _require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
+            require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
             key, ticket = attested.validator, attested.ticket
             union |= dict.fromkeys(segment_slice(audit.job, segment, key, ticket))
         rerun += len(union)
@@ -282,7 +290,7 @@ def check_metrics(audit: Audit) -> str:
     if metrics is None:
         return "none: the job names no test rows, or it trapped"
     found = audit.trainer.evaluate(audit.rerun.final_state())
-    _require(found == metrics, f"the receipt says {metrics}, evaluating gives {found}")
+    require(found == metrics, f"the receipt says {metrics}, evaluating gives {found}")
     return str(metrics)
 
 
@@ -302,20 +310,24 @@ CHECKS: tuple[tuple[str, Callable[[Audit], str]], ...] = (
 """Name and check, in the order in which they rest on each other. Re-running chunks comes last."""
 
 
-def _require(holds: bool, why_not: str) -> None:
+def require(holds: bool, why_not: str) -> None:
+    """Raise VerificationFailed unless something holds."""
     if not holds:
         raise VerificationFailed(why_not)
 
 
-def _require_certified(audit: Audit, header: Header, commit: Commit, voters: ValidatorSet) -> None:
+def _require_certified(
+    audit: Standing, header: Header, commit: Commit, voters: ValidatorSet
+) -> None:
     """The header is of our chain, and a quorum of `voters` decided it."""
-    _require(header.chain_id == audit.genesis.chain_id, f"block of chain {header.chain_id!r}")
-    _require(header.validators_hash == voters.hash, f"block {header.height}: other validators")
+    require(header.chain_id == audit.genesis.chain_id, f"block of chain {header.chain_id!r}")
+    require(header.validators_hash == voters.hash, f"block {header.height}: other validators")
     verify_commit(commit, header.chain_id, voters, header.height, header_id(header))
 
 
-def _require_proven(audit: Audit, key: bytes, proven: Proven) -> None:
-    verify_proof(audit.receipt.header.state_root, key, proven.value, proven.proof)
+def require_proven(audit: Standing, key: bytes, proven: Proven) -> None:
+    """The record stands under its key in the state of the block that was certified."""
+    verify_proof(audit.certified.header.state_root, key, proven.value, proven.proof)
 
 
 def _require_chain(tip: bytes, tickets: dict[int, bytes], name: str) -> None:

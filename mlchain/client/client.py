@@ -119,6 +119,14 @@ class Client:
         data = self._request("GET", f"/v1/state/{key.hex()}")
         return codec.decode(StateAnswer, data, MAX_LIGHT_BYTES)
 
+    def frauds(self, identity: str) -> list[Json]:
+        """Return which fraud files the node made about a job: segment, attempt and chunk."""
+        return _rows(self._json(f"/v1/jobs/{identity}/fraud"), "files")
+
+    def fraud(self, identity: str, segment: int, attempt: int, chunk: int) -> bytes:
+        """Return one fraud file."""
+        return self._request("GET", f"/v1/jobs/{identity}/fraud/{segment}/{attempt}/{chunk}")
+
     def model(self, identity: str) -> bytes:
         """Return the trained model of a settled job."""
         return self._request("GET", f"/v1/jobs/{identity}/model")

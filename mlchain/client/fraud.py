@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlchain import crypto
+from mlchain.client.accusation import Judgement
 from mlchain.errors import ConfigError, VerificationFailed
 from mlchain.ml_runtime import Oracle
 from mlchain.ml_runtime.proof import Verdict, verify_fraud_proof
@@ -18,14 +20,12 @@ _HEAD = b"\x94" + bytes([0xA0 | len(KIND)]) + KIND.encode()
 class FraudProven(VerificationFailed):
     """A fraud proof that holds. `at` says where in the training the fault is."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, text: str, document: Mapping[str, str | int]) -> None:
         super().__init__(
-            f"fraud proven: {describe(verdict)}: {verdict.text}",
+            f"fraud proven: {text}",
             "compare the job's id and the accused's key with those you know",
         )
-        self.at = tuple(
-            (name, value) for name, value in verdict_document(verdict).items() if name != "text"
-        )
+        self.at = tuple((name, value) for name, value in document.items() if name != "text")
 
 
 def is_fraud_proof(path: Path) -> bool:
@@ -78,4 +78,18 @@ def verdict_document(verdict: Verdict) -> dict[str, str | int]:
         "chunk": verdict.chunk,
         "step": verdict.step,
         "entry": verdict.entry,
+    }
+
+
+def judgement_document(found: Judgement) -> dict[str, str | int]:
+    """Return a judgement on a proof that rests on a chain, for programs."""
+    return {
+        "outcome": found.outcome.value,
+        "text": found.text,
+        "ground": found.ground,
+        "job": found.job.hex(),
+        "accused": crypto.address(found.worker),
+        "segment": found.segment,
+        "chunk": found.chunk,
+        "certified": found.certified,
     }

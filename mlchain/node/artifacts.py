@@ -91,7 +91,12 @@ class Artifacts:
         return self._spool.read(place, request.offset)
 
     async def ask_member(
-        self, member: bytes, protocol: str, request: bytes, max_bytes: int
+        self,
+        member: bytes,
+        protocol: str,
+        request: bytes,
+        max_bytes: int,
+        timeout_s: float = FETCH_TIMEOUT_S,
     ) -> bytes:
         """Return a member's answer.
 
@@ -101,7 +106,7 @@ class Artifacts:
         peer = self._members.peer_of(member)
         if peer is None:
             raise NotFound("this member has no known address")
-        return await self._transport.request(peer, protocol, request, max_bytes, FETCH_TIMEOUT_S)
+        return await self._transport.request(peer, protocol, request, max_bytes, timeout_s)
 
     async def _ask(self, peer: bytes, request: bytes, size: int) -> bytes:
         timeout_s = FETCH_TIMEOUT_S + size / SLOWEST_BYTES_PER_S

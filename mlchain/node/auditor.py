@@ -48,6 +48,7 @@ from mlchain.vm.families.segments import MakeClaim
 log = structlog.get_logger("auditor")
 
 Targets = list[Target]
+Convict = Callable[[Subject, int, bytes, bool], None]
 Act = Callable[[State, Target], Awaitable[None]]
 
 
@@ -61,6 +62,8 @@ class Auditor:
     compute: Compute
     duties: Duties
     outbox: Outbox
+    convict: Convict = lambda subject, offset, before, is_score: None
+    """Told of disputed chunks that we judge wrong (`prosecution.py`)."""
     examiner: Examiner = field(init=False)
     custodian: Custodian | None = None
     """Keeps our custody digests and looks at those of the others."""
@@ -74,7 +77,9 @@ class Auditor:
 
     def __post_init__(self) -> None:
         """Have an examiner of our own."""
-        self.examiner = Examiner(self.key, self.chain, self.artifacts, self.compute, self._complain)
+        self.examiner = Examiner(
+            self.key, self.chain, self.artifacts, self.compute, self._complain, self.convict
+        )
 
     @property
     def is_busy(self) -> bool:

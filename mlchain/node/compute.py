@@ -19,9 +19,11 @@ from mlchain.crypto import digest, digest_bulk
 from mlchain.errors import CodecError
 from mlchain.ml_runtime import Metrics
 from mlchain.ml_runtime.backends import DEFAULT
+from mlchain.ml_runtime.proof import ChunkClaim, Move
 from mlchain.node.compute_process import ChunkStream, ComputeFailed, Handle, Process, R
 from mlchain.node.compute_wire import (
     MAX_BLOB_BYTES,
+    AnswerClaim,
     Chunk,
     Digest,
     Evaluate,
@@ -29,11 +31,13 @@ from mlchain.node.compute_wire import (
     Load,
     Loaded,
     MakeModel,
+    MakeProof,
     Measured,
     ModelIs,
     Question,
     Replay,
     RunChunks,
+    Searched,
     StateIs,
     Trapped,
 )
@@ -141,6 +145,37 @@ class Compute:
             Trap: a value left the exact range while the scales were taken.
         """
         return (await self._ask(handle, MakeModel(handle.identity, state), ModelIs)).model
+
+    async def answer_claim(
+        self,
+        handle: Handle,
+        index: int,
+        state: bytes,
+        theirs: ChunkClaim | None,
+        moves: tuple[Move, ...],
+    ) -> Searched:
+        """Trace chunk `index` as the accused; answer the last of the accuser's `moves`."""
+        return await self._ask(
+            handle, AnswerClaim(handle.identity, index, state, theirs, moves), Searched
+        )
+
+    async def make_proof(
+        self,
+        handle: Handle,
+        index: int,
+        state: bytes,
+        theirs: ChunkClaim,
+        party: bytes,
+        moves: tuple[Move, ...],
+    ) -> Searched:
+        """Trace chunk `index` as the accuser; `moves` are the answers of the accused so far.
+
+        Raises:
+            VerificationFailed: the answers do not fit what the accused claims, or it is right.
+        """
+        return await self._ask(
+            handle, MakeProof(handle.identity, index, state, theirs, party, moves), Searched
+        )
 
     async def _ask(self, handle: Handle, question: Question, kind: type[R]) -> R:
         async with self._conversation() as process:

@@ -25,8 +25,10 @@ from mlchain.codec import Record
 from mlchain.errors import CodecError, MlchainError, Trap
 from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer, get_backend
 from mlchain.ml_runtime.backends import DEFAULT
+from mlchain.node.compute_trace import Traces
 from mlchain.node.compute_wire import (
     HEADER,
+    AnswerClaim,
     Chunk,
     Digest,
     Evaluate,
@@ -35,13 +37,14 @@ from mlchain.node.compute_wire import (
     Load,
     Loaded,
     MakeModel,
+    MakeProof,
     Measured,
     ModelIs,
-    Question,
     Replay,
     Request,
     RunChunks,
     StateIs,
+    Training,
     Trapped,
     Unknown,
     body_size,
@@ -66,6 +69,7 @@ class Worker:
     def __init__(self, make_backend: Callable[[], Backend] = NumpyBackend) -> None:
         self._make_backend = make_backend
         self._jobs: OrderedDict[bytes, Trainer] = OrderedDict()  # the latest used stands last
+        self._traces = Traces()
 
     def answer(self, request: Request) -> Iterator[Record]:
         """Yield the replies to a request.
@@ -77,6 +81,10 @@ class Worker:
             yield self._load(request)
         elif request.identity not in self._jobs:
             yield Unknown()
+        elif isinstance(request, AnswerClaim):
+            yield self._traces.answer(self._jobs[request.identity], self._make_backend(), request)
+        elif isinstance(request, MakeProof):
+            yield self._traces.prove(self._jobs[request.identity], self._make_backend(), request)
         else:
             self._jobs.move_to_end(request.identity)
             yield from _compute(self._jobs[request.identity], request)
@@ -93,7 +101,7 @@ class Worker:
         return Loaded(self._jobs[request.identity].task.chunks)
 
 
-def _compute(trainer: Trainer, request: Question) -> Iterator[Record]:
+def _compute(trainer: Trainer, request: Training) -> Iterator[Record]:
     if isinstance(request, InitialState):
         state = trainer.initial_state()
         yield StateIs(state.encode(), state.digest())

@@ -25,6 +25,7 @@ from mlchain.node.compute_wire import (
     Reply,
     Request,
     RunChunks,
+    Searched,
     StateIs,
     Trapped,
     Unknown,
@@ -37,7 +38,7 @@ from mlchain.node.compute_wire import (
 READ_BYTES = 1 << 20
 """Most bytes read from the process at one time."""
 
-R = TypeVar("R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs)
+R = TypeVar("R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs, Searched)
 
 
 class ComputeFailed(MlchainError):

@@ -17,13 +17,17 @@ from mlchain import codec, errors
 from mlchain.codec import Hash, Record, Uint
 from mlchain.errors import CodecError, MlchainError, Trap
 from mlchain.ml_runtime import Metrics
+from mlchain.ml_runtime.proof import ChunkClaim, Move
 
 HEADER = struct.Struct("<I")
 MAX_BLOB_BYTES = 1 << 30
 """Largest dataset or state that is handed over."""
+MAX_MOVES = 8
+"""Messages of one side in the search for a difference: two, for programs that can be dear."""
 MAX_FRAME_BYTES = MAX_BLOB_BYTES + (4 << 20)
 
 Blob = Annotated[bytes, Meta(max_length=MAX_BLOB_BYTES)]
+Moves = Annotated[tuple[Move, ...], Meta(max_length=MAX_MOVES)]
 
 
 class Load(Record, frozen=True, tag=True):
@@ -73,7 +77,29 @@ class MakeModel(Record, frozen=True, tag=True):
     state: Blob
 
 
-Question = InitialState | RunChunks | Replay | Evaluate | MakeModel
+class AnswerClaim(Record, frozen=True, tag=True):
+    """Trace a chunk, and answer an accuser, who claims `theirs`, after each of its `moves`."""
+
+    identity: Hash
+    index: Uint
+    state: Blob
+    theirs: ChunkClaim | None
+    moves: Moves
+
+
+class MakeProof(Record, frozen=True, tag=True):
+    """Trace a chunk, and find where `theirs` of `party` differs, given its answers so far."""
+
+    identity: Hash
+    index: Uint
+    state: Blob
+    theirs: ChunkClaim
+    party: Hash
+    moves: Moves
+
+
+Training = InitialState | RunChunks | Replay | Evaluate | MakeModel
+Question = Training | AnswerClaim | MakeProof
 """Requests about a job that was prepared."""
 
 Request = Load | Question
@@ -130,6 +156,14 @@ class ModelIs(Record, frozen=True, tag=True):
     model: Blob
 
 
+class Searched(Record, frozen=True, tag=True):
+    """Our own claim; the next message, if one is due; the encoded fraud proof, once it is made."""
+
+    claim: ChunkClaim
+    move: Move | None
+    proof: Blob
+
+
 class Failed(Record, frozen=True, tag=True):
     """The request raised. `code` names a class of `mlchain.errors`, empty for a bug of ours.
 
@@ -142,7 +176,9 @@ class Failed(Record, frozen=True, tag=True):
     step: int
 
 
-Reply = Loaded | Unknown | StateIs | Chunk | Digest | Trapped | Measured | ModelIs | Failed
+Reply = (
+    Loaded | Unknown | StateIs | Chunk | Digest | Trapped | Measured | ModelIs | Searched | Failed
+)
 
 
 def pack(record: Record) -> tuple[bytes, bytes]:

@@ -93,6 +93,8 @@ class Config:
     """Blocks kept, 0 for all."""
     backend: str
     """What computes them, and what a validator re-runs, in the node's own processes."""
+    recheck: bool
+    """Whether a worker runs one chunk of each own commit again, drawn by chance."""
 
     @property
     def data(self) -> Path:
@@ -177,6 +179,7 @@ def load_config(
         snapshot_every=_pick(sources, "snapshot_every", _count),
         keep_blocks=_pick(sources, "keep_blocks", _keep) or 0,
         backend=_pick(sources, "backend", _backend) or BACKEND_NAMES[0],
+        recheck=_pick(sources, "recheck", _switch) or False,
     )
 
 
@@ -296,6 +299,12 @@ def _keep(text: str, folder: Path, where: str) -> int:
     if count < MIN_KEPT:
         raise ConfigError(f"{where}: at least {MIN_KEPT} blocks are kept", "or all")
     return count
+
+
+def _switch(text: str, folder: Path, where: str) -> bool:
+    if text not in ("on", "off"):
+        raise ConfigError(f"{where}: {text!r} is neither on nor off", "on or off")
+    return text == "on"
 
 
 def _backend(text: str, folder: Path, where: str) -> str:

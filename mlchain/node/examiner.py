@@ -44,6 +44,8 @@ class Examiner:
     compute: Compute
     complain: Callable[[Subject, Finding], None]
     """Told of a worker that trickles its chunks, while they still come."""
+    convict: Callable[[Subject, int, bytes, bool], None] = lambda *chunk: None
+    """Told of a disputed chunk that we judge wrong: offset, state before, whether the score is."""
 
     async def examine(
         self, state: State, target: Target, offsets: tuple[int, ...], key: bytes
@@ -173,6 +175,7 @@ class Examiner:
         if target.number == 0 and offset == 0:
             data, digest = await self.compute.initial_state(subject.handle)
             if digest != commit.start:
+                self.convict(subject, offset, data, False)
                 return Outcome.DIFFERS
         else:
             sources = self._sources(subject, claim.accuser)
@@ -183,7 +186,10 @@ class Examiner:
         outcome = await self._replay(subject, offset, data)
         is_end = offset == commit.count - 1
         if outcome == Outcome.EQUAL and is_end and await self._check_metrics(subject):
+            self.convict(subject, offset, data, True)
             return Outcome.DIFFERS
+        if outcome == Outcome.DIFFERS:
+            self.convict(subject, offset, data, False)
         return outcome
 
     async def _subject(

@@ -54,7 +54,10 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
         config.keep_blocks,
     )
     transport = make_transport(genesis, config, keys)
-    return Node(genesis, keys, storage, transport, misbehaviour, config.executor, config.backend)
+    return Node(
+        genesis, keys, storage, transport, misbehaviour, config.executor, config.backend,
+        config.recheck,
+    )  # fmt: skip
 
 
 def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:

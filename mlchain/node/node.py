@@ -11,6 +11,7 @@ Machine learning runs in child processes; this process never waits for it.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,17 +39,20 @@ from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.compute import Compute
 from mlchain.node.custodian import OPENING_PROTOCOL, Custodian
+from mlchain.node.defence import Defence
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
 from mlchain.node.files import SYSTEM, Files
 from mlchain.node.membership import Keys, Membership
 from mlchain.node.outbox import Outbox
+from mlchain.node.prosecution import Cases, Prosecutor
 from mlchain.node.query import Query
 from mlchain.node.reviewer import Reviewer
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.spool import Spool
 from mlchain.node.spread import Spread
 from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
+from mlchain.node.trace_wire import TRACE_PROTOCOL
 from mlchain.node.upkeep import Upkeep
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
@@ -123,6 +127,7 @@ class Node:
         misbehaviour: str = "",
         executor: str = "",
         backend: str = DEFAULT,
+        recheck: bool = False,
     ) -> None:
         """Open the stores and connect the parts; nothing runs yet.
 
@@ -160,7 +165,10 @@ class Node:
             store, storage.chain, transport, folder, storage.snapshot_every, storage.keep_blocks
         )
         self.agreement = self._make_agreement(storage.wal)
+        self.cases = Cases(storage.files, storage.spool / "fraud")
         self.worker = self._make_worker(misbehaviour, executor, backend) if keys.worker else None
+        self.defence = self._make_defence(misbehaviour, backend, recheck) if self.worker else None
+        self.prosecutor = self._make_prosecutor(backend) if self.duties else None
         self.auditor = self._make_auditor(backend) if self.duties else None
         self.reviewer = self._make_reviewer(backend) if self.auditor else None
         self.query = Query(self.chain, genesis, self.content, self)
@@ -181,7 +189,7 @@ class Node:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.transport.run())
             nursery = await stack.enter_async_context(trio.open_nursery())
-            for part in (self.worker, self.auditor, self.reviewer):
+            for part in (self.worker, self.defence, self.auditor, self.prosecutor, self.reviewer):
                 if part is not None:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
@@ -285,6 +293,8 @@ class Node:
         transport.on_link = self.spread.on_link
         transport.serve(BLOCKS_PROTOCOL, self.sync.serve)
         transport.serve(CHUNK_PROTOCOL, self.artifacts.serve_chunk)
+        if self.defence:
+            transport.serve(TRACE_PROTOCOL, self.defence.serve)
         if self.duties:
             self.artifacts.worker_of = self._worker_of
         self.exchange.serve()
@@ -313,7 +323,7 @@ class Node:
         self.upkeep.on_block(header.height)
         if self.reviewer is not None:
             self.reviewer.note_hard(committed.block.body.finalise)
-        for part in (self.worker, self.auditor, self.reviewer):
+        for part in (self.worker, self.defence, self.auditor, self.reviewer):
             if part is not None:
                 part.on_block()
         for subscriber in list(self._subscribers):
@@ -376,6 +386,17 @@ class Node:
             self.spool, outbox, adversary.make_skips(misbehaviour),
         )  # fmt: skip
 
+    def _make_defence(self, misbehaviour: str, backend: str, recheck: bool) -> Defence:
+        key = self.keys.worker
+        assert key is not None and self.worker is not None
+        return Defence(
+            key, self.chain, self.artifacts, self._make_compute("", backend), self.spool,
+            self.worker.outbox, not misbehaviour, secrets.randbelow if recheck else None,
+        )  # fmt: skip
+
+    def _make_prosecutor(self, backend: str) -> Prosecutor:
+        return Prosecutor(self.chain, self.artifacts, self._make_compute("", backend), self.cases)
+
     def _worker_of(self, request: ChunkRequest) -> bytes | None:
         """Return the worker of a committed segment, whose chunks we relay."""
         segment = SEGMENTS.get(self.chain.state(), request.job, request.segment)
@@ -385,12 +406,13 @@ class Node:
 
     def _make_auditor(self, backend: str) -> Auditor:
         key = self.keys.validator
-        assert key is not None and self.duties is not None
+        assert key is not None and self.duties is not None and self.prosecutor is not None
         outbox = Outbox(key, self.chain, self._spread)
         compute = self._make_compute("", backend)
         auditor = self.auditor_type(
-            key.public, self.chain, self.artifacts, compute, self.duties, outbox
-        )
+            key.public, self.chain, self.artifacts, compute, self.duties, outbox,
+            self.prosecutor.convict,
+        )  # fmt: skip
         auditor.custodian = Custodian(
             key.public, key.derive(f"audits/{self.genesis.chain_id}"), self.chain, self.artifacts,
             auditor.examiner, self.duties, outbox,

@@ -101,17 +101,18 @@ def make_receipt(store: Store, job_id: bytes) -> Receipt:
     Raises:
         NotFound: no such job, or it has not ended with a result.
     """
-    header, state = _read_head(store)
+    header, state = read_head(store)
     job = JOBS.get(state, job_id)
     if job is None or job.state not in (JobState.SETTLED, JobState.TRAPPED):
         name = JobState(job.state).name.lower() if job else "not known"
         raise NotFound(f"job {job_id.hex()[:8]} has no receipt: it is {name}")
-    model = _prove(state, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
+    model = prove_record(state, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
     return Receipt(
         1, store.genesis.hash, header, store.commit(header.height),
-        _changes(store, header.height),
-        job_id, _prove(state, JOBS.key(job_id)), _prove(state, PLANS.key(job.plan)), model,
-        tuple(_prove(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
+        set_changes(store, header.height),
+        job_id, prove_record(state, JOBS.key(job_id)),
+        prove_record(state, PLANS.key(job.plan)), model,
+        tuple(prove_record(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def get_validators_after(state: State, height: int) -> ValidatorSet:
     return ValidatorSet(tuple(Validator(key, 1) for key in validators_after(state, height)))
 
 
-def _read_head(store: Store) -> tuple[Header, State]:
+def read_head(store: Store) -> tuple[Header, State]:
     """Return the last header and the state under its root, though a block may come in between."""
     while True:
         header, state = store.head, store.state()
@@ -164,7 +165,8 @@ def _read_head(store: Store) -> tuple[Header, State]:
             return header, state
 
 
-def _changes(store: Store, height: int) -> tuple[SetChange, ...]:
+def set_changes(store: Store, height: int) -> tuple[SetChange, ...]:
+    """Return the changes of the validators before the head at `height`, each certified."""
     return tuple(
         SetChange(
             store.header(changed),
@@ -176,7 +178,8 @@ def _changes(store: Store, height: int) -> tuple[SetChange, ...]:
     )
 
 
-def _prove(state: State, key: bytes) -> Proven:
+def prove_record(state: State, key: bytes) -> Proven:
+    """Return a record that stands in `state`, with its proof."""
     value = state.get(key)
     assert value is not None, "the record was just read"
     return Proven(value, state.base_tree.prove(key))

@@ -22,6 +22,7 @@ from mlchain import __version__, codec
 from mlchain.errors import MlchainError, NotFound
 from mlchain.ledger.content import ContentStore, cid_text, parse_cid
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
+from mlchain.node.prosecution import CaseName, Cases
 from mlchain.node.query import MAX_ROWS, Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import problems
@@ -54,6 +55,7 @@ class NodeApi(BlockSource, Protocol):
     """What the API needs of a node. `Node` fits."""
 
     content: ContentStore
+    cases: Cases
 
     async def submit_transaction(self, data: bytes) -> bytes:
         """Admit an encoded transaction and return its id.
@@ -220,6 +222,21 @@ def _add_jobs(app: FastAPI, node: NodeApi) -> None:
         if files:
             await node.gather_files(job_id)
         return Response(await trio.to_thread.run_sync(make, limiter=turn), media_type=BYTES)
+
+    @app.get("/v1/jobs/{job}/fraud", summary="The fraud files this node made about a job")
+    async def fraud(job: str) -> Response:
+        job_id, _ = node.query.find_job(job)
+        names = await trio.to_thread.run_sync(lambda: list(node.cases.names(job_id)))
+        return _json({"files": [name._asdict() | {"job": name.job.hex()} for name in names]})
+
+    @app.get("/v1/jobs/{job}/fraud/{segment}/{attempt}/{chunk}", summary="One fraud file")
+    async def fraud_file(job: str, segment: Height, attempt: Height, chunk: Height) -> Response:
+        job_id, _ = node.query.find_job(job)
+        name = CaseName(job_id, segment, attempt, chunk)
+        data = await trio.to_thread.run_sync(node.cases.read, name, limiter=turn)
+        if data is None:
+            raise NotFound(f"no fraud file about chunk {chunk} here", "ask another validator")
+        return Response(data, media_type=BYTES)
 
 
 def _add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:

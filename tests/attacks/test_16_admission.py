@@ -18,7 +18,7 @@ from mlchain.errors import InvalidBlock
 from mlchain.vm.families.accounts import get_burned
 from mlchain.vm.families.jobs import SegmentState
 from mlchain.vm.families.members import WORKERS
-from mlchain.vm.families.segments import ADMISSION_WINDOW, AdmitFault
+from mlchain.vm.families.segments import AdmitFault
 
 ME = "validator-0"
 FEE = PARAMS.fee_admission
@@ -117,11 +117,11 @@ def test_once_it_is_hard_it_stays(world, job):
     assert "HARD" in refusal(world, job)
 
 
-def test_after_the_window_a_claim_is_settled_by_re_execution(world, job):
+def test_once_an_honest_validator_has_found_it_it_is_too_late(world, job):
     world.accuse(ME, job, 7)
-    world.blocks(ADMISSION_WINDOW)
+    world.judge(job, Outcome.DIFFERS, (ME, "validator-1"))
     assert "too late" in refusal(world, job)
-    world.judge(job, Outcome.DIFFERS)
+    world.judge(job, Outcome.DIFFERS, ("validator-2",))
     assert world.faults()[0].kind == "forged"
 
 

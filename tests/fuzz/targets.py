@@ -11,6 +11,7 @@ from factories import GrowingChain, make_chain, make_key
 from msgspec.structs import replace
 
 from mlchain import codec
+from mlchain.client.accusation import judge_accusation
 from mlchain.client.light import trust_genesis
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
 from mlchain.consensus.journal import decode_entry, noted_entry
@@ -51,6 +52,7 @@ from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
 from mlchain.ml_runtime.proof import (
     Accused,
     Accuser,
+    ChunkClaim,
     ChunkTrace,
     Move,
     Outcome,
@@ -65,7 +67,16 @@ from mlchain.node.mend import WholeBlock, WholeQuestion
 from mlchain.node.snapshots import ChunkQuestion, Index, Offers
 from mlchain.node.spread import Batch, HeadNews
 from mlchain.node.sync import BlocksAnswer, BlocksRequest, SyncedBlock
+from mlchain.node.trace_wire import TraceAnswer, TraceQuestion
 from mlchain.p2p.framing import FrameDecoder, decode_error, encode_error, encode_frame
+from mlchain.vm.accusation import (
+    MAX_ACCUSATION_BYTES,
+    Accusation,
+    WrongChunk,
+    WrongEnd,
+    WrongStart,
+    make_accusation,
+)
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
@@ -263,6 +274,8 @@ def _network() -> dict[str, Target]:
         "opening request": [OpeningRequest(bytes(32), 1, 2)],
         "opening": [Opening(bytes(32), (bytes(32), b"s" * 32))],
         "have question": [HaveQuestion((bytes(36),) * 3)],
+        "trace question": [TraceQuestion(bytes(32), 1, 2, 3, None, ()), _question()],
+        "trace answer": [TraceAnswer(_claim(), bytes(64), _question().moves[0])],
     }
     found = {
         name: Target(partial(codec.decode, type(values[0])), [codec.encode(v) for v in values])
@@ -277,6 +290,38 @@ def _network() -> dict[str, Target]:
     return found
 
 
+def _claim() -> ChunkClaim:
+    return ChunkClaim(bytes(32), 3, bytes(32), bytes(32), 0, 8, bytes(32))
+
+
+def _question() -> TraceQuestion:
+    moves = Move(0, (), (bytes(32),) * 8), Move(2, (bytes(32),) * 3, (bytes(32),) * 32)
+    return TraceQuestion(bytes(32), 1, 2, 3, _claim(), moves)
+
+
+def _accusations() -> Target:
+    """Accusations of honest work, which are unfounded, on each ground that takes no trace."""
+    chain = world()
+    job, commit = chain.job(chain.job_id), chain.segment(chain.job_id, 0).commit
+    assert commit is not None
+    data = chain.content.get(commit.leaves_content)
+    leaves = tuple(data[i : i + 32] for i in range(0, len(data), 32))
+    first, last = (
+        make_accusation(chain.store, chain.job_id, 0, chunk, leaves)
+        for chunk in (0, commit.count - 1)
+    )
+    start = chain.trainer(job).initial_state().encode()
+    dataset = chain.content.get(job.dataset)
+
+    def hear(data: bytes) -> None:
+        accusation = codec.decode(Accusation, data, MAX_ACCUSATION_BYTES)
+        found = judge_accusation(accusation, chain.genesis, lambda content: dataset)
+        assert found.outcome is Outcome.UNFOUNDED, "honest work is convicted by no bytes"
+
+    grounds = [(first, WrongStart()), (last, WrongEnd()), (first, WrongChunk(start))]
+    return Target(hear, [codec.encode(replace(made, ground=g)) for made, g in grounds])
+
+
 def _training() -> dict[str, Target]:
     chain = world()
     job = chain.job(chain.job_id)
@@ -288,6 +333,7 @@ def _training() -> dict[str, Target]:
         check_plan(decode_plan(data))
 
     return {
+        "accusation": _accusations(),
         "fraud proof": Target(_judge, _fraud_proofs(task, trainer.dataset, trainer.seed)),
         "plan": Target(plan, [trainer.plan.encode()]),
         "task": Target(partial(codec.decode, Task), [codec.encode(task)]),

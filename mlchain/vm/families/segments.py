@@ -8,6 +8,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from mlchain.codec import Hash, Uint
+from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import check_reveal
@@ -31,8 +32,6 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import VALIDATORS, WORKERS, slash_worker
 
-ADMISSION_WINDOW = 3
-"""Blocks in which a worker that was accused may still admit the fault."""
 COMMIT_GAS = 5_000
 CLAIM_GAS = 5_000
 ADMIT_GAS = 5_000
@@ -178,8 +177,8 @@ class AdmitFault(Payload, frozen=True):
         if segment.state not in (SegmentState.COMMITTED, SegmentState.DISPUTED):
             raise InvalidTransaction("the segment is HARD, or its fault is admitted already")
         claim = segment.claim
-        if claim is not None and ctx.block.height > claim.height + ADMISSION_WINDOW:
-            raise InvalidTransaction("too late: the claim is to be settled by re-execution")
+        if claim is not None and _is_found(ctx, claim):
+            raise InvalidTransaction("too late: more than a third have found it wrong")
         first, _ = job.segment_range(self.segment)
         if not first <= self.chunk < first + segment.commit.count + bool(segment.commit.trap):
             raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
@@ -204,6 +203,12 @@ class AdmitFault(Payload, frozen=True):
             self.segment,
         )
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} admitted to be wrong")
+
+
+def _is_found(ctx: Context, claim: Claim) -> bool:
+    """Tell whether an honest validator has re-run the chunk and said on chain that it differs."""
+    keys = [ballot.validator for ballot in claim.ballots if ballot.outcome == Outcome.DIFFERS]
+    return sum(map(ctx.block.validators.weight, keys)) >= ctx.block.validators.third
 
 
 def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset: int) -> bool:
