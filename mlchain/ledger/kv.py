@@ -254,7 +254,7 @@ class LevelKeyValue(_LevelReader):
                     _open(path, False, paranoid_checks=False).close()  # drops what was torn
                 database = _open(path, not has_data)
             except (plyvel.Error, OSError):
-                raise _damaged(path, error) from error
+                raise _unopened(path, error) from error
         super().__init__(database, path)
 
     def snapshot(self) -> Reader:
@@ -274,10 +274,7 @@ class LevelKeyValue(_LevelReader):
                 for key, value in puts.items():
                     batch.put(key, value)
         except plyvel.Error as error:
-            self.failure = StoreCorrupted(
-                f"{self._where}: cannot write: {_text(error)}",
-                "check the free space and the disk, then start again",
-            )
+            self.failure = _full(self._where, error)
             raise self.failure from error
 
     def compact(self) -> None:
@@ -314,6 +311,17 @@ def _empty(path: Path) -> None:
     for left in path.iterdir():
         if left.name == "CURRENT" or left.suffix in (".log", ".dbtmp") or "MANIFEST" in left.name:
             left.unlink()
+
+
+def _unopened(where: Path, error: Exception) -> StoreCorrupted:
+    """To open a database is to write: a full disk is not a damaged one."""
+    is_full = isinstance(error, plyvel.IOError) and "No such file" not in _text(error)
+    return _full(where, error) if is_full else _damaged(where, error)
+
+
+def _full(where: Path, error: Exception) -> StoreCorrupted:
+    hint = "check the free space and the disk, then start again"
+    return StoreCorrupted(f"{where}: cannot write: {_text(error)}", hint)
 
 
 def _damaged(where: Path, error: Exception) -> StoreCorrupted:

@@ -1,6 +1,8 @@
 """A chain of one validator on a real disk, whose calls are recorded; run by test_crash_leveldb.py.
 
-    python tests/crash/recorded_child.py HOME
+    python tests/crash/recorded_child.py HOME MARKS
+
+Exit status 7, and what failed on stdout: the disk did.
 
 Small LevelDB buffers: its log is changed and its tables are written within a few blocks.
 """
@@ -16,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("crash", "nod
 
 import plyvel  # noqa: E402  # type: ignore[import-untyped]
 from crash_lab import Life, World, small_genesis  # noqa: E402
-from recorded import MARKS  # noqa: E402
 
+from mlchain.errors import StoreCorrupted  # noqa: E402
 from mlchain.ledger.kv import LevelKeyValue  # noqa: E402
 from mlchain.node import node as node_module  # noqa: E402
 from mlchain.node.node import Storage  # noqa: E402
@@ -81,5 +83,9 @@ def live(home: Path, world: World) -> None:
 
 if __name__ == "__main__":
     quick()
-    where = Path(sys.argv[1])
-    live(where, Told(where / MARKS))
+    told = Told(Path(sys.argv[2]))
+    try:
+        live(Path(sys.argv[1]), told)
+    except StoreCorrupted as error:
+        print(error.message, "|", error.hint)
+        sys.exit(7)

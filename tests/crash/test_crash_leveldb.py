@@ -4,6 +4,8 @@ The file system is one with a journal, as ext4, XFS and btrfs: LevelDB does not 
 when it begins a new log, so where a synced file may lose its name (POSIX allows it) it loses data.
 """
 
+import errno
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from random import Random
 import fault_shim
 import pytest
 from crash_lab import Life, World, complaints, small_genesis
-from recorded import Replay, calls, store
+from recorded import MARKS, Replay, calls, store
 from recorded_child import quick, storage
 from simulated_disk import Disk, outcomes
 
@@ -26,9 +28,9 @@ CHILD = Path(__file__).with_name("recorded_child.py")
 pytestmark = pytest.mark.skipif(bool(fault_shim.missing()), reason=fault_shim.missing())
 
 
-def child(home: Path, shim: fault_shim.Shim, record: Path | None = None):
+def child(home: Path, shim: fault_shim.Shim, marks: Path, record: Path | None = None):
     return subprocess.run(
-        [sys.executable, str(CHILD), str(home)],
+        [sys.executable, str(CHILD), str(home), str(marks)],
         env={**os.environ, **shim.environment(record), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -41,7 +43,7 @@ def recorded(tmp_path_factory):
     home = folder / "home"
     home.mkdir()
     shim = fault_shim.Shim(folder / "control", home)
-    done = child(home, shim, folder / "record")
+    done = child(home, shim, home / MARKS, folder / "record")
     assert done.returncode == 0, done.stderr
     return home, list(calls((folder / "record").read_bytes()))
 
@@ -136,3 +138,35 @@ def test_the_record_tells_what_kill_9_leaves(recorded, tmp_path):
         if path.is_file():
             real = home / path.relative_to(tmp_path / "computed")
             assert path.read_bytes() == real.read_bytes(), path.name
+
+
+def fail_at(at: int, error: int, folder: Path) -> str:
+    """Run the process with a disk that fails from call `at` on; then with a good one."""
+    home, marks = folder / "home", folder / "told"
+    home.mkdir(parents=True)
+    shim = fault_shim.Shim(folder / "control", home)
+    shim["error"], shim["fails_at"] = error, at
+    done = child(home, shim, marks)
+    assert shim["calls"] > at, "it was its turn"
+    assert done.returncode in (0, 7), done.stderr
+    if done.returncode == 7:
+        assert str(home) in done.stdout and "check the free space" in done.stdout, done.stdout
+    told = [json.loads(line) for line in marks.read_text().splitlines()]
+    assert restart(home, world_of(told)) == [], (at, done.stdout)
+    return str(done.stdout)
+
+
+@pytest.mark.parametrize(("at", "error"), [(60, errno.ENOSPC), (61, errno.EIO)])
+def test_a_real_disk_that_fails_is_named_and_later_nothing_is_missing(
+    tmp_path, small_buffers, at, error
+):
+    assert fail_at(at, error, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_real_disk_that_fails_at_any_call_is_named_and_later_nothing_is_missing(
+    tmp_path, small_buffers, error
+):
+    named = {fail_at(at, error, tmp_path / str(at)).split(":")[0] for at in range(2, 150, 3)}
+    assert len(named) > 3
