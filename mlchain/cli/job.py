@@ -72,11 +72,13 @@ def show(out: Output, job_id: str, url: str, follow: bool, timeout_s: float) -> 
             segment.get("worker") or "",
             str(len(segment.get("slices") or {})),
             f"{segment.get('chunks_rerun') or 0} of {segment['chunks']}",
+            str(segment.get("chunks_reviewed") or 0),
         )
         for segment in job.get("segments", [])
     ]
     lines += [
-        "  " + row for row in table(("segment", "state", "worker", "checked by", "re-run"), rows)
+        "  " + row
+        for row in table(("segment", "state", "worker", "checked by", "re-run", "reviewed"), rows)
     ]
     lines += ["", *fault_lines(job["faults"], job)] if job.get("faults") else []
     lines += ["", *result_lines(job)] if job["state"] == "settled" else []
