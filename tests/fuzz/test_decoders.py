@@ -15,7 +15,8 @@ NAMES = (
     "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
     "conflict state+chunk state+question offers snapshot+index "
     "whole+question whole+block "
-    "opening+request opening"
+    "opening+request opening "
+    "accusation trace+question trace+answer"
 )
 TARGETS = [name.replace("+", " ") for name in NAMES.split()]
 MAX_PEAK_BYTES = 8 << 20
