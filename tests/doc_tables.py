@@ -25,6 +25,7 @@ from mlchain.ml_runtime.importers.onnx.export_rules import EXPORTS
 from mlchain.ml_runtime.importers.sklearn import FINAL, TRANSFORMERS
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.op import OPS
+from mlchain.sim.work.cheats import CHEATS
 from mlchain.web.problems import classify
 
 ROOT = Path(__file__).parent.parent
@@ -180,8 +181,21 @@ def models() -> Iterator[Sequence[str]]:
         yield f"`{name}`", ", ".join(module.TARGETS), how, what
 
 
+def adversaries() -> Iterator[Sequence[str]]:
+    """The adversaries of `mlchain sim --world work`, by the row of the attack table they play."""
+    yield "`--adversary`", "plays at", "does", "row"
+    rows = [
+        (kind.row.split()[0], name, kind.corrupts, (kind.__doc__ or "").split("\n\n")[0], kind.row)
+        for name, kind in CHEATS.items()
+    ]
+    for number, name, role, words, row in sorted(rows, key=lambda r: (int(r[0]), r[1])):
+        text = " ".join(words.split()).replace("|", "/")
+        yield f"`{name}`", role, text, f"{number}: {row.removeprefix(number).strip()}"
+
+
 TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "admission": admission,
+    "adversaries": adversaries,
     "job-file": job_file,
     "exit-codes": exit_codes,
     "errors": error_classes,

@@ -21,8 +21,8 @@ PACKAGE = ROOT / "mlchain"
 ROWS = (  # a package imports from rows below its own, never sideways, never up
     {"__main__"},
     {"cli"},
-    {"web"},
-    {"node", "sim", "client"},
+    {"web", "sim"},
+    {"node", "client"},
     {"vm"},
     {"consensus"},
     {"ledger", "ml_runtime", "p2p"},
@@ -57,7 +57,7 @@ HOMES = {  # a library that only these files may name, so that it can be exchang
     "plyvel": ("ledger/kv.py", "cli/doctor.py"),  # the doctor looks whether it loads
     "libp2p": ("p2p/libp2p*.py", "cli/doctor.py"),
     "multiaddr": ("p2p/libp2p*.py",),
-    "trio": ("p2p/*", "node/*", "web/*"),
+    "trio": ("p2p/*", "node/*", "web/*", "sim/work/*"),
     "nacl": ("crypto.py", "client/keystore.py"),
     "dask": ("node/executor_dask.py",),
     "distributed": ("node/executor_dask.py",),

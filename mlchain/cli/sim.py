@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
-from mlchain.errors import VerificationFailed
+from mlchain.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
-    from mlchain.sim.cluster import Outcome
+    from mlchain.sim.scenario import Outcome, Scenario
 
 MAX_NODES = 31
+MAX_PROCESSES = 256
+SHOWN = 20
+"""Broken seeds listed one by one; the record and --json have all."""
 
 
 @click.command(
@@ -22,7 +28,9 @@ MAX_NODES = 31
     cls=Command,
     examples=(
         "mlchain sim --seed 7 -v",
-        "mlchain sim --seed 0 --count 1000",
+        "mlchain sim --world work --seed 7 --picture seven.svg",
+        "mlchain sim --world work --adversary skip+lie --count 20",
+        "mlchain sim --count 100000 --jobs 8 --record night.jsonl",
         "mlchain sim --seed 0 --count 500 --mutant no-lock",
     ),
 )
@@ -31,86 +39,220 @@ MAX_NODES = 31
     "--count", type=click.IntRange(1, 10**7), default=1, help="Run this many seeds from --seed on."
 )
 @click.option(
+    "--world", type=click.Choice(("agreement", "work")), default="agreement", show_default=True,
+    help="Only the agreement, which is fast; or whole nodes that train, audit and judge.",
+)  # fmt: skip
+@click.option(
     "--nodes", type=click.IntRange(1, MAX_NODES), default=4, show_default=True, help="Validators."
 )
 @click.option(
-    "--adversary", default="", help="Who misbehaves, or none; by default drawn from the seed."
-)
+    "--adversary", default="",
+    help="Who misbehaves (in world work several, joined by +), or none; by default drawn.",
+)  # fmt: skip
 @click.option("--mutant", default="", help="Run with a deliberate bug, to see it found.")
+@click.option("--calm", is_flag=True, help="World work: no bad weather and no crashes.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), default=None,
+              help="Draw the one seed into this SVG file.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1, MAX_PROCESSES), default=1, show_default=True,
+              help="Processes.")  # fmt: skip
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), default=None,
+              help="One line a seed; what stands in it already is not run again.")  # fmt: skip
+@click.option("--heights", type=click.IntRange(1, 100), default=4, show_default=True,
+              help="World agreement: blocks to decide.")  # fmt: skip
+@click.option("--orders", type=click.IntRange(0, 9), default=0,
+              help="World work: at most so many jobs.")  # fmt: skip
+@click.option("--shrink", is_flag=True, help="Look for a smaller run that breaks the same promise.")
 @click.pass_obj
-def command(out: Output, seed: int, count: int, nodes: int, adversary: str, mutant: str) -> None:
-    """Simulate agreement: the real code of every validator, an invented network and time.
+def command(
+    out: Output,
+    seed: int,
+    count: int,
+    world: str,
+    nodes: int,
+    adversary: str,
+    mutant: str,
+    calm: bool,
+    picture: Path | None,
+    jobs: int,
+    record: Path | None,
+    heights: int,
+    orders: int,
+    shrink: bool,
+) -> None:
+    """Simulate a cluster: the real code of every node, an invented network and time.
 
     Messages are lost, delayed and doubled, partitions move, nodes crash and lose what was not
-    synced, one validator in three may lie. One seed is one run, the same on every machine.
+    synced, one validator in three may lie. One seed is one run, the same on every machine. In
+    world work, workers cheat as well, and every segment that is paid for is checked.
 
     With -v and one seed the transcript is printed. Exits with 7 when a promise was broken:
-    two honest nodes disagreed, an honest node signed two things, or the chain stopped for good.
+    two honest nodes disagreed, an honest node signed two things, a fraud that an honest validator
+    could see was paid, money appeared, or the chain or a job stopped for good.
     """
-    from mlchain.sim.adversary import ADVERSARIES
-    from mlchain.sim.cluster import Scenario, run
-    from mlchain.sim.mutants import MUTANTS
+    from mlchain.sim.run import names_of_adversaries, names_of_mutants, run_many
+    from mlchain.sim.scenario import Scenario
 
-    _check_name("--adversary", adversary, {**ADVERSARIES, "none": None})
-    _check_name("--mutant", mutant, MUTANTS)
+    for name in adversary.split("+" if world == "work" else "\n"):
+        _check_name("--adversary", name, [*names_of_adversaries(world), "none"])
+    _check_name("--mutant", mutant, names_of_mutants(world))
+    if (picture or shrink) and count > 1:
+        raise ConfigError("--picture and --shrink are for one seed", "leave --count out")
+    tells = count == 1 and (out.verbose or picture is not None)
+    known = _read_record(record)
+    scenarios = [
+        Scenario(number, nodes, adversary, mutant, heights, tells, world, calm, orders)
+        for number in range(seed, seed + count)
+    ]
+    todo = [s for s in scenarios if s.command not in known]
     started = time.monotonic()
-    outcomes: list[Outcome] = []
-    broken: list[Outcome] = []
-    for number in range(seed, seed + count):
-        transcript = out.verbose and count == 1
-        outcome = run(Scenario(number, nodes, adversary, mutant, transcript=transcript))
-        outcomes.append(outcome)
-        if outcome.violation:
-            broken.append(outcome)
-            out.note(f"✗ seed {number}  {outcome.adversary or 'no adversary'}: {outcome.violation}")
-        elapsed = time.monotonic() - started
-        out.live(f"seed {number}  {len(outcomes) / elapsed:.0f} seeds/s  {len(broken)} broken")
-    out.result("sim", _data(outcomes, broken), _lines(outcomes, broken, elapsed))
-    if broken:
-        first = broken[0].scenario
+    tally = _Tally(out, len(todo), started)
+    for outcome in _recorded(run_many(todo, jobs), record):
+        tally.add(outcome)
+    elapsed = time.monotonic() - started
+    known_broken = [row for s in scenarios if (row := known.get(s.command)) and row["violation"]]
+    lines = tally.lines(elapsed)
+    if picture is not None:
+        from mlchain.sim.picture import draw
+
+        picture.write_text(draw(tally.last), encoding="utf-8")
+        lines.append(f"  picture in {picture}")
+    data = tally.data(seed)
+    data["broken"] += [
+        {"seed": row["seed"], "adversary": row["adversary"], "violation": row["violation"]}
+        for row in known_broken
+    ]
+    data["recorded_before"] = len(scenarios) - len(todo)
+    out.result("sim", data, lines)
+    if data["broken"]:
+        first = min(tally.broken, key=lambda o: o.scenario.seed).scenario if tally.broken else None
+        number = data["broken"][0]["seed"]
+        first = first or Scenario(
+            number, nodes, adversary, mutant, heights, False, world, calm, orders
+        )
+        if shrink:
+            _shrink(out, first)
         raise VerificationFailed(
-            f"{len(broken)} of {count} seeds broke a promise",
-            f"mlchain sim --seed {first.seed} --nodes {nodes} -v"
-            + (f" --adversary {adversary}" if adversary else "")
-            + (f" --mutant {mutant}" if mutant else ""),
+            f"{len(data['broken'])} of {count} seeds broke a promise", first.command + " -v"
         )
 
 
-def _check_name(option: str, name: str, table: dict[str, Any]) -> None:
-    if name and name not in table:
-        raise click.BadParameter(
-            f"no {name!r}; one of {', '.join(sorted(table))}", param_hint=option
+def _check_name(option: str, name: str, names: list[str]) -> None:
+    if name and name not in names:
+        raise click.BadParameter(f"no {name!r}; one of {', '.join(sorted(names))}",
+                                 param_hint=option)  # fmt: skip
+
+
+def _shrink(out: Output, scenario: Scenario) -> None:
+    from mlchain.sim.shrink import shrink
+
+    small = shrink(scenario, lambda smaller: out.live(f"trying {smaller.command}"))
+    out.note(f"smaller: {small.command} -v" if small != scenario else "no smaller run breaks it")
+
+
+def _read_record(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Return what a record holds, by command; a torn last line is left out."""
+    if path is None or not path.exists():
+        return {}
+    known = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True), 1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            row = json.loads(line)
+            known[row["command"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}, line {number}: not a record of sim", "name another file") \
+                from error  # fmt: skip
+    return known
+
+
+def _recorded(outcomes: Iterator[Outcome], path: Path | None) -> Iterator[Outcome]:
+    """Pass outcomes on, and add a line for each to the record."""
+    if path is None:
+        yield from outcomes
+        return
+    with path.open("a", encoding="utf-8") as file:
+        if file.tell() and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")
+        for outcome in outcomes:
+            row = {
+                "command": outcome.scenario.command, "seed": outcome.scenario.seed,
+                "adversary": outcome.adversary, "violation": outcome.violation,
+                "digest": outcome.digest,
+            }  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            yield outcome
+
+
+class _Tally:
+    """Counts over the seeds of one command."""
+
+    def __init__(self, out: Output, total: int, started: float) -> None:
+        self._out = out
+        self._total = total
+        self._started = started
+        self._sums: dict[str, int] = {}
+        self.seeds = 0
+        self.broken: list[Outcome] = []
+        self.last: Any = None
+        self._jobs: dict[str, int] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one run, and say how far we are."""
+        self.seeds += 1
+        self.last = outcome
+        for name in ("events", "virtual_ms", "crashes", "convicted", "hard", "claims"):
+            self._sums[name] = self._sums.get(name, 0) + getattr(outcome, name)
+        for state, number in outcome.jobs.items():
+            self._jobs[state] = self._jobs.get(state, 0) + number
+        if outcome.violation:
+            self.broken.append(outcome)
+            if len(self.broken) <= SHOWN:
+                name = outcome.adversary or "no adversary"
+                self._out.note(f"✗ seed {outcome.scenario.seed}  {name}: {outcome.violation}")
+        elapsed = time.monotonic() - self._started
+        rate = self.seeds / max(elapsed, 1e-9)
+        left = (self._total - self.seeds) / rate
+        self._out.live(
+            f"{self.seeds} of {self._total} seeds  {rate:.1f} seeds/s  {len(self.broken)} broken"
+            f"  {left:.0f} s left"
         )
 
+    def data(self, seed: int) -> dict[str, Any]:
+        """Return the document for programs."""
+        broken = sorted(self.broken, key=lambda outcome: outcome.scenario.seed)
+        return {
+            "seeds": self.seeds,
+            "first_seed": seed,
+            "broken": [
+                {"seed": o.scenario.seed, "adversary": o.adversary, "violation": o.violation}
+                for o in broken
+            ],
+            **{name: self._sums.get(name, 0) for name in
+               ("events", "virtual_ms", "crashes", "convicted", "hard", "claims")},
+            "jobs": self._jobs,
+            "digest": self.last.digest if self.seeds == 1 else "",
+        }  # fmt: skip
 
-def _data(outcomes: list[Outcome], broken: list[Outcome]) -> dict[str, Any]:
-    return {
-        "seeds": len(outcomes),
-        "first_seed": outcomes[0].scenario.seed,
-        "broken": [
-            {"seed": o.scenario.seed, "adversary": o.adversary, "violation": o.violation}
-            for o in broken
-        ],
-        "events": sum(o.events for o in outcomes),
-        "virtual_ms": sum(o.virtual_ms for o in outcomes),
-        "crashes": sum(o.crashes for o in outcomes),
-        "convicted": sum(o.convicted for o in outcomes),
-        "digest": outcomes[0].digest if len(outcomes) == 1 else "",
-    }
-
-
-def _lines(outcomes: list[Outcome], broken: list[Outcome], elapsed: float) -> list[str]:
-    data = _data(outcomes, broken)
-    lines = [line for outcome in outcomes for line in outcome.transcript]
-    mark = "✗" if broken else "✓"
-    lines.append(
-        f"{mark} {data['seeds']} seeds, {len(broken)} broken: {data['events']} events, "
-        f"{data['crashes']} crashes, {data['convicted']} liars convicted"
-    )
-    lines.append(
-        f"  {data['virtual_ms'] / 1000:.0f} s of simulated time in {elapsed:.1f} s, "
-        f"{len(outcomes) / elapsed:.0f} seeds/s"
-    )
-    if data["digest"]:
-        lines.append(f"  digest {data['digest']}")
-    return lines
+    def lines(self, elapsed: float) -> list[str]:
+        """Return the lines for people."""
+        data = self.data(0)
+        lines = list(self.last.transcript) if self.seeds == 1 else []
+        lines.append(
+            f"{'✗' if self.broken else '✓'} {self.seeds} seeds, {len(self.broken)} broken: "
+            f"{data['events']} events, {data['crashes']} crashes, "
+            f"{data['convicted']} liars convicted"
+        )
+        if self._jobs:
+            ended = ", ".join(f"{number} {state}" for state, number in sorted(self._jobs.items()))
+            lines.append(
+                f"  jobs {ended}; {data['hard']} segments HARD, {data['claims']} accusations"
+            )
+        lines.append(
+            f"  {data['virtual_ms'] / 1000:.0f} s of simulated time in {elapsed:.1f} s, "
+            f"{self.seeds / max(elapsed, 1e-9):.1f} seeds/s"
+        )
+        if data["digest"]:
+            lines.append(f"  digest {data['digest']}")
+        return lines

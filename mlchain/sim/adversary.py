@@ -6,6 +6,8 @@ To add an attack, add a class: it appears in `mlchain sim` and in the tests by i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
 from mlchain import codec
@@ -19,13 +21,36 @@ from mlchain.consensus.messages import (
     decode_message,
     encode_message,
 )
+from mlchain.consensus.safety import SigningKey
 from mlchain.ledger.commit import NIL, Vote, VoteKind, sign_bytes
-from mlchain.sim.application import TinyBlock, TinyLedger, ToyKey
+from mlchain.sim.application import TinyBlock, TinyLedger
 
 CHAIN_ID = "sim"
 
-
 Blocks = dict[int, dict[bytes, bytes]]
+
+
+def extend(height: int) -> bytes:
+    """Return the extension that the toy ledger wants in a precommit."""
+    return b"work of height %d" % height
+
+
+def spoil(block: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """Return the id and the bytes of a block like `block` that is not valid."""
+    tiny = codec.decode(TinyBlock, block, 256)
+    spoilt = codec.encode(
+        TinyBlock(tiny.height, tiny.round, tiny.proposer, tiny.parent, tiny.copy, False)
+    )
+    return TinyLedger(key, 0).identify(spoilt), spoilt
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The ledger that an adversary stands on: the toy one, or whole nodes."""
+
+    chain_id: str = CHAIN_ID
+    extend: Callable[[int], bytes] = extend
+    spoil: Callable[[bytes, bytes], tuple[bytes, bytes]] = spoil
 
 
 class Adversary:
@@ -38,9 +63,17 @@ class Adversary:
     is_found = False
     """Whether a calm network must bring evidence against it."""
 
-    def __init__(self, rng: Random, key: ToyKey, where: tuple[int, int], blocks: Blocks) -> None:
+    def __init__(
+        self,
+        rng: Random,
+        key: SigningKey,
+        where: tuple[int, int],
+        blocks: Blocks,
+        ground: Ground | None = None,
+    ) -> None:
         self.rng = rng
         self.key = key
+        self.ground = ground or Ground()
         self.index, self.size = where
         self.blocks = blocks
         """By height and id, whatever anybody proposed so far."""
@@ -65,8 +98,10 @@ class Adversary:
         """Return our vote for another block in the same place."""
         extension = b""
         if vote.kind == VoteKind.PRECOMMIT and block_id != NIL:
-            extension = vote.extension or b"work of height %d" % vote.height
-        message = sign_bytes(CHAIN_ID, vote.kind, vote.height, vote.round, block_id, -1, extension)
+            extension = vote.extension or self.ground.extend(vote.height)
+        message = sign_bytes(
+            self.ground.chain_id, vote.kind, vote.height, vote.round, block_id, -1, extension
+        )
         return Vote(
             vote.kind,
             vote.height,
@@ -79,7 +114,7 @@ class Adversary:
 
     def propose(self, old: Proposal, block_id: bytes, pol_round: int) -> BlockProposal:
         """Return our proposal of another block, with the best polka we can forge: one vote."""
-        message = sign_bytes(CHAIN_ID, 0, old.height, old.round, block_id, pol_round)
+        message = sign_bytes(self.ground.chain_id, 0, old.height, old.round, block_id, pol_round)
         proposal = Proposal(
             old.height,
             old.round,
@@ -133,7 +168,7 @@ class Liar(Adversary):
         """Return a precommit that no honest node may count."""
         extension = b"nonsense"
         message = sign_bytes(
-            CHAIN_ID, vote.kind, vote.height, vote.round, vote.block_id, -1, extension
+            self.ground.chain_id, vote.kind, vote.height, vote.round, vote.block_id, -1, extension
         )
         return Vote(
             vote.kind,
@@ -185,11 +220,7 @@ class Spoiler(Adversary):
         if not self.is_own(message) or not isinstance(message, BlockProposal):
             return [message]
         old = message.proposal
-        tiny = codec.decode(TinyBlock, message.block, 256)
-        spoilt = codec.encode(
-            TinyBlock(tiny.height, tiny.round, tiny.proposer, tiny.parent, tiny.copy, False)
-        )
-        block_id = TinyLedger(self.key.public, 0).identify(spoilt)
+        block_id, spoilt = self.ground.spoil(message.block, self.key.public)
         self.blocks[old.height][block_id] = spoilt
         return [self.propose(old, block_id, -1)]
 
@@ -226,8 +257,15 @@ class Schemer(Adversary):
     driver_type = _ShamelessDriver
     serves_blocks = False
 
-    def __init__(self, rng: Random, key: ToyKey, where: tuple[int, int], blocks: Blocks) -> None:
-        super().__init__(rng, key, where, blocks)
+    def __init__(
+        self,
+        rng: Random,
+        key: SigningKey,
+        where: tuple[int, int],
+        blocks: Blocks,
+        ground: Ground | None = None,
+    ) -> None:
+        super().__init__(rng, key, where, blocks, ground)
         self._favours: dict[tuple[int, int, int], bool] = {}
         self.sprung: dict[int, int] = {}
         """Height and round in which a victim was silenced."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -29,7 +28,7 @@ from mlchain.consensus.effects import (
     Timeouts,
 )
 from mlchain.consensus.journal import decode_entry
-from mlchain.consensus.messages import decode_message
+from mlchain.consensus.messages import BlockProposal, decode_message
 from mlchain.consensus.safety import Signer
 from mlchain.errors import MlchainError
 from mlchain.ledger.commit import Commit, Vote, VoteKind
@@ -40,43 +39,14 @@ from mlchain.sim.checkers import Checkers, Violation
 from mlchain.sim.mutants import MUTANTS, Mutant
 from mlchain.sim.network import Network, make_weather
 from mlchain.sim.place import Place, is_lock
-from mlchain.sim.transcript import describe
+from mlchain.sim.scenario import Happening, Outcome, Scenario
+from mlchain.sim.transcript import describe, speech
 
 TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
 GST_MS = 2_000
 LIMIT_MS = 20_000
 MAX_EVENTS = 60_000
-HEIGHTS = 4
 PROPOSAL_TAG = b"\x01"
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One run. `adversary` "" draws one from the seed; `mutant` "" is the real code."""
-
-    seed: int
-    nodes: int = 4
-    adversary: str = ""
-    mutant: str = ""
-    heights: int = HEIGHTS
-    transcript: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a run. `violation` is empty if every promise held."""
-
-    scenario: Scenario
-    adversary: str
-    violation: str = ""
-    events: int = 0
-    virtual_ms: int = 0
-    heights: list[int] = field(default_factory=list)
-    convicted: int = 0
-    crashes: int = 0
-    digest: str = ""
-    """Of all that happened: equal digests, equal runs."""
-    transcript: list[str] = field(default_factory=list)
 
 
 class Cluster:
@@ -121,6 +91,9 @@ class Cluster:
         self._checkers = Checkers(self._validators, tuple(k.public for k in bad))
         self._must_convict = tuple(k.public for k in bad if kind and kind.is_found)
         self.outcome = Outcome(scenario, name if kind else "none")
+        self.outcome.lanes = [f"place_{place.index}" for place in self._places]
+        if scenario.transcript:
+            self._network.on_move = self._on_moved
 
     def run(self) -> Outcome:
         """Run until every correct validator decided all heights in the calm, or time is up."""
@@ -196,6 +169,23 @@ class Cluster:
             self._sync(place, driver, what)
         self._pump(place)
 
+    def _show(self, place: Place | None, kind: str, text: str = "") -> None:
+        """Take down one thing for the picture."""
+        if self._scenario.transcript:
+            lane = f"place_{place.index}" if place else ""
+            self.outcome.story.append(Happening(self._now, lane, kind, text))
+
+    def _show_speech(self, place: Place, data: bytes) -> None:
+        if self._scenario.transcript and isinstance(
+            m := decode_message(data), Vote | BlockProposal
+        ):
+            self._show(place, *speech(m))
+
+    def _on_moved(self, sides: list[int]) -> None:
+        small = 0 if sum(sides) * 2 > len(sides) else 1
+        names = [f"place_{i}" for i, side in enumerate(sides) if side == small]
+        self._show(None, "partition", " ".join(names))
+
     def _note(self, place: Place, event: str, what: Any) -> None:
         data = what[1] if event == "message" else b""
         self._hash.update(b"%d %d %s " % (self._now, place.index, event.encode()))
@@ -229,6 +219,7 @@ class Cluster:
             identify=place.ledger.identify,
         )
         driver.recover(place.synced)
+        self._show(place, "boot")
         self._start(place)
         self._pump(place)
 
@@ -243,6 +234,7 @@ class Cluster:
     def _crash(self, place: Place) -> None:
         """Stop the process; what was not synced is lost, but for a random beginning of it."""
         self.outcome.crashes += 1
+        self._show(place, "crash")
         survivors = place.unsynced[: self._rng.randrange(len(place.unsynced) + 1)]
         place.synced += survivors
         place.unsynced = []
@@ -295,6 +287,7 @@ class Cluster:
         elif isinstance(effect, Send):
             self._send(place, self._peers[effect.peer], effect.message)
         elif isinstance(effect, Broadcast):
+            self._show_speech(place, effect.message)
             if place.adversary is None:
                 self._watch(place, effect.message)
             for other in self._places:
@@ -339,6 +332,7 @@ class Cluster:
                     self._at(delay, "crash", other.index, -1, None)
 
     def _decide(self, place: Place, effect: Decide) -> None:
+        self._show(place, "decided", f"{effect.height} {effect.block_id.hex()[:8]}")
         if place.adversary is None:
             is_valid = place.ledger.check(effect.height, effect.block)
             self._checkers.on_decide(effect.height, effect.block_id, effect.commit, is_valid)
@@ -378,8 +372,3 @@ class Cluster:
             self._pump(place)
             if place.driver is not driver:
                 return
-
-
-def run(scenario: Scenario) -> Outcome:
-    """Run one scenario; the same scenario gives the same outcome, digest included."""
-    return Cluster(scenario).run()

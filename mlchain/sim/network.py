@@ -6,6 +6,7 @@ it every message arrives within a few milliseconds. All times are simulated mill
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -28,6 +29,9 @@ class Weather:
     """How many partitions come up, one after another."""
     envy: int
     """How often a place the adversary favours is silenced when it is about to decide."""
+    partition_ms: int = PARTITION_MS
+    begin_ms: int = 0
+    """Until then it is calm, too."""
 
 
 def make_weather(rng: Random, gst_ms: int) -> Weather:
@@ -54,10 +58,12 @@ class Network:
         self._sides: list[int] = [0] * size
         self._mute_until: list[int] = [0] * size
         self._moves = sorted(rng.randrange(weather.gst_ms) for _ in range(weather.partitions))
+        self.on_move: Callable[[list[int]], None] = lambda sides: None
+        """Told of the sides that were drawn, place by place 0 or 1."""
 
     def is_calm(self, now_ms: int) -> bool:
         """Tell whether the bad weather is over."""
-        return now_ms >= self._weather.gst_ms
+        return not self._weather.begin_ms <= now_ms < self._weather.gst_ms
 
     def is_connected(self, sender: int, receiver: int, now_ms: int) -> bool:
         """Tell whether messages get from one place to the other at all."""
@@ -101,6 +107,7 @@ class Network:
         self._sides = [self._rng.randrange(2) for _ in self._sides]
         for one, other in self._twins:
             self._sides[other] = 1 - self._sides[one]
-        again = start + 1 + self._rng.randrange(2 * PARTITION_MS)
+        self.on_move(self._sides)
+        again = start + 1 + self._rng.randrange(2 * self._weather.partition_ms)
         if again < self._weather.gst_ms:
             self._moves = sorted([*self._moves, again])

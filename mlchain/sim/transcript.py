@@ -22,6 +22,15 @@ def describe(now_ms: int, index: int, event: str, what: Any) -> str:
     return f"{now_ms:6d} ms  place {index}  {event:8s} {detail}".rstrip()
 
 
+def speech(message: Vote | BlockProposal) -> tuple[str, str]:
+    """Return kind and place of a vote or a proposal, for the picture."""
+    if isinstance(message, Vote):
+        kind = VoteKind(message.kind).name.lower()
+        return kind, f"{message.height}/{message.round} for {_short(message.block_id)}"
+    p = message.proposal
+    return "proposal", f"{p.height}/{p.round} of {_short(p.block_id)}"
+
+
 def _message(message: Message) -> str:
     if isinstance(message, Vote):
         kind = VoteKind(message.kind).name.lower()

@@ -15,8 +15,9 @@ from mlchain.vm import families
 from mlchain.vm.protocol import Protocol
 
 
+@cache
 def registry_digest() -> bytes:
-    """Return the digest of this installation's tables."""
+    """Return the digest of this installation's tables; they do not change while it runs."""
     return crypto.digest("mlchain/registry", families.table_digest(), ml_runtime.registry_digest())
 
 

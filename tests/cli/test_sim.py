@@ -20,7 +20,7 @@ def test_a_broken_promise_exits_with_7_and_names_the_seed(run):
     result = run("sim", "--seed", "0", "--count", "2", "--mutant", "small-quorum")
     assert result.exit_code == 7
     assert "2 of 2 seeds broke a promise" in result.stderr
-    assert "mlchain sim --seed 0 --nodes 4 -v --mutant small-quorum" in result.stderr
+    assert "mlchain sim --seed 0 --nodes 4 --mutant small-quorum -v" in result.stderr
 
 
 def test_a_broken_promise_is_told_to_programs_too(run):

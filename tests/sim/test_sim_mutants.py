@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlchain.sim.cluster import Scenario, run
 from mlchain.sim.mutants import MUTANTS
+from mlchain.sim.run import run
+from mlchain.sim.scenario import Scenario
 
 KILLED_BY = {
     "no-lock": (31, "agreement"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlchain.sim.adversary import ADVERSARIES
-from mlchain.sim.cluster import Outcome, Scenario, run
+from mlchain.sim.run import run
+from mlchain.sim.scenario import Outcome, Scenario
 
 ANYBODY = (*ADVERSARIES, "none")
 

@@ -1,0 +1,1 @@
+"""Whole nodes in invented time: agreement, ledger, training, audits, disputes, from one seed."""

@@ -1,0 +1,134 @@
+"""Deliberate bugs in the rules of work, each with the adversary that lives on it.
+
+One is a part of honest nodes exchanged, or a name of the real code bound to something else while a
+run lasts. Nothing can switch them on outside the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlchain.consensus.work.dispute import Ruling, settle
+from mlchain.consensus.work.sampling import draw_slice
+from mlchain.consensus.work.tickets import Reveal
+from mlchain.errors import InvalidBlock
+from mlchain.ledger.state import State
+from mlchain.node import auditor as node_auditor
+from mlchain.node.auditor import Auditor
+from mlchain.node.subject import Target
+from mlchain.vm import execute, lifecycle, votes
+from mlchain.vm.families import members
+from mlchain.vm.families.accounts import credit
+from mlchain.vm.families.jobs import SEGMENTS
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`parts` of honest nodes, and (module, name) -> what stands there instead."""
+
+    adversary: str
+    parts: dict[str, Any] = field(default_factory=dict)
+    names: dict[tuple[Any, str], Any] = field(default_factory=dict)
+    nodes: int = 4
+    """Validators it takes to show."""
+
+
+class _NoAudit(Auditor):
+    """Attests without looking."""
+
+    async def _audit(self, state: State, target: Target) -> None:
+        from mlchain.sim.work.cheats.validators import attest
+
+        ticket = self.duties.ticket(target.segment.commit_height)
+        if ticket is not None:
+            mine = attest(target, ticket, self.key)
+            self.duties.add_attestation(mine, target.segment.attest_from)
+
+
+def _any_ticket(known: Reveal, element: bytes, height: int, length: int) -> Reveal:
+    return known
+
+
+def _early(block: Any, validator: bytes, attestation: Any, height: int) -> bool:
+    segment = SEGMENTS.get(block.state, attestation.job, attestation.segment)
+    late = max(height, segment.attest_from + 1) if segment else height
+    return _process_attestation(block, validator, attestation, late)
+
+
+_process_attestation = votes._process_attestation
+_pay, _end, _pay_slash = lifecycle._pay, lifecycle._end, members._pay_slash
+
+
+def _public_slice(job: Any, segment: Any, validator: bytes, ticket: bytes) -> tuple[int, ...]:
+    """Draw from what the worker itself chose; and half of it, so that it matters."""
+    commit = segment.commit
+    return draw_slice(bytes(32), commit.leaf_root, commit.count, max(1, commit.count // 2))
+
+
+def _one_decides(verdicts: Any, validators: Any, is_due: bool) -> Ruling:
+    found = list(verdicts)
+    if any(outcome == 1 for _, outcome in found):
+        return Ruling.UPHELD
+    return settle(found, validators, is_due)
+
+
+def _one_is_unserved(verdicts: Any, validators: Any, is_due: bool) -> Ruling:
+    found = list(verdicts)
+    if any(outcome == 2 for _, outcome in found):
+        return Ruling.UNAVAILABLE
+    return settle(found, validators, is_due)
+
+
+def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> None:
+    _pay(block, job, index, segment)
+    _pay(block, job, index, segment)
+
+
+def _refund_all(block: Any, job_id: bytes, job: Any, state: Any) -> None:
+    credit(block.state, job.submitter, job.fee - job.escrow)
+    _end(block, job_id, job, state)
+
+
+def _keep_slash(state: Any, amount: int, finder: bytes) -> None:
+    if finder:
+        credit(state, finder, amount // 2)
+
+
+def _refuse(*args: Any) -> None:
+    raise InvalidBlock("evidence is never taken")
+
+
+MUTANTS: dict[str, Mutant] = {
+    "no-audit": Mutant("skip", {"auditor_type": _NoAudit}),
+    "any-ticket": Mutant("grind-tickets", names={(votes, "check_reveal"): _any_ticket}),
+    "early-attestations": Mutant("early-attest", names={(votes, "_process_attestation"): _early}),
+    "public-slice": Mutant("one-chunk", names={(node_auditor, "segment_slice"): _public_slice}),
+    "one-verdict": Mutant("wrong-verdicts", names={(lifecycle, "settle"): _one_decides}),
+    "one-unserved": Mutant("false-unserved", names={(lifecycle, "settle"): _one_is_unserved}),
+    "no-deadline": Mutant("idle", names={(lifecycle, "_is_overdue"): lambda *args: False}),
+    "double-pay": Mutant("none", names={(lifecycle, "_pay"): _pay_twice}),
+    "refund-all": Mutant("none", names={(lifecycle, "_end"): _refund_all}),
+    "slash-kept": Mutant("skip", names={(members, "_pay_slash"): _keep_slash}),
+    "no-evidence": Mutant("equivocator", names={(execute, "punish"): _refuse}),
+}
+"""By name; the simulator's tests kill every one."""
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Have the names of a mutant bound while inside."""
+    names = MUTANTS[name].names if name else {}
+    kept = {place: getattr(*place) for place in names}
+    try:
+        for (module, attribute), value in names.items():
+            setattr(module, attribute, value)
+        yield
+    finally:
+        for (module, attribute), value in kept.items():
+            setattr(module, attribute, value)
+
+
+__all__ = ["MUTANTS", "Mutant", "mutated"]

@@ -1,0 +1,66 @@
+"""Whole nodes in invented time: the promises hold, and equal scenarios are equal runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mlchain.sim.run import run
+from mlchain.sim.scenario import Outcome, Scenario
+
+
+def is_kept(seed: int, nodes: int = 4, adversary: str = "", **how: bool) -> Outcome:
+    scenario = Scenario(seed, nodes, adversary, world="work", **how)
+    outcome = run(scenario)
+    assert not outcome.violation, f"{scenario.command} -v: {outcome.violation}"
+    return outcome
+
+
+def test_in_fair_weather_a_job_is_trained_audited_and_paid():
+    outcome = is_kept(1, adversary="none", calm=True)
+    assert outcome.jobs == {"SETTLED": 1} and outcome.hard == 4
+    assert (outcome.crashes, outcome.claims, outcome.convicted) == (0, 0, 0)
+
+
+def test_in_bad_weather_nodes_crash_and_every_job_ends_as_it_should():
+    outcomes = [is_kept(seed, adversary="none") for seed in (2, 3, 11)]
+    assert sum(outcome.crashes for outcome in outcomes) > 5, "the weather was bad indeed"
+
+
+def test_the_same_seed_gives_the_same_run():
+    assert is_kept(2).digest == is_kept(2).digest != is_kept(3).digest
+
+
+def test_a_transcript_tells_the_run_and_does_not_change_it():
+    silent = is_kept(7, adversary="skip")
+    told = run(Scenario(7, 4, "skip", world="work", transcript=True))
+    assert told.digest == silent.digest and not silent.transcript
+    kinds = {happening.kind for happening in told.story}
+    assert {"proposal", "prevote", "precommit", "decided", "commit", "attested", "HARD"} <= kinds
+
+
+@pytest.mark.slow
+def test_one_seed_is_one_run_in_every_process():
+    """Whatever the order of sets, and whatever ran before."""
+    program = (
+        "from mlchain.sim.run import run; from mlchain.sim.scenario import Scenario;"
+        "print([run(Scenario(s, world='work')).digest for s in (5, 6)])"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": salt, "PYTHONPATH": "."},
+            capture_output=True, text=True, check=True, timeout=300,
+        ).stdout
+        for salt in ("1", "2")
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("nodes", "seeds"), [(4, 300), (7, 40), (10, 10), (31, 1)])
+def test_the_promises_hold_over_hundreds_of_seeds(nodes: int, seeds: int):
+    for seed in range(5000, 5000 + seeds):
+        is_kept(seed, nodes)
