@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 from msgspec import Meta
@@ -31,7 +32,10 @@ class ValidatorSet:
     than 1/3 of W: floor(W/3) + 1.
     """
 
-    def __init__(self, validators: tuple[Validator, ...]) -> None:
+    def __init__(
+        self, validators: tuple[Validator, ...], turns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """`turns`: how often each proposes in a round of the schedule; by default equally often."""
         self.validators = tuple(sorted(validators, key=lambda v: v.key))
         self.keys = tuple(v.key for v in self.validators)
         assert len(set(self.keys)) == len(self.keys) > 0, "a set has distinct members"
@@ -39,6 +43,7 @@ class ValidatorSet:
         self.total = sum(self._weights.values())
         self.quorum = 2 * self.total // 3 + 1
         self.third = self.total // 3 + 1
+        self.turns = tuple(turns.get(key, 1) if turns else 1 for key in self.keys)
 
     def __len__(self) -> int:
         return len(self.validators)
@@ -67,9 +72,28 @@ class ValidatorSet:
         return self._weights.get(key, 0)
 
     def proposer(self, height: int, round_: int) -> bytes:
-        """Return who proposes in (height, round).
+        """Return who proposes in (height, round)."""
+        schedule = make_schedule(self.turns)
+        return self.keys[schedule[(height + round_) % len(schedule)]]
 
-        Equal turns for now; protocol.md section 11 (weights from verified work, capped, floored,
-        two epochs late) replaces this one rule.
-        """
-        return self.keys[(height + round_) % len(self.keys)]
+
+@lru_cache(maxsize=64)
+def make_schedule(turns: tuple[int, ...]) -> tuple[int, ...]:
+    """Return whose turn it is, as indices into key order, over one round of the schedule.
+
+    Smooth weighted round-robin: in every slot each gains its turns, the richest proposes and pays
+    the sum. Nobody proposes twice within f + 1 slots, counted around the end: so among f + 1
+    proposers in a row, who each propose in the first round of their height, one is honest.
+    """
+    total, faults = sum(turns), (len(turns) - 1) // 3
+    credit = [0] * len(turns)
+    slots: list[int] = []
+    for slot in range(total):
+        near = dict.fromkeys(slots[max(0, slot - faults) :])
+        near |= dict.fromkeys(slots[: max(0, faults - (total - 1 - slot))])
+        credit = [have + gain for have, gain in zip(credit, turns, strict=True)]
+        free = [index for index in range(len(turns)) if index not in near]
+        chosen = max(free, key=lambda index: (credit[index], -index))
+        credit[chosen] -= total
+        slots.append(chosen)
+    return tuple(slots)

@@ -24,6 +24,9 @@ from mlchain.vm.families.members import VALIDATORS
 def finality_depth(validators: ValidatorSet) -> int:
     """Return D: blocks from commit to FINALISE, so that one honest proposer lies between.
 
+    No schedule of proposers names anybody twice within f + 1 blocks; where it changed, the blocks
+    count from there (docs/adr/0032).
+
     As many from the last rejected claim: a claim waits while another is open, and a hostile
     proposer could else finalise in the very block in which the waiting one could be made.
     """

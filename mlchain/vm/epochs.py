@@ -23,6 +23,7 @@ from mlchain.vm.families.members import (
 )
 from mlchain.vm.params import epoch_of, get_params, is_last_of_epoch
 from mlchain.vm.protocol import begin_upgrade
+from mlchain.vm.turns import set_turns
 
 SMALL_SET = 7
 """Sets below this size change by one validator an epoch."""
@@ -35,6 +36,7 @@ def end_epoch(block: BlockContext) -> None:
     _return_bonds(block)
     _decide_proposals(block)
     begin_upgrade(block.state, block.height + 1)
+    set_turns(block)
 
 
 def movable_weight(validators: ValidatorSet) -> int:

@@ -33,7 +33,7 @@ from mlchain.vm.families.jobs import (
     Segment,
     SegmentState,
 )
-from mlchain.vm.families.members import WORKERS, slash_validator, slash_worker
+from mlchain.vm.families.members import WORKERS, same_schedule_since, slash_validator, slash_worker
 from mlchain.vm.families.models import MODELS, Model
 from mlchain.vm.votes import get_beacon
 
@@ -107,7 +107,8 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
         return "not committed, or disputed"
     if job.hard != index:
         return "the segment before is not HARD"
-    if block.height < segment.undisputed_since + finality_depth(block.validators):
+    begun = max(segment.undisputed_since, same_schedule_since(block.state) - 1)
+    if block.height < begun + finality_depth(block.validators):
         return "too young"
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     if weight < block.validators.quorum:

@@ -83,6 +83,8 @@ def test_the_attestation_of_a_removed_validator_weighs_nothing(world, job):
     liar, proposer = world.validators[0], world.validators[1]
     world.blocks(DEPTH)
     world.block(evidence=(world.double_vote(liar),), proposer=proposer)
+    assert "too young" in invalid(world, world.ref(job)), "others propose: the age counts anew"
+    world.blocks(DEPTH)
     assert "attested by weight 2 of 3" in invalid(world, world.ref(job))
 
 
@@ -183,6 +185,7 @@ def test_a_verifier_that_was_removed_meanwhile_is_not_paid():
     world.blocks(4)
     world.block(evidence=(world.double_vote(liar),), proposer=proposer)
     before = world.balance(liar)
+    world.blocks(3, proposer=proposer)
     world.block(finalise=(world.ref(job),), proposer=proposer)
     assert world.balance(liar) == before
     assert world.balance(world.validators[1]) == split_fee(segment_fee(JOB.fee, 0, 200, 1000), 6)[1]

@@ -62,6 +62,7 @@ from mlchain.vm.families.members import (
     WORKERS,
     Fault,
     get_validator_set,
+    same_schedule_since,
 )
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
@@ -411,7 +412,8 @@ class World:
         """Take a committed segment to HARD the honest way."""
         self.attest(job, index)
         depth = (len(self.validators) - 1) // 3 + 2
-        since = self.segment(job, index).undisputed_since
+        begun = same_schedule_since(self.state()) - 1
+        since = max(self.segment(job, index).undisputed_since, begun)
         self.blocks(max(0, since + depth - self.height - 1))
         self.block(finalise=(self.ref(job, index),))
 

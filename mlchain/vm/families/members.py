@@ -98,14 +98,32 @@ VOTERS = Table(b"voters/", Voters)
 NO_JOB = bytes(32)
 
 
+class Turns(Record, frozen=True):
+    """How often each validator proposes in a round of the schedule, in key order.
+
+    `since` is the height of the first block proposed so.
+    """
+
+    since: Uint
+    of: Annotated[tuple[tuple[PublicKey, Uint], ...], Meta(max_length=MAX_VALIDATORS)]
+
+
+TURNS = Table(b"turns/", Turns)
+"""As the last epoch boundary fixed them; without a row they are equal."""
+SCHEDULE = Table(b"schedule/", Turns)
+"""As they are, with those removed in between left out."""
+
+
 def get_validator_set(state: State) -> ValidatorSet:
     """Return the validators that vote on the next block."""
+    turns = TURNS.get(state)
     return ValidatorSet(
         tuple(
             Validator(key[0], record.weight)
             for key, record in VALIDATORS.items(state)
             if not record.left_height
-        )
+        ),
+        dict(turns.of) if turns else None,
     )
 
 
@@ -162,6 +180,16 @@ def remember_voters(block: BlockContext) -> None:
     voters = Voters(block.validators.validators)
     if VOTERS.get(block.state) != voters:
         VOTERS.put(block.state, voters)
+    of = tuple(zip(block.validators.keys, block.validators.turns, strict=True))
+    known = SCHEDULE.get(block.state)
+    if known is None or known.of != of:
+        SCHEDULE.put(block.state, Turns(block.height, of))
+
+
+def same_schedule_since(state: State) -> int:
+    """Return the height of the first block whose proposer the present schedule named."""
+    schedule = SCHEDULE.get(state)
+    return schedule.since if schedule else 1
 
 
 def get_last_voters(state: State) -> ValidatorSet:
