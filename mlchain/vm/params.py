@@ -36,7 +36,6 @@ RANGES: dict[str, tuple[int, int]] = {
     "block_interval_ms": (0, 60_000),
     "heartbeat_ms": (100, _DAY_MS),
     "max_block_gas": (10_000_000, 10**12),
-    "attest_window": (5, 10**6),
     "segment_timeout_ms": (1_000, 30 * _DAY_MS),
     "dispute_window": (5, 10**6),
     "slash_worker": (0, 2**60),
@@ -44,7 +43,11 @@ RANGES: dict[str, tuple[int, int]] = {
     "slash_unavailable": (0, 2**60),
     "unbonding_blocks": (1, 10**8),
 }
-"""From and to, both allowed. What is not here is fixed at genesis."""
+"""From and to, both allowed. What is not here is fixed at genesis.
+
+So is `attest_window`: custody elements are due by it, and honest ones shown by a shorter window
+would be early by a longer one.
+"""
 
 
 def check_param(params: Params, name: str, value: int) -> Params:

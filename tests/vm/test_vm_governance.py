@@ -139,6 +139,12 @@ def test_what_is_fixed_at_genesis_stays(world, name):
     assert "cannot be changed" in message
 
 
+def test_what_keys_are_due_by_is_fixed_at_genesis(world):
+    """An honest element shown by a shorter window would be evidence of lending by a longer one."""
+    payload = Propose(SetParam("attest_window", PARAMS.attest_window + 1))
+    assert "cannot be changed" in refused(world, world.validators[0], payload)
+
+
 @pytest.mark.parametrize("name", RANGES)
 def test_a_parameter_stays_within_its_range(world, name):
     low, high = RANGES[name]
@@ -156,7 +162,7 @@ def test_bonds_are_held_for_as_long_as_a_fault_may_come_to_light(world):
 
 def test_two_changes_that_only_fit_alone_do_not_both_happen(world):
     """Each was checked alone when it was proposed; the second is checked again when it is due."""
-    one = world.propose(SetParam("attest_window", 22))
+    one = world.propose(SetParam("unbonding_blocks", 27))
     two = world.propose(SetParam("dispute_window", 10))
     world.end_epoch()
     assert (world.outcome(one), world.outcome(two)) == ("effective", "failed")

@@ -19,7 +19,8 @@ PARAMS = Params(
     heartbeat_ms=5_000, max_block_gas=2 * 10**9, attest_window=60, segment_timeout_ms=40_000,
     dispute_window=30, slash_worker=BOND // 2, slash_validator=BOND * 6 // 10,
     slash_unavailable=BOND // 100, ticket_heights=512, epoch_blocks=40, unbonding_blocks=500,
-    audit_permille=200, custody_window=30, slash_lazy=BOND // 2, max_verify_gas=10**12, fee_admission=1_000,
+    audit_permille=200, custody_window=30, slash_lazy=BOND // 2, max_verify_gas=10**12,
+    fee_admission=1_000,
 )  # fmt: skip
 
 
