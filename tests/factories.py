@@ -77,20 +77,25 @@ def make_key(name: str) -> SecretKey:
     return SecretKey(digest("mlchain/test-key", name.encode()))
 
 
+def make_member(name: str, role: str, chain_id: str = CHAIN_ID) -> Member:
+    """A member with its bond; validators have the tips of their hash chains."""
+    tips = [
+        make_ticket_chain(make_key(name), purpose, chain_id, PARAMS.ticket_heights).tip
+        if role == "validator"
+        else bytes(32)
+        for purpose in PURPOSES
+    ]
+    keys = make_key(name).public, make_key(name + "/peer").public
+    return Member(name, role, *keys, "127.0.0.1", 0, BOND, *tips)
+
+
 def make_genesis(validators: int, workers: int, chain_id: str = CHAIN_ID) -> Genesis:
     """`validator-0`, …, `worker-0`, … with equal bonds, and `alice` with all the money."""
-    members = []
-    for role, count in (("validator", validators), ("worker", workers)):
-        for index in range(count):
-            name = f"{role}-{index}"
-            tips = [
-                make_ticket_chain(make_key(name), purpose, chain_id, PARAMS.ticket_heights).tip
-                if role == "validator"
-                else bytes(32)
-                for purpose in PURPOSES
-            ]
-            keys = make_key(name).public, make_key(name + "/peer").public
-            members.append(Member(name, role, *keys, "127.0.0.1", 0, BOND, *tips))
+    members = [
+        make_member(f"{role}-{index}", role, chain_id)
+        for role, count in (("validator", validators), ("worker", workers))
+        for index in range(count)
+    ]
     alice = Allocation(make_key("alice").public, SUPPLY)
     return Genesis(chain_id, START_MS, registry_digest(), PARAMS, tuple(members), (alice,))
 

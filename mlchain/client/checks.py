@@ -12,7 +12,7 @@ from functools import cached_property
 from mlchain import codec
 from mlchain.client.rerun import Rerun
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
-from mlchain.consensus.work.tickets import hash_down
+from mlchain.consensus.work.tickets import Reveal, hash_down
 from mlchain.errors import NotFound, VerificationFailed
 from mlchain.ledger.block import Header, header_id
 from mlchain.ledger.commit import Commit, verify_commit
@@ -35,8 +35,9 @@ from mlchain.vm.families.jobs import (
     reviewed_offsets,
     segment_slice,
 )
+from mlchain.vm.families.members import VALIDATORS, ValidatorRecord
 from mlchain.vm.families.models import MODELS, Model
-from mlchain.vm.receipt import Proven, Receipt, wanted_files
+from mlchain.vm.receipt import Proven, Receipt, find_newcomers, wanted_files
 
 FindFile = Callable[[bytes], bytes | None]
 """Gives the bytes of a content id that a receipt does not carry, None if unknown."""
@@ -60,7 +61,6 @@ class Audit(Standing):
     def __init__(self, receipt: Receipt, genesis: Genesis, find_file: FindFile) -> None:
         super().__init__(receipt, genesis)
         self.receipt = receipt
-        self.names = {member.key: member.name for member in genesis.members}
         self._find_file = find_file
         self._files = {file.content: file.data for file in receipt.files}
 
@@ -247,9 +247,9 @@ def check_leaves(audit: Audit) -> str:
 
 
 def check_attestations(audit: Audit) -> str:
-    """A quorum attested each segment, with tickets whose chains the genesis file fixed."""
-    tips = {m.key: m.ticket_tip for m in audit.genesis.members if m.role == "validator"}
-    shown: dict[bytes, dict[int, bytes]] = {key: {} for key in tips}
+    """A quorum attested each segment, with tickets of the chains that they had registered."""
+    chains = _find_chains(audit)
+    shown: dict[bytes, dict[int, bytes]] = {key: {} for key in chains}
     rerun = seen = 0
     for index, segment in enumerate(audit.segments):
         keys = [attested.validator for attested in segment.attestations]
@@ -262,7 +262,6 @@ def check_attestations(audit: Audit) -> str:
         require(fair and weight >= voters.quorum, f"segment {index}: no quorum attested it")
         union: dict[int, None] = {}
         for attested in segment.attestations:
-            require(attested.validator in tips, f"segment {index}: attested by a stranger")
             ticket = shown[attested.validator].setdefault(height, attested.ticket)
             require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
             key, ticket = attested.validator, attested.ticket
@@ -270,7 +269,7 @@ def check_attestations(audit: Audit) -> str:
         rerun += len(union)
         seen += len(union | dict.fromkeys(reviewed_offsets(segment)))
     for key, tickets in shown.items():
-        _require_chain(tips[key], tickets, audit.names[key])
+        _require_chain(*chains[key], tickets)
     by = sum(1 for tickets in shown.values() if tickets)
     total = sum(commit.count + bool(commit.trap) for commit in audit.commits)
     later = f"; {seen} with what was reviewed since" if seen > rerun else ""
@@ -330,15 +329,43 @@ def require_proven(audit: Standing, key: bytes, proven: Proven) -> None:
     verify_proof(audit.certified.header.state_root, key, proven.value, proven.proof)
 
 
-def _require_chain(tip: bytes, tickets: dict[int, bytes], name: str) -> None:
-    """Tickets by height are elements of the hash chain that ends in `tip`: one walk down."""
+def _find_chains(audit: Audit) -> dict[bytes, tuple[str, Reveal]]:
+    """Return name and a known element of the ticket chain of all who may have attested, by key.
+
+    The genesis file has the tips of the first validators. Who joined since, or goes on under
+    another key, is proven by its record in the state, with the last ticket that it showed.
+    """
+    members = audit.genesis.members
+    chains = {m.key: (m.name, Reveal(m.ticket_tip, 0)) for m in members if m.role == "validator"}
+    keys, newcomers = find_newcomers(audit.genesis, audit.segments), audit.receipt.newcomers
+    require(
+        len(newcomers) >= len(keys),
+        f"attested by a stranger: {len(keys)} who attested are not in the genesis file, "
+        f"{len(newcomers)} are proven to have joined since",
+    )
+    require(len(keys) == len(newcomers), "the record of a validator that attested nothing")
+    for key, proven in zip(keys, newcomers, strict=True):
+        try:
+            require_proven(audit, VALIDATORS.key(key), proven)
+        except VerificationFailed as error:
+            raise VerificationFailed(
+                f"attested by a stranger: {key.hex()[:16]} is not in the genesis file, and that it "
+                f"joined since is not proven: {error.message}"
+            ) from error
+        record = codec.decode(ValidatorRecord, proven.value)
+        is_possible = record.tickets.height <= audit.genesis.params.ticket_heights
+        require(is_possible, f"{record.name} showed a ticket beyond the end of its chain")
+        chains[key] = record.name, record.tickets
+    return chains
+
+
+def _require_chain(name: str, known: Reveal, tickets: dict[int, bytes]) -> None:
+    """Tickets by height and the `known` element are of one hash chain: one walk down."""
     above: tuple[int, bytes] | None = None
-    for height, ticket in sorted(tickets.items(), reverse=True):
+    for height, ticket in sorted([*tickets.items(), (known.height, known.element)], reverse=True):
         if above and hash_down(above[1], above[0] - height) != ticket:
-            raise VerificationFailed(f"tickets of {name} do not belong to one chain")
+            raise VerificationFailed(f"a ticket of {name} is not of the chain it registered")
         above = height, ticket
-    if above and hash_down(above[1], above[0]) != tip:
-        raise VerificationFailed(f"a ticket of {name} is not of the chain in the genesis file")
 
 
 def _describe_end(job: Job, last: SegmentCommit) -> str:

@@ -3,7 +3,8 @@
     genesis (the auditor's own copy)
       └─ changes: certified headers in which the validators changed, each signed by the set before
           └─ header + certificate: signed by a quorum of the last set
-              └─ state proofs: job, program, model, every HARD segment with its attestations
+              └─ state proofs: job, program, model, every HARD segment with its attestations,
+                 who attested and is not in the genesis file
                   └─ files, by content id: leaf lists, dataset, the states between segments
 
 A receipt states nothing that it does not carry the proof of. `client.receipt` checks it.
@@ -25,6 +26,7 @@ from mlchain.errors import MlchainError, NotFound
 from mlchain.ledger.block import Header
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.content import ContentStore
+from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.merkle import StateProof
 from mlchain.ledger.state import MAX_VALUE_BYTES, State
 from mlchain.ledger.store import Store
@@ -38,7 +40,7 @@ from mlchain.vm.families.jobs import (
     JobState,
     Segment,
 )
-from mlchain.vm.families.members import validators_after
+from mlchain.vm.families.members import VALIDATORS, validators_after
 from mlchain.vm.families.models import MODELS
 
 MAX_ATTACHED_BYTES = 128 << 20
@@ -46,6 +48,7 @@ MAX_ATTACHED_BYTES = 128 << 20
 MAX_RECEIPT_BYTES = MAX_ATTACHED_BYTES + (64 << 20)
 MAX_FILES = 2 * MAX_SEGMENTS + 1
 MAX_CHANGES = 4096
+MAX_NEWCOMERS = 4096
 EXACT_CHUNKS = 10_000
 """Up to here the chance of a miss is exact; beyond, a bound above it, for fractions grow."""
 
@@ -89,6 +92,8 @@ class Receipt(Record, frozen=True):
     model: Proven | None
     """None for a trapped job."""
     segments: Annotated[tuple[Proven, ...], Meta(max_length=MAX_SEGMENTS)]
+    newcomers: Annotated[tuple[Proven, ...], Meta(max_length=MAX_NEWCOMERS)]
+    """The validator records of `find_newcomers`, in that order."""
     files: Annotated[tuple[File, ...], Meta(max_length=MAX_FILES)]
     """In the order of their ids, each once."""
 
@@ -107,13 +112,26 @@ def make_receipt(store: Store, job_id: bytes) -> Receipt:
         name = JobState(job.state).name.lower() if job else "not known"
         raise NotFound(f"job {job_id.hex()[:8]} has no receipt: it is {name}")
     model = prove_record(state, MODELS.key(job_id)) if job.state == JobState.SETTLED else None
+    segments = [SEGMENTS.get(state, job_id, index) for index in range(job.hard)]
+    newcomers = find_newcomers(store.genesis, [segment for segment in segments if segment])
     return Receipt(
         1, store.genesis.hash, header, store.commit(header.height),
         set_changes(store, header.height),
         job_id, prove_record(state, JOBS.key(job_id)),
         prove_record(state, PLANS.key(job.plan)), model,
-        tuple(prove_record(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)), (),
+        tuple(prove_record(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)),
+        tuple(prove_record(state, VALIDATORS.key(key)) for key in newcomers), (),
     )  # fmt: skip
+
+
+def find_newcomers(genesis: Genesis, segments: list[Segment]) -> list[bytes]:
+    """Return the keys under which segments were attested and that came after genesis, in order.
+
+    What their tickets are elements of stands in the state alone.
+    """
+    founders = {member.key for member in genesis.members if member.role == "validator"}
+    attested = {a.validator for segment in segments for a in segment.attestations}
+    return sorted(attested - founders)
 
 
 def attach_files(

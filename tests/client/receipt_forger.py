@@ -31,12 +31,14 @@ from mlchain.vm.families.jobs import (
     Segment,
     plan_id,
 )
+from mlchain.vm.families.members import VALIDATORS, ValidatorRecord
 from mlchain.vm.families.models import MODELS, Model
 from mlchain.vm.receipt import (
     File,
     Proven,
     Receipt,
     attach_files,
+    find_newcomers,
     make_receipt,
 )
 
@@ -59,6 +61,7 @@ class Books:
     plan: PlanRecord
     model: Model | None
     segments: list[Segment]
+    newcomers: dict[bytes, ValidatorRecord]
     files: dict[bytes, bytes]
 
     def change_commit(self, index: int, **fields: Any) -> None:
@@ -76,11 +79,14 @@ class Books:
 
 def resign(chain: GrowingChain, receipt: Receipt, change: Callable[[Books], Any]) -> Receipt:
     """Return the receipt of books that were cooked, proven and certified like honest ones."""
+    segments = [codec.decode(Segment, proven.value) for proven in receipt.segments]
+    newcomers = zip(find_newcomers(chain.genesis, segments), receipt.newcomers, strict=True)
     books = Books(
         codec.decode(Job, receipt.job.value),
         codec.decode(PlanRecord, receipt.plan.value),
         codec.decode(Model, receipt.model.value) if receipt.model else None,
-        [codec.decode(Segment, proven.value) for proven in receipt.segments],
+        segments,
+        {key: codec.decode(ValidatorRecord, proven.value) for key, proven in newcomers},
         {file.content: file.data for file in receipt.files},
     )
     change(books)
@@ -88,6 +94,7 @@ def resign(chain: GrowingChain, receipt: Receipt, change: Callable[[Books], Any]
     rows = {JOBS.key(job_id): books.job, PLANS.key(books.job.plan): books.plan}
     rows |= {SEGMENTS.key(job_id, i): segment for i, segment in enumerate(books.segments)}
     rows |= {MODELS.key(job_id): books.model} if books.model else {}
+    rows |= {VALIDATORS.key(key): record for key, record in books.newcomers.items()}
     values = {key: codec.encode(record) for key, record in rows.items()}
     tree = SparseTree().update(values)
     proven = {key: Proven(value, tree.prove(key)) for key, value in values.items()}
@@ -107,6 +114,7 @@ def resign(chain: GrowingChain, receipt: Receipt, change: Callable[[Books], Any]
         plan=proven[PLANS.key(books.job.plan)],
         model=proven.get(MODELS.key(job_id)),
         segments=tuple(proven[SEGMENTS.key(job_id, i)] for i in range(len(books.segments))),
+        newcomers=tuple(proven[VALIDATORS.key(key)] for key in sorted(books.newcomers)),
         files=tuple(File(c, books.files[c]) for c in sorted(books.files) if c in wanted),
     )
 
