@@ -271,13 +271,16 @@ class Node:
     def _make_clock(self) -> Clock:
         return SystemClock()
 
+    def _random_bytes(self, size: int) -> bytes:
+        return secrets.token_bytes(size)
+
     def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
         files, may_be_missing = self._storage.files, self.chain.height == 0
         last_sign = LastSignFile(folder / "last-sign", may_be_missing, files)
         if not self.keys.validator:
             LastSignFile(folder / "last-sign", True, files).load()  # now nothing is signed; later,
             # when the chain lets our key vote, a missing file means that it was lost
-        return WriteAheadLog(folder, files), last_sign
+        return WriteAheadLog(folder, files, self._random_bytes), last_sign
 
     def _open_spool(self, folder: Path) -> Spool:
         return Spool(folder, self._storage.files)

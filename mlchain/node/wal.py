@@ -21,10 +21,10 @@ guessed, the node does not start (adr/0023).
 
 from __future__ import annotations
 
-import os
+import secrets
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,13 +58,19 @@ class _Record(NamedTuple):
 class WriteAheadLog:
     """Records of the height being decided, and of some before. One process at a time."""
 
-    def __init__(self, folder: Path, files: Files = SYSTEM) -> None:
-        """Open the log in `folder`, made if missing.
+    def __init__(
+        self,
+        folder: Path,
+        files: Files = SYSTEM,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """Open the log in `folder`, made if missing; salts come from `random_bytes`.
 
         Raises:
             StoreCorrupted: damaged where it was on disk, or the disk does not take it.
         """
         self._files = files
+        self._random_bytes = random_bytes
         self._path = folder / "log"
         files.make_folder(folder)
         self._records = self._read()
@@ -109,7 +115,7 @@ class WriteAheadLog:
             self._file = None
 
     def _rewrite(self, records: list[bytes]) -> None:
-        self._salt = os.urandom(_SALT_BYTES)
+        self._salt = self._random_bytes(_SALT_BYTES)
         data = _mark(self._salt) + b"".join(self._encode(record, 0) for record in records)
         replace_durably(self._files, self._path, data)
         self.close()

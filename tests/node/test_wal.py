@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_no_bytes_of_a_peer_pass_for_a_record_of_ours(tmp_path: Path) -> None:
 
 
 def test_control_with_the_salt_known_it_would(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(wal_module.os, "urandom", bytes)
+    monkeypatch.setitem(globals(), "WriteAheadLog", partial(WriteAheadLog, random_bytes=bytes))
     with pytest.raises(StoreCorrupted):
         test_no_bytes_of_a_peer_pass_for_a_record_of_ours(tmp_path)
 

@@ -1,8 +1,9 @@
 """Invented time: trio with a clock that jumps, one order of tasks for each seed, no threads.
 
 A node is made of trio tasks. In here, time passes only when every task waits; which of several
-ready tasks goes first is drawn from the seed; what would go to a thread is done at once; and what
-the nodes log is heard by the simulation. So a run is a function of its seed, on every machine.
+ready tasks goes first is drawn from the seed; what would go to a thread is done at once; what the
+nodes log is heard by the simulation; and the real machine is out of reach (`sealed.py`). So a run
+is a function of its seed, on every machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import structlog
 import trio
 import trio._core._run as scheduler
 import trio.testing
+
+from mlchain.sim.work.sealed import sealed
 
 Hear = Callable[[str, dict[str, Any]], None]
 """Takes the name of what a node logged, and its details."""
@@ -37,8 +40,13 @@ class _Bugs(logging.Handler):
 
 def run_invented(main: Callable[[], Awaitable[None]], seed: str, hear: Hear) -> None:
     """Run `main` to its end in invented time."""
+
+    async def run() -> None:  # trio itself starts with a pair of sockets, and ends without them
+        with sealed(lambda what: hear("bug", {"what": what})):
+            await main()
+
     with _invented(Random(seed), hear):
-        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def _at_once(function: Callable[..., Any], *args: Any, **how: Any) -> Any:

@@ -50,11 +50,12 @@ class Power:
 
 @dataclass(slots=True)
 class Disk:
-    """What outlives a crash: two databases, and files by path."""
+    """What outlives a crash: two databases, and files by path; and what the machine draws."""
 
     chain: MemoryKeyValue = field(default_factory=MemoryKeyValue)
     content: MemoryKeyValue = field(default_factory=MemoryKeyValue)
     files: dict[Path, _Content] = field(default_factory=dict)
+    random: Random = field(default_factory=lambda: Random(0))
     on_save: Callable[[bytes], None] = lambda data: None
     """Told of what the signer saved: all that it ever signs."""
 
@@ -219,6 +220,9 @@ class SimulatedNode(Node):
 
     def _make_clock(self) -> Any:
         return InventedClock(self.machine.skew_ms)
+
+    def _random_bytes(self, size: int) -> bytes:
+        return self.machine.disk.random.randbytes(size)
 
     def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
         log, last_sign = super()._open_log(folder)
