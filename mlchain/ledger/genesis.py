@@ -139,6 +139,10 @@ def check_genesis(genesis: Genesis) -> None:
         values = [getattr(m, field) for m in genesis.members]
         if len(set(values)) != len(values):
             raise GenesisError(f"members: two share one {field}", "each member needs its own")
+    tips = [t for m in genesis.members for t in (m.ticket_tip, m.beacon_tip, m.custody_tip)]
+    tips = [tip for tip in tips if any(tip)]
+    if len(set(tips)) != len(tips):
+        raise GenesisError("members: two tips are equal", "each hash chain serves once")
     places = {(m.peer, m.host, m.port) for m in genesis.members}
     if len({peer for peer, _, _ in places}) != len(places):
         raise GenesisError(

@@ -154,6 +154,7 @@ def many(count):
         ({"members": members(key=FOUR[1].public)}, "share one key"),
         ({"members": members(peer=genesis().members[1].peer)}, "share one peer"),
         ({"members": members(name="v1")}, "share one name"),
+        ({"members": members(ticket_tip=b"t" * 32, beacon_tip=b"t" * 32)}, "two tips are equal"),
         ({"members": many(MAX_VALIDATORS + 1)}, "129 validators, at most 128"),
         ({"allocations": (Allocation(STRANGER.public, 1),) * 2}, "appears twice"),
         ({"allocations": (Allocation(STRANGER.public, 2**62),)}, "supply exceeds"),

@@ -22,6 +22,7 @@ from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import debit, get_account
 from mlchain.vm.families.members import (
     MEMBERS,
+    TIPS,
     VALIDATORS,
     WORKERS,
     MemberRecord,
@@ -245,6 +246,8 @@ def _check_newcomer(
     tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
     if (member.role == "validator") != all(any(tip) for tip in tips):
         raise InvalidTransaction("validators register the tips of their hash chains, others none")
+    if member.role == "validator" and member.key != old:
+        _check_tips(state, tips)
     for (key,), other in MEMBERS.items(state):
         if key == old or other.left:
             continue
@@ -253,3 +256,20 @@ def _check_newcomer(
         there = (other.host, other.port) == (member.host, member.port)
         if other.peer == member.peer and not there:
             raise InvalidTransaction(f"{other.name} has this peer key at another address")
+
+
+def _check_tips(state: State, tips: tuple[bytes, ...]) -> None:
+    """Return if each of `tips` is of a chain of its own.
+
+    An element shown for one purpose, or by one member, would be known before it is due in another.
+
+    Raises:
+        InvalidTransaction: two are equal, or one is or was registered.
+    """
+    if len(set(tips)) < len(tips):
+        raise InvalidTransaction("two tips of hash chains are equal", "each purpose has its own")
+    for tip in tips:
+        if taken := TIPS.get(state, tip):
+            raise InvalidTransaction(
+                f"the hash chain {tip.hex()[:16]} is {taken.key.hex()[:16]}'s", "make a new key"
+            )

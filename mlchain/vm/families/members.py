@@ -81,6 +81,12 @@ class Fault(Record, frozen=True):
     height: Uint
 
 
+class Registered(Record, frozen=True):
+    """Who registered the tip of a hash chain. Kept for ever: no chain serves twice."""
+
+    key: PublicKey
+
+
 class Voters(Record, frozen=True):
     """Who voted on the last block; its commit, in the next block, is checked against them."""
 
@@ -90,6 +96,7 @@ class Voters(Record, frozen=True):
 MEMBERS = Table(b"member/", MemberRecord, bytes)
 VALIDATORS = Table(b"validator/", ValidatorRecord, bytes)
 WORKERS = Table(b"worker/", WorkerRecord, bytes)
+TIPS = Table(b"tip/", Registered, bytes)
 FAULTS = Table(b"fault/", Fault, int, int)
 """By height, and by number within the block."""
 
@@ -154,6 +161,8 @@ def enrol(state: State, member: Member, height: int) -> None:
     MEMBERS.put(state, record, member.key)
     if member.role == "validator":
         tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
+        for tip in tips:
+            TIPS.put(state, Registered(member.key), tip)
         tickets, beacon, custody = (Reveal(tip, 0) for tip in tips)
         validator = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0, 0)
         VALIDATORS.put(state, validator, member.key)
