@@ -70,8 +70,8 @@ def test_control_if_one_voice_made_a_worker_unavailable_the_liar_would_cost_it_i
         if threshold:
             init = ValidatorSet.__init__
 
-            def frail(self, validators, init=init):
-                init(self, validators)
+            def frail(self, *arguments, init=init):
+                init(self, *arguments)
                 self.third = 1
 
             monkeypatch.setattr(ValidatorSet, "__init__", frail)
