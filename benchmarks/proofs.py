@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from training import NETS, ROWS, SEED, machine
@@ -26,6 +27,7 @@ from mlchain.ml_runtime.proof import (
     Accused,
     Accuser,
     ChunkTrace,
+    FraudProof,
     Move,
     Tracer,
     freivalds,
@@ -89,8 +91,26 @@ def products(repeats: int) -> None:
         print(f" {digests:11.2f} {slow:>10}")
 
 
-def chunk(name: str, repeats: int) -> None:
-    """Trace, search, prove and verify one wrong op in the middle of a chunk."""
+@dataclass(frozen=True)
+class Dispute:
+    """One wrong op in the middle of a chunk: traced, searched, proven and verified."""
+
+    trained: float
+    traced: float
+    judged: float
+    moves: list[Move]
+    proof: FraudProof
+    entries: int
+    """Of the trace of one step."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes of hashes in the messages of the search."""
+        return sum(32 * (len(move.siblings) + len(move.nodes)) for move in self.moves)
+
+
+def dispute(name: str, repeats: int) -> Dispute:
+    """Let a worker lie about one op of a chunk of net `name`, and settle it."""
     sizes, batch = NETS[name]
     r = np.random.default_rng(0)
     x, y = r.random((ROWS, sizes[0])), r.integers(0, sizes[-1], ROWS)
@@ -122,9 +142,15 @@ def chunk(name: str, repeats: int) -> None:
     proof = accuser.prove(answer)
     data_bytes = codec.encode(proof)
     (judged,) = milliseconds(lambda: verify_fraud_proof(data_bytes), repeats=repeats)
-    sent = sum(32 * (len(m.siblings) + len(m.nodes)) for m in moves)
-    print(f"{name:18} {trained:9.1f} {traced:8.1f} {traced / trained:6.2f}x {len(moves):9}", end="")
-    print(f" {sent:9,} {hash_bytes(proof):9,} {len(data_bytes):10,} {judged:9.2f}")
+    return Dispute(trained, traced, judged, moves, proof, lie.layout.count)
+
+
+def chunk(name: str, repeats: int) -> None:
+    """Print what a dispute over a chunk of net `name` takes."""
+    d = dispute(name, repeats)
+    print(f"{name:18} {d.trained:9.1f} {d.traced:8.1f} {d.traced / d.trained:6.2f}x", end="")
+    print(f" {len(d.moves):9} {d.sent:9,} {hash_bytes(d.proof):9,}", end="")
+    print(f" {len(codec.encode(d.proof)):10,} {d.judged:9.2f}")
 
 
 def main() -> None:
