@@ -21,12 +21,15 @@ KILLED_BY = {
     "double-pay": (0, "supply"),
     "refund-all": (0, "supply"),
     "slash-kept": (0, "supply"),
+    "any-nonce": (0, "replay"),
 }
 """Mutant: a seed that kills it, and the promise it breaks."""
 
 LONG = {
     "no-evidence": (0, "liveness"),
     "no-deadline": (1, "liveness"),
+    "no-objection": (4, "fraud"),
+    "no-patience": (4, "fraud"),
 }
 """The same, of those that take long to show."""
 
@@ -38,7 +41,10 @@ SEEDS_AT_MOST = 100
 
 def scenario(name: str, seed: int, mutant: bool) -> Scenario:
     kind = MUTANTS[name]
-    return Scenario(seed, kind.nodes, kind.adversary, name if mutant else "", world="work")
+    return Scenario(
+        seed, kind.nodes, kind.adversary, name if mutant else "", world="work",
+        calm=kind.is_calm, orders=int(kind.is_calm),
+    )  # fmt: skip
 
 
 def is_killed(name: str, first: int, promise: str) -> None:

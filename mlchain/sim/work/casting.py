@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 CHANCES = {"worker": 0.6, "validator": 0.6, "submitter": 0.25, "network": 0.15}
 """How likely a seed has one of each kind."""
+BY_NAME = ("accomplice", "repeat")
+"""Who plays only when named; one more to draw from would make every seed another run."""
 
 
 def draw(scenario: Scenario, rng: Random) -> list[str]:
     """Return the names of who misbehaves."""
     drawn = []
     for role, chance in CHANCES.items():
-        names = [n for n, kind in CHEATS.items() if kind.corrupts == role and n != "accomplice"]
+        names = [n for n, kind in CHEATS.items() if kind.corrupts == role and n not in BY_NAME]
         name = rng.choice(names)
         if rng.random() < chance:
             drawn.append(name)

@@ -14,6 +14,7 @@ from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.commit import verify_commit
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime import State as TrainingState
 from mlchain.ml_runtime import Task
 from mlchain.node.chain import Committed
@@ -54,6 +55,7 @@ class Promises:
         self._honest = {p.key: p for p in places if p.is_honest}
         self._decided: dict[int, tuple[bytes, bytes]] = {}
         self._signed: dict[tuple[bytes, int, int, int], bytes] = {}
+        self._included: dict[bytes, int] = {}
         self.hard = 0
         self.slashed: list[str] = []
         self.on_hard: Callable[[Segment, bool], None] = lambda segment, is_forged: None
@@ -70,7 +72,7 @@ class Promises:
             raise Violation(f"double signature by {place.name} at {where[1:]}")
 
     def on_block(self, store: Store, committed: Committed) -> None:
-        """Agreement, certificate, supply, slashes, and what is HARD, of one place's new block.
+        """Agreement, once only, certificate, supply, slashes, and what is HARD, of a new block.
 
         Raises:
             Violation: not so.
@@ -83,6 +85,10 @@ class Promises:
                 raise Violation(f"agreement: height {height} is two different blocks")
             return
         self._decided[height] = found
+        for identity in map(transaction_id, committed.block.body.transactions):
+            before = self._included.setdefault(identity, height)
+            if before != height:
+                raise Violation(f"replay: a transaction of height {before} again at {height}")
         state = store.state()
         try:
             verify_commit(store.commit(height), self._chain_id, get_last_voters(state),

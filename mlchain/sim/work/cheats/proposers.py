@@ -12,7 +12,7 @@ from mlchain.ledger.block import Block, SegmentRef, body_root, header_id
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import decode_transaction
-from mlchain.node.chain import Chain
+from mlchain.node.chain import Chain, Committed
 from mlchain.node.subject import Target
 from mlchain.sim.work.cheat import Cheat
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, Segment, SegmentState
@@ -88,6 +88,31 @@ class _HastyChain(BlindChain):
         return block, header_id(block.header)
 
 
+class _RepeatChain(Chain):
+    """Includes a transaction again that stands in an earlier block."""
+
+    _old: tuple[bytes, ...] = ()
+
+    def build(self, now_ms: int, last_commit: Commit | None) -> tuple[Block, bytes]:
+        mempool: Any = self.mempool
+        take = mempool.take
+        mempool.take = lambda *args: [*take(*args), *self._old]
+        try:
+            block, identity = super().build(now_ms, last_commit)
+        finally:
+            mempool.take = take
+        if not set(self._old) - set(block.body.transactions):
+            return block, identity
+        body = replace(block.body, transactions=(*block.body.transactions, *self._old))
+        block = Block(replace(block.header, body_root=body_root(body)), body)
+        return block, header_id(block.header)
+
+    def commit(self, block_id: bytes, data: bytes, commit: Commit) -> Committed:
+        committed = super().commit(block_id, data, commit)
+        self._old = committed.block.body.transactions[:1] or self._old
+        return committed
+
+
 class _RootChain(Chain):
     """Says that its block leads to another state."""
 
@@ -137,6 +162,13 @@ class WrongRoots(Cheat):
 
     row = "26 propose what is not valid"
     parts = {"chain_type": _RootChain}
+
+
+class Repeat(Cheat):
+    """Includes transactions twice: who sent one would pay twice."""
+
+    row = "26 propose what is not valid"
+    parts = {"chain_type": _RepeatChain}
 
 
 class Ahead(Cheat):
