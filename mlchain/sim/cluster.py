@@ -46,6 +46,7 @@ TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip
 GST_MS = 2_000
 LIMIT_MS = 20_000
 MAX_EVENTS = 60_000
+"""With four nodes; messages grow with the square of the nodes."""
 PROPOSAL_TAG = b"\x01"
 
 
@@ -116,7 +117,8 @@ class Cluster:
         for _ in range(rng.randrange(4)):
             victim = rng.choice(self._places)
             self._at(rng.randrange(GST_MS), "crash", victim.index, -1, None)
-        while self._queue and self.outcome.events < MAX_EVENTS and self._now < LIMIT_MS:
+        most = MAX_EVENTS * max(4, self._scenario.nodes) ** 2 // 16
+        while self._queue and self.outcome.events < most and self._now < LIMIT_MS:
             self._now, _, event, index, life, what = heapq.heappop(self._queue)
             place = self._places[index]
             if life not in (-1, place.life):
