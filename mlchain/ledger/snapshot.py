@@ -49,7 +49,7 @@ class StateRow(Record, frozen=True):
 class Chunk(Record, frozen=True):
     """All keys whose path begins with the byte `index`, in key order."""
 
-    index: Annotated[int, Meta(ge=0, lt=CHUNKS)]
+    index: Annotated[int, Meta(ge=0, le=CHUNKS - 1)]
     rows: Annotated[tuple[StateRow, ...], Meta(max_length=MAX_CHUNK_ROWS)]
     proof: StateProof
 

@@ -8,7 +8,7 @@ from math import prod
 
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.op import MAX_BITS, OPS, Value, decode_attributes, encode_attributes
-from mlchain.ml_runtime.program import Node, Program
+from mlchain.ml_runtime.program import Node, Program, check_type
 from mlchain.ml_runtime.tensor import MAX_RANK, Type
 
 
@@ -68,6 +68,8 @@ class Builder:
         if node is None:
             attrs = decode_attributes(op, raw)
             types = op.infer(tuple(self._types[i] for i in inputs), attrs)
+            for kind in types:
+                check_type(kind, f"op {len(self.nodes)} ({name})")
             node = Emitted(name, inputs, attrs, raw, tuple(self._new(t) for t in types))
             self._known[key] = node
             self.nodes.append(node)

@@ -72,7 +72,7 @@ def check(program: Program) -> Checked:
     """
     types = list(program.inputs)
     for i, kind in enumerate(types):
-        _check_type(kind, f"input {i}")
+        check_type(kind, f"input {i}")
     steps, gas = [], 0
     for i, node in enumerate(program.nodes):
         where = f"op {i} ({node.op})"
@@ -90,7 +90,7 @@ def check(program: Program) -> Checked:
         except RejectedProgram as error:
             raise RejectedProgram(f"{where}: {error.message}") from error
         for kind in outs:
-            _check_type(kind, where)
+            check_type(kind, where)
         gas += op.cost(ins, outs, attrs)
         if gas > MAX_GAS:
             raise RejectedProgram(f"{where}: the program passes {MAX_GAS} gas")
@@ -121,7 +121,12 @@ def slice_program(checked: Checked, start: int, stop: int) -> Program:
     return Program(tuple(checked.types[r] for r in reads), nodes, tuple(number[r] for r in results))
 
 
-def _check_type(kind: Type, where: str) -> None:
+def check_type(kind: Type, where: str) -> None:
+    """Return if a register may have such a type.
+
+    Raises:
+        RejectedProgram: too many axes or elements, or a bound that its kind cannot have.
+    """
     if len(kind.shape) > MAX_RANK:
         raise RejectedProgram(f"{where}: {kind} has more than {MAX_RANK} axes")
     if kind.elements > MAX_ELEMENTS:

@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from mlchain.crypto import SecretKey
+from mlchain.errors import ConfigError
 from mlchain.ledger.state import State
 from mlchain.p2p.transport import PeerAddress, Role, Transport
 from mlchain.vm.families.members import MEMBERS, MemberRecord
@@ -50,12 +51,24 @@ class Membership:
     """Our own roles, and the list of those we talk to; `follow` keeps both true to the state."""
 
     def __init__(self, candidates: Keys, transport: Transport, state: State) -> None:
-        """`candidates` are all our keys; `transport` may know others than the state does."""
+        """`candidates` are all our keys; `transport` may know others than the state does.
+
+        Raises:
+            ConfigError: a member's key comes with another network key than its own.
+        """
         self._candidates = candidates
         self._transport = transport
         self._known: dict[bytes, PeerAddress] = {}
         self._state = state
         self.keys = candidates.at(state)
+        for member in self.members:
+            if member.peer != transport.public_key:  # nobody would let it say what its role may
+                raise ConfigError(
+                    f"the network key is {transport.public_key.hex()[:16]}, "
+                    f"the chain knows {member.name} by {member.peer.hex()[:16]}",
+                    "put back the peer key that is registered, or register this one with "
+                    "mlchain gov rotate",
+                )
         self.outdated = trio.Event()
         """Set when our keys play another role than the node was made for: make it anew."""
         self.validator_peers: tuple[bytes, ...] = ()

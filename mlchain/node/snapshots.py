@@ -49,7 +49,7 @@ class ChunkQuestion(Record, frozen=True):
     """Asks for one chunk of a snapshot."""
 
     height: Uint
-    index: Annotated[int, Meta(ge=0, lt=CHUNKS)]
+    index: Annotated[int, Meta(ge=0, le=CHUNKS - 1)]
 
 
 class Index(Record, frozen=True):

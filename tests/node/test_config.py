@@ -159,10 +159,10 @@ def test_every_key_can_be_set_by_variable(places):
     texts = {key: "127.0.0.1:9" if key.endswith("listen") else f"/{key}" for key in KEYS}
     texts["log_format"], texts["executor"] = "json", "processes:4"
     texts |= {"backend": "numba", "sync": "blocks", "snapshot_every": "50", "keep_blocks": "500"}
-    texts["trust"] = "7:" + "ab" * 32
+    texts |= {"trust": "7:" + "ab" * 32, "recheck": "on"}
     config = load(places, environ={f"MLCHAIN_{key.upper()}": texts[key] for key in KEYS})
     found = {key: str(getattr(config, key)) for key in KEYS}
-    assert found == {**texts, "trust": str((7, b"\xab" * 32))}
+    assert found == {**texts, "trust": str((7, b"\xab" * 32)), "recheck": "True"}
 
 
 @pytest.mark.parametrize(

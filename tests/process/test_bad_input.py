@@ -124,6 +124,7 @@ def test_the_database_of_another_chain_is_refused(home):
 
 
 def test_a_chain_with_other_tables_is_refused(home):
+    shutil.rmtree(home.path / "data")  # else it is the database that is of another chain
     home.write_genesis(registry=bytes(32))
     home.refuses(USAGE, "registry")
 
@@ -210,10 +211,21 @@ def test_a_node_without_its_peer_key_is_refused(home):
     home.refuses(USAGE, "peer.json: no such key")
 
 
-@pytest.mark.parametrize("role", ["validator", "peer"])
-def test_a_key_that_is_not_in_the_genesis_is_refused(home, role):
-    create_key(home.path / "keys" / f"{role}.json", sender_key(77), None, force=True)
-    home.refuses(USAGE, "genesis file")
+def test_a_peer_key_that_is_not_the_members_is_refused(home):
+    create_key(home.path / "keys" / "peer.json", sender_key(77), None, force=True)
+    home.refuses(USAGE, "the chain knows validator-1 by", "mlchain gov rotate")
+
+
+def test_a_validators_key_that_no_member_has_follows_until_it_is_one(home):
+    create_key(home.path / "keys" / "validator.json", sender_key(77), None, force=True)
+    process = home.start()
+    try:
+        until(lambda: home.log.exists() and "started" in home.log.read_text(), "the node")
+        text = home.log.read_text()
+        assert "not-a-member-yet" in text and sender_key(77).public.hex()[:16] in text
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_damaged_key_file_is_refused(home):
