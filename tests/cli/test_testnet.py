@@ -76,7 +76,7 @@ def test_waiting_names_the_nodes_that_do_not_answer_and_ends(net, behaviour):
     net.start()
     said: list[str] = []
     with pytest.raises(Timeout, match="1 of 3 nodes to answer: validator-2"):
-        net.wait_ready(1, said.append)
+        net.wait_ready(5, said.append)
     assert said[-1] == "waiting for 1 of 3 nodes to answer: validator-2"
 
 
@@ -84,7 +84,7 @@ def test_waiting_names_links_that_are_missing(net, behaviour):
     behaviour["worker-1"] = STAND_IN.replace("True}]", "False}]")
     net.start()
     with pytest.raises(Timeout, match="for worker-1 to reach p"):
-        net.wait_ready(1, silent)
+        net.wait_ready(5, silent)
 
 
 def test_a_node_that_ends_by_itself_is_shown_with_the_end_of_its_log(net, behaviour):
