@@ -68,9 +68,18 @@ def is_accusation(path: Path) -> bool:
     Raises:
         ConfigError: it cannot be read.
     """
+    return begins_with(path, HEAD)
+
+
+def begins_with(path: Path, head: bytes) -> bool:
+    """Tell whether a file's first bytes are `head`.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            return file.read(len(HEAD)) == HEAD
+            return file.read(len(head)) == head
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "name a receipt or a fraud proof") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlchain import crypto
-from mlchain.client.accusation import Judgement
+from mlchain.client.accusation import Judgement, begins_with
 from mlchain.errors import ConfigError, VerificationFailed
 from mlchain.ml_runtime import Oracle
 from mlchain.ml_runtime.proof import Verdict, verify_fraud_proof
@@ -34,11 +34,7 @@ def is_fraud_proof(path: Path) -> bool:
     Raises:
         ConfigError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HEAD)) == _HEAD
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a receipt or a fraud proof") from error
+    return begins_with(path, _HEAD)
 
 
 def judge_file(path: Path, job: bytes | None = None, slow: bool = False) -> Verdict:

@@ -59,11 +59,10 @@ from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.vm.families.jobs import JOBS, SEGMENTS
-from mlchain.vm.initial import write_genesis
 from mlchain.vm.params import is_last_of_epoch
 from mlchain.vm.protocol import get_planned, get_protocol
 from mlchain.vm.receipt import wanted_files
-from mlchain.vm.registry import check_protocol, has_protocol
+from mlchain.vm.registry import begin_chain, check_protocol, has_protocol
 
 log = structlog.get_logger("node")
 
@@ -140,7 +139,7 @@ class Node:
         self._storage = storage
         self.clock = self._make_clock()
         store = Store.create_or_open(
-            storage.chain, genesis, lambda state: write_genesis(state, genesis)
+            storage.chain, genesis, lambda state: begin_chain(state, genesis)
         )
         check_protocol(get_protocol(store.state()))
         self.membership = Membership(keys, transport, store.state())

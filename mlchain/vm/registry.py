@@ -11,7 +11,9 @@ from mlchain import crypto, ml_runtime
 from mlchain.errors import GenesisError, UpgradeNeeded
 from mlchain.ledger.block import PROTOCOL_VERSION
 from mlchain.ledger.genesis import Genesis
+from mlchain.ledger.state import State
 from mlchain.vm import families
+from mlchain.vm.initial import write_genesis
 from mlchain.vm.protocol import Protocol
 
 
@@ -28,6 +30,16 @@ def check_registry(genesis: Genesis) -> None:
         GenesisError: its tables differ.
     """
     check_protocol(Protocol(PROTOCOL_VERSION, genesis.registry, 0))
+
+
+def begin_chain(state: State, genesis: Genesis) -> None:
+    """Write block 0 of a chain that this installation can follow; a refused one leaves nothing.
+
+    Raises:
+        GenesisError: its tables differ.
+    """
+    check_registry(genesis)
+    write_genesis(state, genesis)
 
 
 def has_protocol(protocol: Protocol) -> bool:
