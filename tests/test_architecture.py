@@ -21,7 +21,7 @@ PACKAGE = ROOT / "mlchain"
 ROWS = (  # a package imports from rows below its own, never sideways, never up
     {"__main__"},
     {"cli"},
-    {"web", "sim"},
+    {"web", "sim", "sklearn"},
     {"node", "client"},
     {"vm"},
     {"consensus"},

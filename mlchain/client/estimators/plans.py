@@ -1,0 +1,143 @@
+"""From the parameters of an estimator and its rows to a training job: program, data, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlchain.client.estimators.scaling import Floats, Scaling, centre, standardise, unscaled
+from mlchain.client.jobfile import RULES
+from mlchain.client.training import IN_RAW_UNITS, TrainingJob
+from mlchain.errors import ConfigError
+from mlchain.ml_runtime import Dataset, make_plan
+
+ONE_PASS = ("ridge", "nearest_centroid", "gaussian_nb", "multinomial_nb")
+"""Rules that count rows: each row once, whatever `epochs` says."""
+UNSCALED = ("multinomial_nb", "transformer")
+BATCH = 200
+GROUPING_STEPS = 30
+"""Steps of k-means after its centres are found, unless told otherwise."""
+CHUNKS = 1000
+"""A job is cut into about as many chunks as this, if its steps allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train, as an estimator's parameters say; what is None follows from model and rows."""
+
+    model: str
+    hidden: Sequence[int]
+    optimiser: str
+    rate: float
+    alpha: float | None
+    epochs: int
+    batch: int | None
+    chunk: int | None
+    segments: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job, and what was done to its rows first."""
+
+    job: TrainingJob
+    dataset: Dataset
+    features: Scaling
+    target: Scaling | None
+    """How values were scaled; None for classes and groups."""
+
+
+def prepare_rows(
+    recipe: Recipe, x: Floats, y: NDArray[Any] | None, *, classes: int = 0, clusters: int = 0
+) -> Prepared:
+    """Return the job that learns from rows: numbers of `classes`, values, or groups without `y`.
+
+    Raises:
+        ConfigError: parameters that do not fit one another or the rows; says which.
+    """
+    rows, features = x.shape
+    model = recipe.model
+    scaling, target = _scaling(recipe.model, x, clusters), None
+    if y is not None and not classes:
+        target = standardise(y[:, None])
+        y = target.apply(y[:, None])[:, 0]
+    dataset = Dataset.from_arrays(
+        scaling.apply(x),
+        y,
+        classes=classes,
+        shared_scale=model in RULES,
+        tokens=model == "transformer",
+    )
+    batch = min(_whole(recipe.batch or _batch(model, rows), "batch_size"), rows)
+    steps = -(-_whole(recipe.epochs, "epochs") * rows // batch)
+    if model in ONE_PASS:
+        steps = -(-rows // batch)
+    elif clusters and recipe.batch is None:
+        steps = clusters + GROUPING_STEPS
+    chunk = _whole(recipe.chunk or -(-steps // CHUNKS), "chunk")
+    chunks = -(-steps // chunk)
+    segments = _whole(recipe.segments, "segments")
+    if segments > chunks:
+        raise ConfigError(f"segments={segments}: there are {chunks} chunks of {chunk} steps")
+    plan = make_plan(
+        model,
+        features=features,
+        batch=batch,
+        classes=classes,
+        clusters=clusters,
+        outputs=1 if target else 0,
+        **_options(recipe, dataset),
+    )
+    job = TrainingJob(
+        plan=plan.encode(),
+        dataset=dataset.encode(),
+        features=features,
+        train_rows=rows,
+        test_rows=0,
+        steps=steps,
+        chunk=chunk,
+        segment=-(-chunks // segments),
+        classes=(),
+    )
+    return Prepared(job, dataset, scaling, target)
+
+
+def _scaling(model: str, x: Floats, clusters: int) -> Scaling:
+    """Return what is done to features: nothing to counts, nothing that bends distances."""
+    if model in UNSCALED:
+        return unscaled(x.shape[1])
+    return centre(x) if clusters else standardise(x)
+
+
+def _batch(model: str, rows: int) -> int:
+    """Return the rows of a step that suit a model."""
+    if model == "perceptron":
+        return 1
+    return rows if model in RULES else BATCH
+
+
+def _options(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return what `make_plan` is told beside sizes."""
+    options: dict[str, Any] = dict(recipe.options)
+    if recipe.model not in RULES:
+        options |= {"optimiser": recipe.optimiser, "rate": recipe.rate}
+        if recipe.alpha is not None:
+            options["weight_decay"] = recipe.alpha
+    elif recipe.alpha is not None:
+        options["alpha"] = recipe.alpha
+    if recipe.model == "mlp":
+        options.setdefault("hidden", [int(width) for width in np.atleast_1d(recipe.hidden)])
+    if recipe.model in IN_RAW_UNITS:
+        options["unit"] = 2.0 ** dataset.header.exponents[0]
+    return options
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ConfigError(f"{name}={value!r}: a whole number, at least 1")
+    return int(value)
