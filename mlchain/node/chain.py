@@ -110,7 +110,7 @@ class Chain:
             self._check_transaction, self._nonce_of, is_duty=is_duty, balance_of=self._balance_of
         )
         self.validators = get_validator_set(store.state())
-        self._key = key
+        self.key = key
         self._has_attested = has_attested
         self._candidates: dict[bytes, Candidate] = {}
         self._evidence: dict[bytes, None] = {}
@@ -158,7 +158,7 @@ class Chain:
 
     def build(self, now_ms: int, last_commit: Commit | None) -> tuple[Block, bytes]:
         """Return a new block of the next height, executed, and its id."""
-        assert self._key is not None, "only validators build"
+        assert self.key is not None, "only validators build"
         self.note_voters(last_commit)
         parent, parent_id = self.store.head, self.store.head_id
         time_ms = max(now_ms, parent.time_ms + 1)
@@ -169,7 +169,7 @@ class Chain:
         block, outcome = propose_block(
             parent, parent_id, state, self.genesis, last_commit, evidence,
             self.mempool.take(room, self.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
-            self._key, time_ms, self._is_wanted, self._is_known,
+            self.key, time_ms, self._is_wanted, self._is_known,
         )  # fmt: skip
         identity = header_id(block.header)
         self._keep(identity, Candidate(block, state, outcome))
@@ -289,12 +289,10 @@ class Chain:
             return False
         if not self._is_ripe(ref, segment):
             return False
-        if self._key == segment.worker or any(
-            a.validator == self._key for a in segment.attestations
-        ):
+        if self.key == segment.worker or any(a.validator == self.key for a in segment.attestations):
             return True
         job = JOBS.get(self._view, ref.job)
-        if job is not None and self._key and not is_checker(job, segment, self._key):
+        if job is not None and self.key and not is_checker(job, segment, self.key):
             return True  # it was dealt nothing; all who were have attested
         return self._has_attested(ref, commit_id(segment.commit))
 

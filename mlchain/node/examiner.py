@@ -46,6 +46,9 @@ class Examiner:
     """Told of a worker that trickles its chunks, while they still come."""
     convict: Callable[[Subject, int, bytes, bool], None] = lambda *chunk: None
     """Told of a disputed chunk that we judge wrong: offset, state before, whether the score is."""
+    on_slice: Callable[[str, float], None] = lambda result, seconds: None
+    """Told of each chunk of our slices: `equal`, `differ` or `skipped` (not served), and how long
+    re-running it took."""
 
     async def examine(
         self, state: State, target: Target, offsets: tuple[int, ...], key: bytes
@@ -160,8 +163,13 @@ class Examiner:
                 # owe its custody digest.
                 data = await self._compute_start(self.chain.state(), subject, offset)
             if isinstance(data, MlchainError):
+                self.on_slice("skipped", 0.0)
                 return Finding(ClaimKind.UNSERVED, chunk, data.message)
-            if await self._replay(subject, offset, data) == Outcome.DIFFERS:
+            began = trio.current_time()
+            outcome = await self._replay(subject, offset, data)
+            took_s = trio.current_time() - began
+            self.on_slice("equal" if outcome == Outcome.EQUAL else "differ", took_s)
+            if outcome == Outcome.DIFFERS:
                 self.artifacts.exhibit(subject.segment, offset, data)
                 return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
 

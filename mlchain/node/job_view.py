@@ -5,15 +5,20 @@ Slices are not stored: they follow from the tickets in the attestations, and are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from mlchain import crypto
+from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.content import cid_text
 from mlchain.ledger.state import State
+from mlchain.ledger.transaction import Transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.ml_runtime import Metrics
+from mlchain.node.plain import Json, to_json
+from mlchain.vm.families import decode_payload
 from mlchain.vm.families.jobs import (
+    JOBS,
     SEGMENTS,
     Attested,
     Job,
@@ -25,9 +30,9 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import FAULTS, Fault, get_validator_set
 from mlchain.vm.families.models import MODELS
+from mlchain.vm.families.segments import AdmitFault, CommitSegment, MakeClaim
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.receipt import decimal_text, get_validators_after, miss_text
-
-Json = dict[str, Any]
 
 MAX_CACHED_SLICES = 65_536
 
@@ -111,6 +116,31 @@ class JobViews:
             },
         }
 
+    def model(self, state: State, job_id: bytes) -> Json:
+        """Return the model that a job left behind; `job_id` must have one."""
+        model = MODELS.get(state, job_id)
+        assert model is not None, "the caller looked"
+        return {
+            "job": job_id,
+            "name": model.name,
+            "owner": self._name(model.owner),
+            "owner_key": model.owner,
+            "plan": model.plan,
+            "dataset": cid_text(model.dataset),
+            "model": cid_text(model.content),
+            "state_digest": model.state,
+            "metrics": metrics_view(model.metrics) if model.metrics else None,
+            "height": model.height,
+            "revoked_height": model.revoked_height or None,
+        }
+
+    def seen(self, state: State, ref: SegmentRef) -> tuple[int, int]:
+        """Return how many chunks of a segment somebody re-ran, and how many it has."""
+        job, segment = JOBS.get(state, ref.job), SEGMENTS.get(state, ref.job, ref.index)
+        assert job is not None and segment is not None, "a block refers to it"
+        row = self._segment(state, job, ref.index, segment)
+        return row["chunks_seen"], row["chunks"]
+
     def fault(self, fault: Fault) -> Json:
         """Return a punished misdeed."""
         has_job = fault.job != bytes(32)
@@ -172,6 +202,23 @@ class JobViews:
 
     def _name(self, key: bytes) -> str:
         return self._names.get(key) or crypto.address(key)
+
+
+def job_event(transaction: Transaction, identity: bytes, height: int) -> Iterator[Json]:
+    """Yield what a transaction that succeeded did to a job."""
+    payload = decode_payload(transaction.body.kind, transaction.body.payload)
+    row: Json
+    if isinstance(payload, SubmitJob):
+        row = {"job": identity, "segment": None, "what": "submitted"}
+    elif isinstance(payload, CommitSegment):
+        row = {"job": payload.commit.job, "segment": payload.commit.segment, "what": "committed"}
+    elif isinstance(payload, MakeClaim):
+        row = {"job": payload.job, "segment": payload.segment, "what": "disputed"}
+    elif isinstance(payload, AdmitFault):
+        row = {"job": payload.job, "segment": payload.segment, "what": "admitted"}
+    else:
+        return
+    yield to_json({**row, "height": height})
 
 
 def metrics_view(metrics: Metrics) -> Json:

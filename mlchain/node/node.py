@@ -136,7 +136,7 @@ class Node:
             StoreCorrupted: a file does not hold what was written to it.
         """
         self.genesis, self.transport = genesis, transport
-        self._storage = storage
+        self._storage, self.home = storage, storage.wal.parent
         self.clock = self._make_clock()
         store = Store.create_or_open(
             storage.chain, genesis, lambda state: begin_chain(state, genesis)

@@ -1,41 +1,37 @@
 """Read-only views of one node's chain as JSON values: what people and programs may ask.
 
-Bytes become lower hex, content ids their base32 text, integers beyond 2^53 text (JavaScript and
-others round them). Every view is of the last final block; `job_view` holds the largest of them.
+Every view is of the last final block; `job_view` holds the largest of them, `plain` says how values
+are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from mlchain import codec, crypto
 from mlchain.consensus.light import LightQuestion, make_answer, make_path
 from mlchain.errors import CodecError, NotFound
-from mlchain.ledger.block import Block, header_id
+from mlchain.ledger.block import Block, SegmentRef, header_id
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis, dump_genesis
 from mlchain.ledger.state import MAX_KEY_BYTES
-from mlchain.ledger.transaction import Transaction, decode_transaction
+from mlchain.ledger.transaction import decode_transaction
 from mlchain.node.chain import Chain
 from mlchain.node.governance_view import describe_governance
-from mlchain.node.job_view import JobViews, ProgressSource
+from mlchain.node.job_view import JobViews, ProgressSource, job_event
 from mlchain.node.membership import Names
+from mlchain.node.plain import Json, parse_hash, to_json
 from mlchain.p2p.transport import Transport
-from mlchain.vm.families import KINDS, decode_payload
+from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, MEMBERS, VALIDATORS, WORKERS, MemberRecord
 from mlchain.vm.families.models import MODELS
-from mlchain.vm.families.segments import AdmitFault, CommitSegment, MakeClaim
-from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
-
-Json = dict[str, Any]
 
 MAX_ROWS = 1_000
 """Most rows of one list."""
-MAX_JSON_INTEGER = 2**53
 
 
 class Syncing(Protocol):
@@ -275,7 +271,7 @@ class Query:
             body.transactions, self._chain.store.receipts(height), strict=True
         ):
             if receipt.code == "ok":
-                yield from _job_event(decode_transaction(data), receipt.transaction, height)
+                yield from job_event(decode_transaction(data), receipt.transaction, height)
         for ref in body.finalise:
             row = {"job": ref.job, "segment": ref.index, "what": "final", "height": height}
             yield to_json(row)
@@ -303,28 +299,60 @@ class Query:
             raise CodecError("not a state key", f"1 to {MAX_KEY_BYTES} bytes in hex digits")
         return codec.encode(make_answer(self._chain.store, key))
 
-    # ---- jobs -----------------------------------------------------------------------------------
-
-    def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
-        """Return the newest jobs without their segments, all or those in one state.
+    def missed(self, height: int) -> bool:
+        """Tell whether we may vote and the certificate of a block lacks our vote.
 
         Raises:
-            CodecError: no such state.
+            NotFound: the chain is not that high, or it is the genesis.
         """
-        if state and state.upper() not in JobState.__members__:
-            known = ", ".join(name.lower() for name in JobState.__members__)
-            raise CodecError(f"no job state {state!r}", f"one of {known}")
+        key = self._chain.key
+        signers = [vote.validator for vote in self._chain.store.commit(height).signatures]
+        return key in self._chain.validators and key not in signers
+
+    def seen(self, ref: SegmentRef) -> tuple[int, int]:
+        """Return how many chunks of a committed segment somebody re-ran, and how many it has."""
+        return self._jobs.seen(self._chain.state(), ref)
+
+    # ---- jobs -----------------------------------------------------------------------------------
+
+    def jobs(self, state: str = "", limit: int = 50, before: str = "") -> tuple[list[Json], str]:
+        """Return the newest jobs without their segments, and the cursor of the next page.
+
+        All, or those in one state; `before` is such a cursor: the id of the last job seen. The
+        cursor is empty after the last page.
+
+        Raises:
+            CodecError: no such state, or no id.
+            NotFound: no job has the id.
+        """
+        known = [name.lower() for name in JobState.__members__]
+        if state and state not in known:
+            raise CodecError(f"no job state {state!r}", f"one of {', '.join(known)}")
         view = self._chain.state()
         found = [
             (job.submitted_ms, key[0], job)
             for key, job in JOBS.items(view)
             if not state or job.state == JobState[state.upper()]
         ]
+        if before:
+            mark = parse_hash(before, "a job id")
+            last = JOBS.get(view, mark)
+            if last is None:
+                raise NotFound(f"no job {before}", "a cursor is the last id of the page before")
+            found = [row for row in found if row[:2] < (last.submitted_ms, mark)]
         found.sort(key=lambda row: row[:2], reverse=True)
-        return [
-            to_json(self._jobs.row(view, job_id, job, self._node.worker))
-            for _, job_id, job in found[: min(limit, MAX_ROWS)]
+        page = found[: min(limit, MAX_ROWS)]
+        rows = [
+            to_json(self._jobs.row(view, job_id, job, self._node.worker)) for _, job_id, job in page
         ]
+        return rows, page[-1][1].hex() if len(page) < len(found) else ""
+
+    def count_jobs(self) -> dict[str, int]:
+        """Return how many jobs there are in each state. It reads all of them."""
+        counts = dict.fromkeys((name.lower() for name in JobState.__members__), 0)
+        for _, job in JOBS.items(self._chain.state()):
+            counts[JobState(job.state).name.lower()] += 1
+        return counts
 
     def job(self, text: str) -> Json:
         """Return a job, named by its id or a beginning of it that no other job shares.
@@ -365,6 +393,25 @@ class Query:
             raise NotFound(f"job {job_id.hex()[:8]} has no model: it is {state}")
         return model.content
 
+    def models(self, limit: int = 50, before: str = "") -> tuple[list[Json], str]:
+        """Return the newest models and the cursor of the next page, as `jobs` does.
+
+        Raises:
+            CodecError, NotFound: `before` is not the job of a model.
+        """
+        view = self._chain.state()
+        found = [(model.height, key[0]) for key, model in MODELS.items(view)]
+        if before:
+            mark = parse_hash(before, "a job id")
+            last = MODELS.get(view, mark)
+            if last is None:
+                raise NotFound(f"no model {before}", "a cursor is the last job of the page before")
+            found = [row for row in found if row < (last.height, mark)]
+        found.sort(reverse=True)
+        page = found[: min(limit, MAX_ROWS)]
+        rows = [to_json(self._jobs.model(view, job_id)) for _, job_id in page]
+        return rows, page[-1][1].hex() if len(page) < len(found) else ""
+
     def receipt(self, job_id: bytes, has_files: bool = True) -> Receipt:
         """Return the proof of a job that ended. It reads much: a thread may do it.
 
@@ -378,56 +425,8 @@ class Query:
         return self._names.get(key) or crypto.address(key)
 
 
-def parse_hash(text: str, what: str) -> bytes:
-    """Return the 32 bytes that 64 hex digits stand for.
-
-    Raises:
-        CodecError: something else.
-    """
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        data = b""
-    if len(data) != 32 or len(text) != 64:
-        raise CodecError(f"not {what}: {text[:80]!r}", "64 hex digits")
-    return data
-
-
-def to_json(view: Mapping[str, Any]) -> Json:
-    """Return `view` with bytes as hex and integers beyond 2^53 as text."""
-    return {key: _plain(value) for key, value in view.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) <= MAX_JSON_INTEGER else str(value)
-    if isinstance(value, Mapping):
-        return to_json(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _describe(data: bytes) -> Json:
     body = decode_transaction(data).body
     kind = KINDS.get(body.kind)
     name = kind.__name__ if kind else str(body.kind)
     return {"kind": name, "sender": crypto.address(body.sender), "nonce": body.nonce}
-
-
-def _job_event(transaction: Transaction, identity: bytes, height: int) -> Iterator[Json]:
-    payload = decode_payload(transaction.body.kind, transaction.body.payload)
-    row: Json
-    if isinstance(payload, SubmitJob):
-        row = {"job": identity, "segment": None, "what": "submitted"}
-    elif isinstance(payload, CommitSegment):
-        row = {"job": payload.commit.job, "segment": payload.commit.segment, "what": "committed"}
-    elif isinstance(payload, MakeClaim):
-        row = {"job": payload.job, "segment": payload.segment, "what": "disputed"}
-    elif isinstance(payload, AdmitFault):
-        row = {"job": payload.job, "segment": payload.segment, "what": "admitted"}
-    else:
-        return
-    yield to_json({**row, "height": height})

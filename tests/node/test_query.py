@@ -18,7 +18,8 @@ from mlchain.ml_runtime import Metrics
 from mlchain.ml_runtime.op import real_to_bits
 from mlchain.node.job_view import metrics_view
 from mlchain.node.mempool import Mempool
-from mlchain.node.query import MAX_JSON_INTEGER, Query, to_json
+from mlchain.node.plain import MAX_JSON_INTEGER, to_json
+from mlchain.node.query import Query
 from mlchain.vm.families.jobs import segment_slice
 from mlchain.vm.receipt import decimal_text
 
@@ -47,7 +48,7 @@ def test_everything_is_json(settled):
     chain, query, job_id = settled
     for view in (
         query.status(), query.validators(), query.workers(), query.blocks(), query.block(1),
-        query.jobs(), query.job(job_id.hex()), query.account(chain.alice.public.hex()),
+        query.jobs()[0], query.job(job_id.hex()), query.account(chain.alice.public.hex()),
         query.transaction(job_id.hex()), list(query.job_events(1)),
     ):  # fmt: skip
         assert json.loads(json.dumps(view)) == view
@@ -152,9 +153,9 @@ def test_jobs_are_listed_newest_first_and_by_state(settled):
     query = query_of(chain)
     later = chain.submit(JobSpec(name="later"))
     chain.grow()
-    assert [row["id"] for row in query.jobs()] == [later.hex(), job_id.hex()]
-    assert [row["name"] for row in query.jobs("accepted")] == ["later"]  # its data is held
-    assert query.jobs("running") == []
+    assert [row["id"] for row in query.jobs()[0]] == [later.hex(), job_id.hex()]
+    assert [row["name"] for row in query.jobs("accepted")[0]] == ["later"]  # its data is held
+    assert query.jobs("running") == ([], "")
     with pytest.raises(CodecError, match="no job state"):
         query.jobs("dreaming")
 
@@ -192,7 +193,7 @@ def test_a_running_job_counts_committed_chunks_and_those_our_worker_has_behind_i
     chain.start(job_id)
 
     def done() -> int:
-        assert query.jobs()[0]["progress"] == query.job(job_id.hex())["progress"]
+        assert query.jobs()[0][0]["progress"] == query.job(job_id.hex())["progress"]
         return query.job(job_id.hex())["progress"]["done_chunks"]
 
     assert done() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from functools import partial
 
 import pytest
@@ -23,7 +24,8 @@ from mlchain.ledger.transaction import (
 )
 from mlchain.vm.families.accounts import ACCOUNTS, Account
 from mlchain.vm.receipt import MAX_RECEIPT_BYTES, Receipt
-from mlchain.web.app import MAX_BATCH, make_app
+from mlchain.web.app import make_app
+from mlchain.web.chain_routes import MAX_BATCH
 from mlchain.web.server import serve_http
 
 
@@ -107,8 +109,12 @@ def test_openapi_is_served_and_no_page_that_loads_from_elsewhere(settled):
         async with open_web(settled[0]) as web:
             document = (await web.http.get("/openapi.json")).json()
             assert "/v1/jobs/{job}/receipt" in document["paths"]
-            for path in ("/docs", "/redoc"):
-                assert is_problem(await web.http.get(path), 404, "not_found")
+            page = await web.http.get("/docs")
+            assert page.headers["content-type"].startswith("text/html")
+            for path in document["paths"]:
+                assert path in page.text
+            assert not re.search(r"<script|<link|src=|url\(|https?://", page.text)
+            assert is_problem(await web.http.get("/redoc"), 404, "not_found")
 
     trio.run(main)
 
@@ -301,5 +307,59 @@ def test_amounts_beyond_what_javascript_counts_are_text(settled):
             view.rollback(mark)
             assert answer.json()["balance"] == str(2**60)
             assert json.loads(answer.text)["nonce"] == 0
+
+    trio.run(main)
+
+
+def test_lists_of_jobs_and_models_are_paged_by_the_last_one_seen(settled):
+    async def main() -> None:
+        chain = make_chain(1, 1)
+        jobs = [chain.run_job().hex() for _ in range(3)][::-1]
+        async with open_web(chain) as web:
+            for path, rows, name in (("/v1/jobs", "jobs", "id"), ("/v1/models", "models", "job")):
+                seen, query = [], {"limit": 2}
+                while query is not None:
+                    page = (await web.http.get(path, params=query)).json()
+                    seen += [row[name] for row in page[rows]]
+                    query = {"limit": 2, "before": page["before"]} if page["before"] else None
+                assert seen == jobs
+                unknown = await web.http.get(path, params={"before": "0" * 64})
+                assert is_problem(unknown, 404, "not_found")
+
+    trio.run(main)
+
+
+def test_what_is_final_is_kept_by_the_client_and_what_is_not_is_asked_for_again(settled):
+    chain, job_id = settled
+
+    async def main() -> None:
+        async with open_web(chain) as web:
+            cid = (await web.http.get(f"/v1/jobs/{job_id.hex()}")).json()["model"]
+            final = ("/v1/blocks/3", f"/v1/txs/{job_id.hex()}", "/v1/genesis", f"/v1/data/{cid}")
+            for path in final:
+                answer = await web.http.get(path)
+                assert "immutable" in answer.headers["cache-control"], path
+                etag = answer.headers["etag"]
+                again = await web.http.get(path, headers={"if-none-match": etag})
+                assert (again.status_code, again.content) == (304, b""), path
+            block = (await web.http.get("/v1/blocks/3")).json()
+            tag = (await web.http.get("/v1/blocks/3")).headers["etag"]
+            assert tag == f'"{block["id"]}"'
+            unknown = "/v1/txs/" + "0" * 64
+            for path in (f"/v1/jobs/{job_id.hex()}", "/v1/status", "/v1/blocks", unknown):
+                answer = await web.http.get(path)
+                assert "cache-control" not in answer.headers, path
+
+    trio.run(main)
+
+
+def test_a_proof_is_the_receipt(settled):
+    chain, job_id = settled
+
+    async def main() -> None:
+        async with open_web(chain) as web:
+            receipt = await web.http.get(f"/v1/jobs/{job_id.hex()}/receipt")
+            proof = await web.http.get(f"/v1/proofs/{job_id.hex()}")
+            assert receipt.content == proof.content != b""
 
     trio.run(main)

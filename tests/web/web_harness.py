@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,13 @@ from factories import GrowingChain, make_chain
 
 from mlchain import codec
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.node.files import SYSTEM
+from mlchain.node.prosecution import Cases
 from mlchain.node.query import Query
 from mlchain.p2p.transport import PeerStatus
 from mlchain.vm.families.accounts import Transfer
 from mlchain.web.app import Limits, make_app
+from mlchain.web.metrics import Metrics
 from mlchain.web.server import serve_http
 
 
@@ -26,7 +30,10 @@ class FakeNode:
     """A node without network: its chain grows when the test says so."""
 
     def __init__(self, chain: GrowingChain) -> None:
-        self.chain = chain
+        self.grown, self.chain = chain, chain.chain
+        self.auditor = None
+        self.cases = Cases(SYSTEM, Path("/nonexistent/fraud"))
+        self.home = Path("/nonexistent")
         self.name = "validator-0"
         self.membership = SimpleNamespace(members=chain.genesis.members[:1])
         self.content = chain.content
@@ -41,7 +48,7 @@ class FakeNode:
         """Everything is here."""
 
     async def submit_transaction(self, data: bytes) -> bytes:
-        self.chain.chain.add_transaction(data)
+        self.chain.add_transaction(data)
         return transaction_id(data)
 
     @asynccontextmanager
@@ -72,7 +79,7 @@ class Web:
 
     @property
     def chain(self) -> GrowingChain:
-        return self.node.chain
+        return self.node.grown
 
     async def raw(self, data: bytes, most: int = 1 << 20) -> bytes:
         """Send bytes that no client library would, and return what comes back until the end."""
@@ -94,11 +101,15 @@ async def open_web(chain: GrowingChain | None = None, limits: Limits | None = No
     node = FakeNode(chain or make_chain())
     shutdown = trio.Event()
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(serve_http, make_app(node, limits), "127.0.0.1", 0, shutdown)
+        metrics = Metrics(node)
+        await nursery.start(metrics.watch)
+        app = make_app(node, limits, metrics)
+        port = await nursery.start(serve_http, app, "127.0.0.1", 0, shutdown)
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http:
             yield Web(node, http, port)
         shutdown.set()
+        nursery.cancel_scope.cancel()
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> bool:
