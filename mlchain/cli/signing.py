@@ -1,48 +1,22 @@
-"""Which key signs: a published one on development chains, otherwise a key file."""
+"""Keys on the command line: `client.signing`, with a person at a terminal to ask."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mlchain.client.keystore import (
-    DEV_KEY_NAMES,
-    dev_key,
-    list_keys,
-    load_key,
-    read_key_info,
-    read_password,
-)
+from mlchain.client import signing
+from mlchain.client.signing import key_path
 from mlchain.crypto import SecretKey
-from mlchain.errors import ConfigError, Locked, NotFound
-from mlchain.ledger.genesis import DEV_PREFIX
+from mlchain.errors import Locked
+
+__all__ = ["ask_password", "key_path", "load_signer", "new_secret", "open_key"]
 
 
 def load_signer(
     chain_id: str, name: str | None, folder: Path, password_file: Path | None
 ) -> tuple[str, SecretKey]:
-    """Return the name and the key that shall sign for `chain_id`.
-
-    `name` is that of a key in `folder`, of a published test key (development chains only), or the
-    path of a key file. Without a name the only key there is gets used: on development chains the
-    published `alice`, elsewhere the one in `folder`.
-
-    Raises:
-        NotFound: no such key.
-        ConfigError: several keys and no name.
-        Locked: it needs a password, and neither a file nor a terminal gives one.
-    """
-    is_dev = chain_id.startswith(DEV_PREFIX)
-    if is_dev and (name is None or name in DEV_KEY_NAMES):
-        return name or "alice", dev_key(name or "alice")
-    path = key_path(name, folder) if name is not None else _only_key(folder)
-    return path.stem, open_key(path, password_file)
-
-
-def key_path(name: str, folder: Path) -> Path:
-    """Return the key file that `name` means: a path if it looks like one, else one in `folder`."""
-    if "/" in name or name.endswith(".json"):
-        return Path(name)
-    return folder / f"{name}.json"
+    """Return the name and the key that shall sign for `chain_id`; see `client.signing`."""
+    return signing.load_signer(chain_id, name, folder, password_file, ask_password)
 
 
 def open_key(path: Path, password_file: Path | None) -> SecretKey:
@@ -51,11 +25,7 @@ def open_key(path: Path, password_file: Path | None) -> SecretKey:
     Raises:
         Locked: no password to be had.
     """
-    if password_file is not None:
-        return load_key(path, read_password(password_file))
-    if read_key_info(path).is_protected:
-        return load_key(path, ask_password(f"password of {path.stem}"))
-    return load_key(path)
+    return signing.open_key(path, password_file, ask_password)
 
 
 def new_secret() -> SecretKey:
@@ -79,14 +49,3 @@ def ask_password(prompt: str, is_new: bool = False) -> str:
         raise Locked(f"{prompt}: nobody to ask, this is no terminal", "give --password-file")
     answer = click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True)
     return str(answer)
-
-
-def _only_key(folder: Path) -> Path:
-    keys = list_keys(folder) if folder.is_dir() else []
-    if not keys:
-        raise NotFound(f"no key in {folder}", "mlchain keys new NAME, or give --key FILE")
-    if len(keys) > 1:
-        raise ConfigError(
-            f"{len(keys)} keys in {folder}", "give --key: " + ", ".join(k.name for k in keys)
-        )
-    return keys[0].path

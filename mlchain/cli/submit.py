@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from mlchain.client.jobfile import JobFile
     from mlchain.crypto import SecretKey
 
-PLAN_GAS_PER_BYTE = 20
-"""Gas we allow for checking each byte of a plan, twice what it costs."""
-
 
 @click.command(
     "submit-job",
@@ -79,12 +76,8 @@ def submit(
 ) -> str:
     """Upload the data, sign and send the job, wait until a block holds it; return the job's id."""
     from mlchain.cli.text import credits, good, short
-    from mlchain.client.client import EXECUTION_GAS
+    from mlchain.client.submit import Terms, submit_job
     from mlchain.client.training import prepare
-    from mlchain.ledger.unixfs import parse_cid
-    from mlchain.vm.families.data import RegisterData
-    from mlchain.vm.families.jobs import fixed_seed
-    from mlchain.vm.families.submit import SubmitJob
 
     job = prepare(job_file)
     cid = client.put_data(job.dataset)
@@ -94,18 +87,8 @@ def submit(
             f"{job.train_rows} rows to train, {job.test_rows} to test"
         )
     )
-    content = parse_cid(cid)
-    register = RegisterData(content, len(job.dataset), job.train_rows + job.test_rows, job.features)
-    request = SubmitJob(
-        job_file.name, job.plan, content, job.train_rows, job.test_rows,
-        job.steps, job_file.chunk, job.segment, job_file.tier, job_file.fee,
-        fixed_seed(job_file.seed) if job_file.seed >= 0 else b"",
-    )  # fmt: skip
-    nonce = int(client.account(key.public.hex())["nonce"])
-    client.send(register, key, nonce=nonce)
-    identity = client.send(
-        request, key, gas=EXECUTION_GAS + PLAN_GAS_PER_BYTE * len(job.plan), nonce=nonce + 1
-    )
+    terms = Terms(job_file.name, job_file.tier, job_file.fee, job_file.seed)
+    identity = submit_job(client, job, cid, terms, key)
     out.note(good(f"signed    job {identity[:8]} by {name}, fee {credits(job_file.fee)}"))
     started = time.monotonic()
     found = client.wait(identity, timeout_s, out.live)

@@ -25,7 +25,6 @@ from mlchain.consensus.work.assurance import (
 )
 from mlchain.consensus.work.rewards import split_fee
 from mlchain.ledger.genesis import Params
-from mlchain.ml_runtime import check_plan, decode_plan
 from mlchain.vm.backlog import slice_gas
 from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
 from mlchain.vm.receipt import decimal_text
@@ -71,8 +70,7 @@ def make_quote(job_file: JobFile, job: TrainingJob, params: Params, validators: 
     """
     chosen = parse_tier(job_file.tier)
     check_tier(chosen, validators)
-    cost = check_plan(decode_plan(job.plan))
-    gas = cost.gas_per_step * job.steps + cost.gas_predict_row * job.test_rows
+    gas = job.gas
     chunks = -(-job.steps // job.chunk)
     shape = Shape(chunks, min(job.segment, chunks), validators)
     depths = [depth for depth in dict.fromkeys((2, shape.faults + 1)) if depth <= validators]
@@ -81,7 +79,7 @@ def make_quote(job_file: JobFile, job: TrainingJob, params: Params, validators: 
     tiers.sort(key=lambda tier: Assurance(tier, shape).cost)
     offers = tuple(_offer(tier, shape, gas, job_file.fee, params) for tier in tiers)
     mine = next(offer for offer in offers if offer.tier == chosen)
-    return Quote(job_file, shape, gas, -(-gas // GAS_PER_MICROCREDIT), params, mine, offers)
+    return Quote(job_file, shape, gas, job.least_fee, params, mine, offers)
 
 
 def _offer(tier: Tier, shape: Shape, gas: int, fee: int, params: Params) -> Offer:

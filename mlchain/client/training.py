@@ -9,7 +9,8 @@ from typing import Any
 from mlchain.client.jobfile import QUANTITIES, JobFile, JobFileError
 from mlchain.client.sources import load_table, split
 from mlchain.errors import MlchainError
-from mlchain.ml_runtime import Dataset, Task, make_plan
+from mlchain.ml_runtime import Dataset, Task, check_plan, decode_plan, make_plan
+from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
 
 IN_RAW_UNITS = ("ridge", "multinomial_nb", "perceptron")
 """Models that weigh features against something else, and so are told what x = 1 stands for."""
@@ -33,6 +34,17 @@ class TrainingJob:
     def task(self) -> Task:
         """The job as the runtime sees it, to run it here."""
         return Task(self.plan, self.steps, self.chunk, self.train_rows, self.test_rows)
+
+    @property
+    def gas(self) -> int:
+        """Exact gas of the job; 1 is about 1 ns."""
+        cost = check_plan(decode_plan(self.plan))
+        return cost.gas_per_step * self.steps + cost.gas_predict_row * self.test_rows
+
+    @property
+    def least_fee(self) -> int:
+        """Least fee that a chain accepts, in micro-credits."""
+        return -(-self.gas // GAS_PER_MICROCREDIT)
 
 
 def prepare(job: JobFile) -> TrainingJob:
