@@ -36,8 +36,8 @@ KEY_MEANINGS = {
     "job.name": "For people; need not be unique.",
     "job.tier": "How much validators re-run: secret samples, every chunk r times, or everything.",
     "job.fee": "Micro-credits, held until each segment is final. What is not earned comes back.",
-    "data.source": "`sklearn:` and a bundled set, or a `.csv` or `.npz` file beside this one.",
-    "data.target": "CSV only: the column to predict. Left out: the last one.",
+    "data.source": "`sklearn:` and a bundled set, a table's content id, or a file beside this one.",
+    "data.target": "CSV and Parquet: the column to predict. Left out: the last one.",
     "data.test_fraction": "Share of the shuffled rows that is kept for the final score.",
     "model.kind": "`linear` and `ridge` learn a quantity, `kmeans` groups rows, the others learn "
     "classes.",

@@ -23,6 +23,7 @@ COMMANDS = {
     "submit-job": ("submit", "Sign a training job, send it, and watch it being verified."),
     "job": ("job", "Show jobs and fetch their results."),
     "model": ("model", "Look into model files, import and export models."),
+    "data": ("data", "Files by content id: add, fetch, check, exchange with IPFS."),
     "audit": ("audit", "Re-check a job's receipt offline."),
     "light": ("light", "Follow the chain by its certificates and prove what it says."),
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),

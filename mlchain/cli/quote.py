@@ -40,13 +40,16 @@ def command(out: Output, file: Path, genesis: Path | None, url: str) -> None:
     100 and one in 10, and the penalties that make honesty pay best. A worker and f validators are
     taken to work together.
     """
+    from mlchain.client.client import Client
     from mlchain.client.jobfile import load_job_file
     from mlchain.client.quote import make_quote, quote_document
     from mlchain.client.training import prepare
 
     job_file = load_job_file(file)
     params, validators = _chain(genesis, url)
-    quote = make_quote(job_file, prepare(job_file), params, validators)
+    with Client(url) as client:  # asked only for rows that are named by a content id
+        job = prepare(job_file, client.data)
+    quote = make_quote(job_file, job, params, validators)
     out.result("quote", quote_document(quote), _lines(quote))
 
 

@@ -79,7 +79,7 @@ def submit(
     from mlchain.client.submit import Terms, submit_job
     from mlchain.client.training import prepare
 
-    job = prepare(job_file)
+    job = prepare(job_file, client.data)
     cid = client.put_data(job.dataset)
     out.note(
         good(

@@ -138,9 +138,14 @@ class Client:
             VerificationFailed: the node sent other bytes.
         """
         data = self._request("GET", f"/v1/data/{content_id}")
-        if unixfs.cid_of(data) != unixfs.parse_cid(content_id):
+        if not unixfs.find_profile(unixfs.parse_cid(content_id), data):
             raise VerificationFailed(f"{self.url} sent other bytes than {content_id} names")
         return data
+
+    def data_info(self, content_id: str) -> Json:
+        """Return what the node knows of a content id: size, profile, whether it is whole."""
+        unixfs.parse_cid(content_id)
+        return self._object(f"/v1/data/{content_id}/info")
 
     def governance(self) -> Json:
         """Return epoch, parameters, rules, members and proposals."""
@@ -313,11 +318,11 @@ class Client:
                 f"no node answers at {self.url}: {error}", "mlchain testnet up, or give --url"
             ) from error
         if answer.status_code >= 300:
-            raise _problem(answer.status_code, bytes(data), f"{self.url}{path}")
+            raise problem_error(answer.status_code, bytes(data), f"{self.url}{path}")
         return bytes(data)
 
 
-def _problem(status: int, data: bytes, where: str) -> Exception:
+def problem_error(status: int, data: bytes, where: str) -> Exception:
     """Return the error that an answer of status >= 300 stands for (RFC 9457 problem details)."""
     try:
         problem = json.loads(data)

@@ -7,7 +7,8 @@
     fee  = 2_000_000            # micro-credits, held until each segment is final
 
     [data]
-    source        = "sklearn:digits"    # or a .csv or .npz file, relative to this file
+    source        = "sklearn:digits"    # or a table's content id, or a file beside this one: .csv,
+                                        # .npz, .parquet, or images as idx
     target        = "species"           # CSV: the column to predict, by default the last
     test_fraction = 0.2                 # of the shuffled rows, kept for the final score
 

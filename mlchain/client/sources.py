@@ -1,4 +1,4 @@
-"""Rows to train on: from scikit-learn's bundled sets, a CSV file or an NPZ file.
+"""Rows to train on: from scikit-learn's bundled sets, from a file, or by content id.
 
 Two rules make the bytes of a dataset the same on every machine, so that anybody who has the source
 can rebuild the content id that a job names:
@@ -13,34 +13,23 @@ can rebuild the content id that a job names:
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlchain import crypto
+from mlchain.client.tables import SUFFIXES, Floats, Table, Wanted, read_table
 from mlchain.errors import ConfigError
+
+__all__ = ["Split", "Table", "load_table", "split"]
 
 SKLEARN_SETS = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 MAX_SOURCE_BYTES = 256 << 20
-MAX_CLASSES = 1000
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows as they come. `features` is (rows, columns); `target` (rows,) holds a quantity, or the
-    number of a class whose name is `classes[number]`; `classes` is empty for a quantity.
-    """
-
-    features: Floats
-    target: Floats
-    classes: tuple[str, ...]
+Fetch = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +48,68 @@ class Split:
 
 
 def load_table(
-    source: str, folder: Path, target: str, is_class: bool, has_target: bool = True
+    source: str,
+    folder: Path,
+    target: str,
+    is_class: bool,
+    has_target: bool = True,
+    fetch: Fetch | None = None,
 ) -> Table:
     """Read the rows that `source` names; a path is relative to `folder`.
 
     Without `has_target`, for rows to be grouped, all are of one class. The column that `target`
     names, the target of a bundled set and the y of an archive are no features all the same.
+    `fetch` gives the bytes of a content id.
 
     Raises:
         ConfigError: no such source, or something in it is not a number; says where.
     """
     if not has_target:
-        table = _load(source, folder, target, bool(target), not target)
+        table = _load(source, folder, Wanted(target, bool(target), not target), fetch)
         return Table(table.features, np.zeros(len(table.features)), ("",))
-    return _load(source, folder, target, is_class, False)
+    return _load(source, folder, Wanted(target, is_class, False), fetch)
 
 
-def _load(source: str, folder: Path, target: str, is_class: bool, all_features: bool) -> Table:
+def is_content_id(source: str) -> bool:
+    """Tell whether a source is named by its content id."""
+    return source.startswith(("bafkrei", "bafybei"))
+
+
+def fetch_source(source: str, fetch: Fetch | None) -> bytes:
+    """Return the bytes of a source that is named by its content id.
+
+    Raises:
+        ConfigError: there is no node to ask.
+    """
+    if fetch is None:
+        raise ConfigError(f"source {source}: a content id needs a node", "give --url")
+    return fetch(source)
+
+
+def _load(source: str, folder: Path, wanted: Wanted, fetch: Fetch | None) -> Table:
     if source.startswith("sklearn:"):
-        return _from_sklearn(source.removeprefix("sklearn:"), is_class)
+        return _from_sklearn(source.removeprefix("sklearn:"), wanted.is_class)
+    if is_content_id(source):
+        return read_table(fetch_source(source, fetch), source, wanted)
     path = folder / source
+    if not any(path.name.endswith(suffix) for suffix in SUFFIXES):
+        raise ConfigError(
+            f"source {source!r}: unknown kind of data",
+            "sklearn:"
+            + ", sklearn:".join(SKLEARN_SETS)
+            + ", a content id, or a file that ends in "
+            + ", ".join(SUFFIXES),
+        )
+    return read_table(_read(path), str(path), wanted, lambda name: _read(path.with_name(name)))
+
+
+def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_SOURCE_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_SOURCE_BYTES} bytes")
-        if path.suffix == ".csv":
-            return _from_csv(path, target, is_class, all_features)
-        if path.suffix == ".npz":
-            return _from_npz(path, is_class)
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    raise ConfigError(
-        f"source {source!r}: unknown kind of data",
-        "sklearn:" + ", sklearn:".join(SKLEARN_SETS) + ", or a .csv or .npz file",
-    )
 
 
 def split(table: Table, test_fraction: Decimal, tokens: bool = False) -> Split:
@@ -140,96 +158,3 @@ def _from_sklearn(name: str, is_class: bool) -> Table:
     return Table(
         np.asarray(bunch.data, dtype=np.float64), np.asarray(bunch.target, np.float64), classes
     )
-
-
-def _from_npz(path: Path, is_class: bool) -> Table:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "x" not in archive or "y" not in archive:
-                raise ConfigError(f"{path}: needs the arrays x and y", "np.savez(path, x=…, y=…)")
-            x, y = np.asarray(archive["x"]), np.asarray(archive["y"])
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if x.dtype.kind not in "fiub" or x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
-        raise ConfigError(f"{path}: x must be rows x features of numbers, y one value per row")
-    if is_class:
-        target, classes = _number_classes([str(v) for v in y.tolist()], str(path))
-    elif y.dtype.kind in "fiub":
-        target, classes = y.astype(np.float64), ()
-    else:
-        raise ConfigError(f"{path}: y must hold numbers")
-    features = x.astype(np.float64)
-    if not (np.isfinite(features).all() and np.isfinite(target).all()):
-        raise ConfigError(f"{path}: holds values that are not finite")
-    return Table(features, target, classes)
-
-
-def _from_csv(path: Path, target: str, is_class: bool, all_features: bool) -> Table:
-    """Read a CSV file whose first line may name the columns."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(n, row) for n, row in enumerate(csv.reader(file), 1) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if not lines or len(lines[0][1]) < 2:
-        raise ConfigError(f"{path}: needs a line per row and at least two columns")
-    names = [cell.strip() for cell in lines[0][1]]
-    has_header = not any(_is_number(name) for name in names)
-    column = -1 if all_features else len(names) - 1
-    if target:
-        if not has_header or target not in names:
-            raise ConfigError(
-                f"{path}: no column {target!r}",
-                "columns: " + ", ".join(names) if has_header else "its first line names no columns",
-            )
-        column = names.index(target)
-    features: list[list[float]] = []
-    labels: list[str] = []
-    for number, row in lines[1:] if has_header else lines:
-        if len(row) != len(names):
-            raise ConfigError(f"{path}, line {number}: {len(row)} cells, expected {len(names)}")
-        features.append([_number(cell, path, number) for i, cell in enumerate(row) if i != column])
-        labels.append(row[column].strip())
-        if not is_class:
-            _number(row[column], path, number)
-    if not features:
-        raise ConfigError(f"{path}: no rows")
-    if is_class:
-        values, classes = _number_classes(labels, str(path))
-    else:
-        values, classes = np.array([float(label) for label in labels]), ()
-    return Table(np.array(features, dtype=np.float64), values, classes)
-
-
-def _number_classes(labels: Sequence[str], where: str) -> tuple[Floats, tuple[str, ...]]:
-    """Return class numbers and names; whole numbers sort as numbers, the rest as text."""
-    distinct = set(labels)
-    is_whole = all(label.lstrip("-").isdigit() for label in distinct)
-    names = sorted(distinct, key=lambda label: (int(label) if is_whole else 0, label))
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise ConfigError(
-            f"{where}: the target has {len(names)} classes, allowed are 2 to {MAX_CLASSES}",
-            'a quantity needs kind = "linear"',
-        )
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[label] for label in labels], dtype=np.float64), tuple(names)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(cell: str, path: Path, line: int) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value):
-        raise ConfigError(
-            f"{path}, line {line}: {cell!r} is not a number", "remove or fill the row"
-        )
-    return value

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from mlchain.client.jobfile import QUANTITIES, JobFile, JobFileError
-from mlchain.client.sources import load_table, split
+from mlchain.client.sources import Fetch, load_table, split
 from mlchain.errors import MlchainError
 from mlchain.ml_runtime import Dataset, Task, check_plan, decode_plan, make_plan
 from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
@@ -47,14 +47,14 @@ class TrainingJob:
         return -(-self.gas // GAS_PER_MICROCREDIT)
 
 
-def prepare(job: JobFile) -> TrainingJob:
-    """Read the data and write the plan.
+def prepare(job: JobFile, fetch: Fetch | None = None) -> TrainingJob:
+    """Read the data and write the plan; `fetch` gives the bytes of a source named by content id.
 
     Raises:
         ConfigError: the data cannot be read or does not fit the job; says which key.
     """
     is_class, groups = job.model not in QUANTITIES, job.model == "kmeans"
-    table = load_table(job.source, job.path.parent, job.target, is_class, not groups)
+    table = load_table(job.source, job.path.parent, job.target, is_class, not groups, fetch)
     tokens = job.model == "transformer"
     rows = split(table, job.test_fraction, tokens)
     if job.batch > rows.train_rows:

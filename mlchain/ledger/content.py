@@ -13,6 +13,7 @@ from typing import BinaryIO
 from mlchain.errors import CodecError, NotFound, StoreCorrupted, VerificationFailed
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.unixfs import (
+    DEFAULT,
     Part,
     add,
     block_limit,
@@ -21,7 +22,9 @@ from mlchain.ledger.unixfs import (
     cid_of,
     cid_text,
     is_leaf,
+    leaf_part,
     parse_cid,
+    profile_of,
     root_part,
 )
 
@@ -43,7 +46,7 @@ class ContentStore:
     def __init__(self, kv: KeyValue) -> None:
         self._kv = kv
 
-    def put(self, source: bytes | BinaryIO) -> bytes:
+    def put(self, source: bytes | BinaryIO, profile: str = DEFAULT) -> bytes:
         """Add a file and return its content id; adding it again changes nothing.
 
         Raises:
@@ -57,7 +60,7 @@ class ContentStore:
                 self._kv.write(pending)
                 pending.clear()
 
-        cid = add(source, keep)
+        cid = add(source, keep, profile)
         self._kv.write(pending)
         return cid
 
@@ -76,6 +79,13 @@ class ContentStore:
             VerificationFailed: the id names something, but not a file in the layout of this chain.
         """
         return self._root(cid).size
+
+    def profile(self, cid: bytes) -> str:
+        """Return the profile of a file whose first block is here (`unixfs.LAYOUTS`).
+
+        Raises: as `size`.
+        """
+        return profile_of(self._root(cid))
 
     def get(self, cid: bytes, max_bytes: int = MAX_GET_BYTES) -> bytes:
         """Return a whole file of at most `max_bytes`.
@@ -177,7 +187,7 @@ class ContentStore:
         """Return the part that is the whole file; its own block must be here."""
         if (size := self._block_size(cid)) is None:
             raise NotFound(f"no content {cid_text(cid)} here")
-        return Part(cid, size, 0) if is_leaf(cid) else root_part(cid, self.get_block(cid))
+        return leaf_part(cid, size) if is_leaf(cid) else root_part(cid, self.get_block(cid))
 
 
 def _rows(cid: bytes, block: bytes) -> dict[bytes, bytes]:

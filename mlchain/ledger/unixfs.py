@@ -1,9 +1,11 @@
 """Content ids: how a file is cut, named, and checked.
 
 A content id (CID) is the one `ipfs add --cid-version 1 --raw-leaves` prints: the file is cut into
-leaves of 256 KiB, up to 174 children hang under a node, all leaves at one depth (UnixFS, dag-pb,
+leaves, up to so many children hang under a node, all leaves at one depth (UnixFS, dag-pb,
 sha2-256). So a dataset or a model has one name here and on any IPFS gateway, and a large file is
-fetched and verified block by block.
+fetched and verified block by block. How large leaves and nodes are is a profile (IPIP-499): what
+the chain writes itself is in `DEFAULT`, what people add may be in any of `LAYOUTS`, and a node
+shows which it is by its sizes.
 
 Everything in a node but the ids of its children follows from two numbers, the bytes of file below
 it and its depth. So a node from a stranger is checked by building what it must be and comparing:
@@ -20,11 +22,31 @@ from typing import BinaryIO, NamedTuple
 
 from mlchain.errors import CodecError, VerificationFailed
 
-CHUNK_BYTES = 262_144
-"""File bytes in a leaf; the last leaf may have fewer."""
-LINKS = 174
-"""Most children of a node."""
-MAX_NODE_BYTES = 16 << 10
+
+class Layout(NamedTuple):
+    """How a file is cut: file bytes in a leaf (the last may have fewer), most children of a node.
+
+    `command` is the line that gives the same ids with Kubo.
+    """
+
+    chunk_bytes: int
+    links: int
+    command: str
+
+
+DEFAULT = "kubo-cli"
+LAYOUTS = {
+    "kubo-cli": Layout(262_144, 174, "ipfs add --cid-version 1 --raw-leaves"),
+    "unixfs-v1-2025": Layout(
+        1 << 20,
+        1024,
+        "ipfs add --cid-version 1 --raw-leaves --chunker size-1048576 --max-file-links 1024",
+    ),
+}
+"""Profiles by name."""
+CHUNK_BYTES = LAYOUTS[DEFAULT].chunk_bytes
+MAX_LEAF_BYTES = 1 << 20
+MAX_NODE_BYTES = 64 << 10
 MAX_CONTENT_BYTES = 1 << 34
 """Largest file, 16 GiB; three levels of nodes."""
 CID_BYTES = 36
@@ -33,13 +55,26 @@ _RAW = b"\x01\x55\x12\x20"  # CID version 1, codec, sha2-256, 32 bytes
 _NODE = b"\x01\x70\x12\x20"
 
 
-def cid_of(source: bytes | BinaryIO) -> bytes:
+def cid_of(source: bytes | BinaryIO, profile: str = DEFAULT) -> bytes:
     """Return the 36-byte content id of `source`, in memory that does not grow with it.
 
     Raises:
         CodecError: larger than `MAX_CONTENT_BYTES`.
     """
-    return add(source, lambda cid, block: None)
+    return add(source, lambda cid, block: None, profile)
+
+
+def find_profile(cid: bytes, source: bytes | BinaryIO) -> str:
+    """Return the first profile in which `cid` names the bytes of `source`, "" if it names others.
+
+    A stream is read from its start, once for each profile tried.
+    """
+    for profile in LAYOUTS:
+        if not isinstance(source, bytes):
+            source.seek(0)
+        if cid_of(source, profile) == cid:
+            return profile
+    return ""
 
 
 def cid_text(cid: bytes) -> str:
@@ -76,7 +111,7 @@ def block_limit(cid: bytes) -> int:
         CodecError: not the id of a leaf or a node.
     """
     if len(cid) == CID_BYTES and cid[:4] in (_RAW, _NODE):
-        return CHUNK_BYTES if is_leaf(cid) else MAX_NODE_BYTES
+        return MAX_LEAF_BYTES if is_leaf(cid) else MAX_NODE_BYTES
     raise CodecError(f"not a content id: {cid[:CID_BYTES].hex()}")
 
 
@@ -86,6 +121,12 @@ class Part(NamedTuple):
     cid: bytes
     size: int
     depth: int
+    layout: Layout
+
+
+def leaf_part(cid: bytes, size: int) -> Part:
+    """Return the part that is a whole file of one leaf."""
+    return Part(cid, size, 0, LAYOUTS[DEFAULT])
 
 
 def root_part(cid: bytes, block: bytes) -> Part:
@@ -94,10 +135,21 @@ def root_part(cid: bytes, block: bytes) -> Part:
     Raises:
         VerificationFailed: the block is no node, or of a size no such file has.
     """
-    size = _read_node(cid, block)[1]
-    part = Part(cid, size, _depth(size))
-    check_part(part, CHUNK_BYTES < size <= MAX_CONTENT_BYTES)
-    return part
+    cids, size = _read_node(cid, block)
+    for layout in LAYOUTS.values():
+        part = Part(cid, size, _depth(size, layout), layout)
+        is_many = layout.chunk_bytes < size <= MAX_CONTENT_BYTES
+        if is_many and _is_node(part, cids, block):
+            return part
+    raise _misfit(cid)
+
+
+def profile_of(part: Part) -> str:
+    """Return the name of the profile that a whole file is in; of one leaf, the first it fits."""
+    for name, layout in LAYOUTS.items():
+        if part.layout == layout if part.depth else part.size <= layout.chunk_bytes:
+            return name
+    raise _misfit(part.cid)
 
 
 def children(part: Part, block: bytes) -> list[Part]:
@@ -107,12 +159,11 @@ def children(part: Part, block: bytes) -> list[Part]:
         VerificationFailed: its block is not exactly the one its place demands.
     """
     cids, _ = _read_node(part.cid, block)
-    sizes = _child_sizes(part.size, part.depth)
-    check_part(part, len(cids) == len(sizes))
-    check_part(part, _make_node(part.size, part.depth, cids) == block)
+    check_part(part, _is_node(part, cids, block))
     kind = _RAW if part.depth == 1 else _NODE
     check_part(part, all(cid[:4] == kind for cid in cids))
-    return [Part(cid, n, part.depth - 1) for cid, n in zip(cids, sizes, strict=True)]
+    sizes = _child_sizes(part.size, part.depth, part.layout)
+    return [Part(cid, n, part.depth - 1, part.layout) for cid, n in zip(cids, sizes, strict=True)]
 
 
 def check_part(part: Part, holds: bool) -> None:
@@ -122,10 +173,12 @@ def check_part(part: Part, holds: bool) -> None:
         VerificationFailed: it does not, so `part` is not what its place in a file demands.
     """
     if not holds:
-        raise VerificationFailed(f"{cid_text(part.cid)} is not a file of this chain's layout")
+        raise _misfit(part.cid)
 
 
-def add(source: bytes | BinaryIO, keep: Callable[[bytes, bytes], None]) -> bytes:
+def add(
+    source: bytes | BinaryIO, keep: Callable[[bytes, bytes], None], profile: str = DEFAULT
+) -> bytes:
     """Cut, name and `keep(cid, block)` the blocks of a file; return its id.
 
     Memory holds one leaf, and of each level the children of one node.
@@ -133,31 +186,32 @@ def add(source: bytes | BinaryIO, keep: Callable[[bytes, bytes], None]) -> bytes
     Raises:
         CodecError: larger than `MAX_CONTENT_BYTES`.
     """
+    layout = LAYOUTS[profile]
     levels: list[list[Part]] = [[]]
     total = 0
 
     def place(part: Part) -> None:
         if part.depth == len(levels):
             levels.append([])
-        if len(levels[part.depth]) == LINKS:
+        if len(levels[part.depth]) == layout.links:
             place(close(part.depth))
         levels[part.depth].append(part)
 
     def close(depth: int) -> Part:
         parts, levels[depth] = levels[depth], []
         size = sum(part.size for part in parts)
-        block = _make_node(size, depth + 1, [part.cid for part in parts])
+        block = _make_node(size, depth + 1, layout, [part.cid for part in parts])
         cid = _NODE + sha256(block).digest()
         keep(cid, block)
-        return Part(cid, size, depth + 1)
+        return Part(cid, size, depth + 1, layout)
 
-    for chunk in _chunks(source):
+    for chunk in _chunks(source, layout.chunk_bytes):
         total += len(chunk)
         if total > MAX_CONTENT_BYTES:
             raise CodecError(f"content is larger than {MAX_CONTENT_BYTES} bytes")
         cid = _RAW + sha256(chunk).digest()
         keep(cid, chunk)
-        place(Part(cid, len(chunk), 0))
+        place(Part(cid, len(chunk), 0, layout))
     depth = 0
     while depth < len(levels) - 1 or len(levels[depth]) > 1:  # fold the right edge upwards
         if levels[depth]:
@@ -166,53 +220,70 @@ def add(source: bytes | BinaryIO, keep: Callable[[bytes, bytes], None]) -> bytes
     return levels[depth][0].cid
 
 
-def _chunks(source: bytes | BinaryIO) -> Iterator[bytes]:
-    """Yield leaves; an empty file is one empty leaf."""
+def _chunks(source: bytes | BinaryIO, most: int) -> Iterator[bytes]:
+    """Yield leaves of `most` bytes; an empty file is one empty leaf."""
     if isinstance(source, bytes):
-        yield source[:CHUNK_BYTES]
-        for start in range(CHUNK_BYTES, len(source), CHUNK_BYTES):
-            yield source[start : start + CHUNK_BYTES]
+        yield source[:most]
+        for start in range(most, len(source), most):
+            yield source[start : start + most]
         return
     first = True
     while True:
-        chunk = bytearray()
-        while len(chunk) < CHUNK_BYTES and (more := source.read(CHUNK_BYTES - len(chunk))):
-            chunk += more  # a pipe gives what it has, not what was asked for
+        chunk = source.read(most)
+        if len(chunk) < most:  # a pipe gives what it has, not what was asked for
+            pieces = bytearray(chunk)
+            while len(pieces) < most and (more := source.read(most - len(pieces))):
+                pieces += more
+            chunk = bytes(pieces)
         if chunk or first:
-            yield bytes(chunk)
-        if len(chunk) < CHUNK_BYTES:
+            yield chunk
+        if len(chunk) < most:
             return
         first = False
 
 
-def _depth(size: int) -> int:
-    depth, reach = 0, CHUNK_BYTES
+def _misfit(cid: bytes) -> VerificationFailed:
+    return VerificationFailed(f"{cid_text(cid)} is not a file of this chain's layout")
+
+
+def _depth(size: int, layout: Layout) -> int:
+    depth, reach = 0, layout.chunk_bytes
     while reach < size:
-        depth, reach = depth + 1, reach * LINKS
+        depth, reach = depth + 1, reach * layout.links
     return depth
 
 
-def _child_sizes(size: int, depth: int) -> list[int]:
-    full = CHUNK_BYTES * LINKS ** (depth - 1)
+def _child_sizes(size: int, depth: int, layout: Layout) -> list[int]:
+    full = layout.chunk_bytes * layout.links ** (depth - 1)
     return [full] * (size // full) + ([size % full] if size % full else [])
 
 
 @lru_cache(maxsize=256)
-def _dag_bytes(size: int, depth: int) -> int:
+def _dag_bytes(size: int, depth: int, layout: Layout) -> int:
     """Bytes of all blocks of a subtree together, what a link calls Tsize."""
     if depth == 0:
         return size
-    sizes = _child_sizes(size, depth)
-    node = _make_node(size, depth, [bytes(CID_BYTES)] * len(sizes))
-    return len(node) + sum(_dag_bytes(child, depth - 1) for child in sizes)
+    sizes = _child_sizes(size, depth, layout)
+    node = _make_node(size, depth, layout, [bytes(CID_BYTES)] * len(sizes))
+    return len(node) + sum(_dag_bytes(child, depth - 1, layout) for child in sizes)
 
 
-def _make_node(size: int, depth: int, cids: list[bytes]) -> bytes:
+def _is_node(part: Part, cids: list[bytes], block: bytes) -> bool:
+    """Tell whether `block`, which names these children, is the one that its place demands."""
+    size, depth, layout = part.size, part.depth, part.layout
+    is_full = len(cids) == len(_child_sizes(size, depth, layout))
+    return is_full and _make_node(size, depth, layout, cids) == block
+
+
+def _make_node(size: int, depth: int, layout: Layout, cids: list[bytes]) -> bytes:
     """Return the dag-pb block over children `cids`: PBNode{Links}, then Data, a UnixFS file."""
-    sizes = _child_sizes(size, depth)
+    sizes = _child_sizes(size, depth, layout)
+    empty = _field(2, b"")
+    tails = {
+        n: empty + b"\x18" + _varint(_dag_bytes(n, depth - 1, layout)) for n in dict.fromkeys(sizes)
+    }
     links = [
-        _field(2, _field(1, cid) + _field(2, b"") + b"\x18" + _varint(_dag_bytes(child, depth - 1)))
-        for cid, child in zip(cids, sizes, strict=True)
+        _field(2, _field(1, cid) + tails[child]) for cid, child in zip(cids, sizes, strict=True)
     ]
     file = b"\x08\x02\x18" + _varint(size) + b"".join(b"\x20" + _varint(n) for n in sizes)
     return b"".join(links) + _field(1, file)
@@ -230,7 +301,7 @@ def _read_node(cid: bytes, block: bytes) -> tuple[list[bytes], int]:
         _, place = _read_varint(block, place + 1)
         size, _ = _read_varint(block, place + 3)
     except IndexError as error:
-        raise VerificationFailed(f"{cid_text(cid)} is not a file of this chain's layout") from error
+        raise _misfit(cid) from error
     return cids, size
 
 

@@ -355,6 +355,15 @@ class Stored(TypedDict):
     size: int
 
 
+class ContentInfo(TypedDict):
+    """What a node has of a file: its bytes in all, how it is cut, whether every block is here."""
+
+    cid: str
+    size: int
+    profile: str
+    whole: bool
+
+
 class ProtocolRow(TypedDict):
     """Rules of the chain: a version, the digest of its tables, and from which block on."""
 

@@ -17,9 +17,10 @@ from mlchain import __version__
 from mlchain.web import answers, problems
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
+from mlchain.web.data_routes import add_data
 from mlchain.web.docs_page import render_docs
 from mlchain.web.gate import Clients, Gate, Limits
-from mlchain.web.job_routes import add_data, add_jobs, add_receipts
+from mlchain.web.job_routes import add_jobs, add_receipts
 from mlchain.web.metrics import MEDIA_TYPE as METRICS_TYPE
 from mlchain.web.metrics import Metrics
 from mlchain.web.node_api import NodeApi

@@ -1,8 +1,6 @@
-"""Jobs, what they leave behind, and content by its id."""
+"""Jobs, and what they leave behind."""
 
 from __future__ import annotations
-
-from contextlib import aclosing
 
 import trio
 from fastapi import FastAPI, Request
@@ -10,19 +8,14 @@ from starlette.responses import Response
 
 from mlchain import codec
 from mlchain.errors import NotFound
-from mlchain.ledger.content import cid_text, parse_cid
 from mlchain.node.prosecution import CaseName
-from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import answers
-from mlchain.web.bodies import BodyFile, pieces
-from mlchain.web.gate import Clients
-from mlchain.web.node_api import CidText, Height, JobCursor, Limit, NodeApi, StateName
+from mlchain.web.node_api import Height, JobCursor, Limit, NodeApi, StateName
 from mlchain.web.openapi import BYTES, says
-from mlchain.web.replies import IMMUTABLE, as_json, send_content
+from mlchain.web.replies import as_json, send_content
 
-MAX_UPLOADS = 4
 MAX_RECEIPTS = 2
-"""Bodies and receipts handled at a time; others wait for their turn."""
+"""Receipts made at a time; others wait for their turn."""
 
 
 def add_jobs(app: FastAPI, node: NodeApi) -> None:
@@ -107,33 +100,3 @@ def add_receipts(app: FastAPI, node: NodeApi) -> None:
         if data is None:
             raise NotFound(f"no fraud file about chunk {chunk} here", "ask another validator")
         return Response(data, media_type=BYTES)
-
-
-def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
-    """Add content, in and out."""
-    turn = trio.CapacityLimiter(MAX_UPLOADS)
-
-    @app.post(
-        "/v1/data",
-        summary="Store bytes; the answer is their content id",
-        **says(answers.Stored, body=MAX_DATASET_BYTES),
-    )
-    async def put_data(request: Request) -> Response:
-        size = 0
-
-        def count(more: int) -> None:
-            nonlocal size
-            size += more
-            clients.charge_bytes(request.scope, more)
-
-        async with aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
-            cid = await trio.to_thread.run_sync(node.content.put, BodyFile(body), limiter=turn)
-        return as_json({"cid": cid_text(cid), "size": size})
-
-    @app.get(
-        "/v1/data/{cid}",
-        summary="Bytes by content id",
-        **says(BYTES, 404, 422, is_tagged=True),
-    )
-    async def data(request: Request, cid: CidText) -> Response:
-        return await send_content(request, node.content, parse_cid(cid), IMMUTABLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from hashlib import sha256
+from io import BytesIO
 from typing import Any, NamedTuple
 
 from factories import GrowingChain, make_chain, make_key
@@ -42,12 +43,14 @@ from mlchain.consensus.work.attestation import decode_extension
 from mlchain.consensus.work.custody import Opening
 from mlchain.errors import VerificationFailed
 from mlchain.ledger.block import decode_block
+from mlchain.ledger.car import car_block, car_header, read_blocks, read_roots
 from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import dump_genesis, parse_genesis
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.snapshot import check_chunk, make_chunks
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
+from mlchain.ledger.unixfs import add
 from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
 from mlchain.ml_runtime.proof import (
     Accused,
@@ -140,6 +143,7 @@ def _ledger() -> dict[str, Target]:
         "genesis": Target(parse_genesis, [genesis]),
         "receipt": Target(partial(codec.decode, Receipt, max_bytes=64 << 20), receipts),
         "content block": Target(_content_block, _content_blocks()),
+        "CAR file": Target(_car_file, _car_files()),
     }
 
 
@@ -152,6 +156,20 @@ def _content_blocks() -> list[bytes]:
     kv = MemoryKeyValue()
     root = ContentStore(kv).put(bytes(600_000))
     return [LEAF + bytes(1000), NODE + ContentStore(kv).get_block(root)]
+
+
+def _car_files() -> list[bytes]:
+    files = []
+    for content in (b"rows", b"leaf" * 70_000):
+        blocks: list[bytes] = []
+        cid = add(content, lambda cid, block, to=blocks: to.append(car_block(cid, block)))
+        files.append(car_header(cid) + b"".join(blocks))
+    return files
+
+
+def _car_file(data: bytes) -> object:
+    source = BytesIO(data)
+    return read_roots(source), list(read_blocks(source))
 
 
 def _content_block(data: bytes) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -18,20 +20,18 @@ from mlchain.ledger import unixfs
 from mlchain.ledger.content import ContentStore, cid_of, cid_text, parse_cid
 from mlchain.ledger.kv import LevelKeyValue, MemoryKeyValue
 
-# Made with ipfs-unixfs-importer 17.1.1 and @helia/unixfs 8.0.5 (CID version 1, raw leaves, chunks
-# of 262144, 174 links, balanced); the last four with an independent Python implementation that
-# reproduces those and kubo's own examples. Contents: SHAKE256("mlchain-cid-v1:" + size).
-REFERENCE = {
-    0: "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
-    100: "bafkreihjcnnd4bids53iia3upokn4pvlonrwxdzfyxzofuf7yzyzy7rjpi",
-    262_144: "bafkreigbina42zwr24lefdcg5cmurh6sgc5hzvdyp5zp6smcdixv475vjm",
-    1_048_577: "bafybeibjbl2lgraqgepd4hdcvsmfeosthtz4erc2ht6qf7jw4c7gpoyscy",
-    50_000_000: "bafybeih4iviqze3ohdpaev6saoiglrozew4upcgmiu4epwsvx7azpcfxnm",
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors/ledger/cids.json").read_text())[
+    "vectors"
+]
+# The rest with an independent Python implementation that reproduces those and kubo's own examples.
+# Contents: SHAKE256("mlchain-cid-v1:" + size).
+REFERENCE = {vector["size"]: vector["kubo-cli"] for vector in VECTORS} | {
     262_145: "bafybeiewtsrf7f5qif72zscy74j2xpro4c2wds7nvmbmfrcrjxq57ltjde",
     45_613_056: "bafybeifptd7ajvv6ovhyhob3ggprass7byavy2iizjnsyjlgsjkfaorb4a",
     45_613_057: "bafybeid4x5lzeox3e3velidincgd2nrs7bfnhst4uhq5bposqracsdfrc4",
     45_875_200: "bafybeia7g4umilt3advxhegjykmcqr3l5f7ce4d3mehys4aayglemptbca",
 }
+NEW = {vector["size"]: vector["unixfs-v1-2025"] for vector in VECTORS}
 SMALL = [size for size in REFERENCE if size < 2_000_000]
 
 
@@ -48,11 +48,9 @@ def store():
 def tiny_layout():
     """The same layout with leaves of 4 bytes and 3 links, so that deep trees are small."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(unixfs, "CHUNK_BYTES", 4)
-        patched.setattr(unixfs, "LINKS", 3)
-        unixfs._dag_bytes.cache_clear()
+        patched.setitem(unixfs.LAYOUTS, "kubo-cli", unixfs.Layout(4, 3, ""))
+        patched.setitem(unixfs.LAYOUTS, "unixfs-v1-2025", unixfs.Layout(5, 4, ""))
         yield
-    unixfs._dag_bytes.cache_clear()
 
 
 # Ids
@@ -61,6 +59,22 @@ def tiny_layout():
 @pytest.mark.parametrize("size", REFERENCE)
 def test_the_id_is_the_one_ipfs_prints(size):
     assert cid_text(cid_of(content(size))) == REFERENCE[size]
+
+
+@pytest.mark.parametrize("size", NEW)
+def test_the_id_in_the_profile_of_2025_is_the_one_ipfs_prints(size):
+    assert cid_text(cid_of(content(size), "unixfs-v1-2025")) == NEW[size]
+
+
+@pytest.mark.parametrize("profile", unixfs.LAYOUTS)
+@pytest.mark.parametrize("size", [*SMALL, 1_048_576, 3_000_000])
+def test_a_store_keeps_files_in_either_profile_and_knows_which(store, size, profile):
+    cid = store.put(content(size), profile)
+    assert store.get(cid) == content(size)
+    fits_both = size <= unixfs.LAYOUTS["kubo-cli"].chunk_bytes
+    assert store.profile(cid) == ("kubo-cli" if fits_both else profile)
+    assert unixfs.find_profile(cid, content(size)) == store.profile(cid)
+    assert unixfs.find_profile(cid, content(size) + b"x") == ""
 
 
 @pytest.mark.parametrize("size", SMALL)
@@ -215,12 +229,12 @@ def test_a_peer_fetches_a_file_block_by_block(store):
     assert target.get(cid) == content(1_048_577)
 
 
-@given(st.binary(max_size=400), st.integers(1, 7))
+@given(st.binary(max_size=400), st.integers(1, 7), st.sampled_from(list(unixfs.LAYOUTS)))
 @settings(max_examples=60, deadline=None)
-def test_any_file_arrives_whole_through_any_limit(data, limit):
+def test_any_file_arrives_whole_through_any_limit(data, limit, profile):
     with tiny_layout():
         source, target = ContentStore(MemoryKeyValue()), ContentStore(MemoryKeyValue())
-        cid = source.put(data)
+        cid = source.put(data, profile)
         fetch(source, target, cid, limit)
         assert target.get(cid) == source.get(cid) == data
         assert list(target._kv.items()) == list(source._kv.items())
@@ -243,7 +257,10 @@ def test_wrong_bytes_are_not_stored(store):
 
 
 def test_a_block_beyond_its_bound_is_refused_before_it_is_hashed(store, monkeypatch):
-    for kind, limit in ((unixfs._RAW, 262_144), (unixfs._NODE, unixfs.MAX_NODE_BYTES)):
+    for kind, limit in (
+        (unixfs._RAW, unixfs.MAX_LEAF_BYTES),
+        (unixfs._NODE, unixfs.MAX_NODE_BYTES),
+    ):
         block = bytes(limit + 1)
         with pytest.raises(CodecError, match="at most"):
             store.put_block(kind + hashlib.sha256(block).digest(), block)
@@ -259,8 +276,11 @@ def test_other_bytes_are_no_block_id(store, cid):
 
 
 def test_the_largest_node_fits_its_bound():
-    full = unixfs._make_node(unixfs.CHUNK_BYTES * 174**3, 3, [bytes(36)] * 174)
-    assert len(full) <= unixfs.MAX_NODE_BYTES
+    for layout in unixfs.LAYOUTS.values():
+        size = layout.chunk_bytes * layout.links**3
+        full = unixfs._make_node(size, 3, layout, [bytes(36)] * layout.links)
+        assert len(full) <= unixfs.MAX_NODE_BYTES
+        assert layout.chunk_bytes <= unixfs.MAX_LEAF_BYTES
 
 
 # Content somebody made to do harm: its blocks hash to their names, its shape is no file's

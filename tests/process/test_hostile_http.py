@@ -15,7 +15,7 @@ from mlchain import codec
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.ledger.unixfs import cid_of, cid_text
 from mlchain.vm.families.accounts import Transfer
-from mlchain.web.job_routes import MAX_UPLOADS
+from mlchain.web.data_routes import MAX_UPLOADS
 
 NAME = "validator-1"
 MAX_GROWTH_BYTES = 120 << 20

@@ -88,6 +88,16 @@ def test_data_is_streamed_into_the_store_and_comes_back_by_its_id():
             assert back.content == data and "immutable" in back.headers["cache-control"]
             again = await web.http.get(path, headers={"if-none-match": back.headers["etag"]})
             assert again.status_code == 304 and not again.content
+            info = (await web.http.get(f"{path}/info")).json()
+            named = {"cid": answer.json()["cid"], "size": len(data), "profile": "kubo-cli"}
+            assert info == named | {"whole": True}
+            answer = await web.http.post(
+                "/v1/data?profile=unixfs-v1-2025", content=data, headers=BYTES
+            )
+            assert answer.json()["cid"] == cid_text(cid_of(data, "unixfs-v1-2025"))
+            answer = await web.http.post("/v1/data?profile=other", content=data, headers=BYTES)
+            assert answer.status_code == 422
+
             empty = await web.http.post("/v1/data", content=b"", headers=BYTES)
             assert empty.json()["size"] == 0
 

@@ -1,0 +1,231 @@
+"""`mlchain data`: files by content id, the same id that IPFS gives them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlchain.cli import options
+from mlchain.cli.command import Group
+from mlchain.cli.output import Output
+
+if TYPE_CHECKING:
+    from mlchain.client.files import Named, Notify
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+PROFILES = ("kubo-cli", "unixfs-v1-2025")
+
+_profile = click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default=PROFILES[0],
+    show_default=True,
+    help="How the file is cut, which its id depends on.",
+)
+
+
+@click.group(
+    "data",
+    cls=Group,
+    examples=("mlchain data id rows.csv", "mlchain data add rows.csv", "mlchain data cat bafkrei…"),
+)
+def command() -> None:
+    """Add files to a node, fetch and check them, by content id.
+
+    An id is the one `ipfs add --cid-version 1 --raw-leaves` gives: it is computed from the bytes,
+    so whatever comes back under it is what was added.
+    """
+
+
+@command.command(
+    "id", examples=("mlchain data id rows.csv", "mlchain data id x --profile unixfs-v1-2025")
+)
+@click.argument("file", type=_FILE)
+@_profile
+@click.pass_obj
+def id_(out: Output, file: Path, profile: str) -> None:
+    """Print the content id of FILE. No node is asked."""
+    from mlchain.client.files import name_file
+
+    named = name_file(file, profile, _progress(out, "naming"))
+    out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
+
+
+@command.command("add", examples=("mlchain data add rows.csv", "mlchain data add rows.csv --json"))
+@click.argument("file", type=_FILE)
+@_profile
+@options.url
+@click.pass_obj
+def add(out: Output, file: Path, profile: str, url: str) -> None:
+    """Store FILE at a node and print its content id."""
+    from mlchain.client.client import Client
+    from mlchain.client.files import send_file
+
+    with Client(url) as client:
+        named = send_file(client, file, profile, _progress(out, "sending"))
+    out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
+
+
+@command.command("get", examples=("mlchain data get bafkrei… -o rows.csv",))
+@click.argument("cid", metavar="ID")
+@click.option("-o", "--output", "target", type=_FILE, help="By default a file named as the id.")
+@options.url
+@click.pass_obj
+def get(out: Output, cid: str, target: Path | None, url: str) -> None:
+    """Fetch a file from a node and compare it with its id. A wrong one is not kept."""
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+    from mlchain.client.files import fetch_file
+
+    target = target or Path(cid)
+    with Client(url) as client:
+        named = fetch_file(client, cid, target, _progress(out, "fetching"))
+    line = good(f"{target}  {named.size} bytes, equal to their id")
+    out.result("data", _document(named, file=str(target)), [line])
+
+
+@command.command("cat", examples=("mlchain data cat bafkrei…",))
+@click.argument("cid", metavar="ID")
+@options.url
+@click.pass_obj
+def cat(out: Output, cid: str, url: str) -> None:
+    """Write a file to stdout, once all of it has come and equals its id.
+
+    With --json its text, or its bytes in hex, stand in the document.
+    """
+    from mlchain.client.client import Client
+    from mlchain.client.files import PIECE_BYTES, fetch_file
+
+    with tempfile.TemporaryDirectory(prefix="mlchain-cat-") as folder, Client(url) as client:
+        path = Path(folder) / "content"
+        named = fetch_file(client, cid, path, _progress(out, "fetching"))
+        out.end_live()
+        if out.as_json:
+            out.result("data", {**_document(named), **_text(path.read_bytes())}, [])
+            return
+        with path.open("rb") as file:
+            try:
+                while piece := file.read(PIECE_BYTES):
+                    sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:  # head has seen enough
+                sys.stderr.close()
+
+
+@command.command("show", examples=("mlchain data show bafkrei…",))
+@click.argument("cid", metavar="ID")
+@options.url
+@click.pass_obj
+def show(out: Output, cid: str, url: str) -> None:
+    """Show what a node knows of a content id."""
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        info = client.data_info(cid)
+    lines = [
+        str(info["cid"]),
+        f"  {info['size']} bytes, profile {info['profile']}",
+        "  every block is here" if info["whole"] else "  not every block is here yet",
+    ]
+    out.result("data-info", info, lines)
+
+
+@command.command(
+    "verify", examples=("mlchain data verify bafkrei… rows.csv", "mlchain data verify bafkrei…")
+)
+@click.argument("cid", metavar="ID")
+@click.argument("file", type=_FILE, required=False)
+@options.url
+@click.pass_obj
+def verify(out: Output, cid: str, file: Path | None, url: str) -> None:
+    """Compare FILE, or what a node serves, with a content id. Exits with 7 when they differ."""
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+    from mlchain.client.files import check_path, fetch_file
+
+    if file is not None:
+        named = check_path(file, cid)
+    else:
+        with tempfile.TemporaryDirectory(prefix="mlchain-data-") as folder, Client(url) as client:
+            named = fetch_file(client, cid, Path(folder) / "x", _progress(out, "fetching"))
+    line = good(f"{named.size} bytes, profile {named.profile}: every byte is what {cid} names")
+    out.result("data", _document(named, file=str(file or url)), [line])
+
+
+@command.command("export", examples=("mlchain data export rows.csv -o rows.car",))
+@click.argument("source", metavar="FILE-OR-ID")
+@click.option("-o", "--output", "target", type=_FILE, required=True, help="The CAR file.")
+@_profile
+@options.url
+@click.pass_obj
+def export(out: Output, source: str, target: Path, profile: str, url: str) -> None:
+    """Write a file, or what a node has under an id, as a CAR file for IPFS tools.
+
+    An id keeps its own profile. `ipfs dag import FILE.car` reads the result.
+    """
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+    from mlchain.client.files import fetch_file, write_car
+    from mlchain.client.sources import is_content_id
+
+    if is_content_id(source) and not Path(source).exists():
+        with tempfile.TemporaryDirectory(prefix="mlchain-car-") as folder, Client(url) as client:
+            path = Path(folder) / "content"
+            fetched = fetch_file(client, source, path, _progress(out, "fetching"))
+            named = write_car(path, target, fetched.profile)
+    else:
+        named = write_car(Path(source), target, profile)
+    line = good(f"{target}  {named.cid}, {named.size} bytes")
+    out.result("data", _document(named, file=str(target)), [line, f"  ipfs dag import {target}"])
+
+
+@command.command("import", examples=("mlchain data import rows.car -o rows.csv",))
+@click.argument("file", type=_FILE)
+@click.option("-o", "--output", "target", type=_FILE, help="Where the file goes.")
+@options.url
+@click.pass_obj
+def import_(out: Output, file: Path, target: Path | None, url: str) -> None:
+    """Read a CAR file, block by block verified, into a file with -o, else into a node."""
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+    from mlchain.client.files import read_car, send_file
+
+    if target is not None:
+        named = read_car(file, target)
+    else:
+        with tempfile.TemporaryDirectory(prefix="mlchain-car-") as folder, Client(url) as client:
+            path = Path(folder) / "content"
+            named = read_car(file, path)
+            send_file(client, path, named.profile, _progress(out, "sending"))
+    line = good(f"{target or url}  {named.cid}, {named.size} bytes")
+    out.result("data", _document(named, file=str(target or url)), [line])
+
+
+def _document(named: Named, **more: Any) -> dict[str, Any]:
+    fields = {"cid": named.cid, "size": named.size, "profile": named.profile, "ipfs": named.ipfs}
+    return fields | more
+
+
+def _ipfs(named: Named, file: Path) -> str:
+    from mlchain.cli.text import dim
+
+    return dim(f"  {named.ipfs} {file}")
+
+
+def _text(data: bytes) -> dict[str, str]:
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        return {"hex": data.hex()}
+
+
+def _progress(out: Output, verb: str) -> Notify:
+    def show(done: int, total: int) -> None:
+        of = f" of {total / 1e6:.1f}" if total else ""
+        out.live(f"  {verb} {done / 1e6:.1f}{of} MB")
+
+    return show

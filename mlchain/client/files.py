@@ -1,0 +1,252 @@
+"""Files by content id: named here, sent to a node and fetched from it, in constant memory.
+
+Nothing that a node says is taken on trust: an id is computed from the bytes, on this side.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import httpx
+
+from mlchain.client.client import Client, problem_error
+from mlchain.errors import (
+    CodecError,
+    ConfigError,
+    Unreachable,
+    VerificationFailed,
+)
+from mlchain.ledger import car, unixfs
+from mlchain.ledger.content import ContentStore
+from mlchain.ledger.kv import LevelKeyValue
+
+PIECE_BYTES = 1 << 20
+TIMEOUT_S = 30.0
+
+Notify = Callable[[int, int], None]
+"""Told of progress: bytes done, bytes in all."""
+
+
+class Named(NamedTuple):
+    """A file and its content id in one profile."""
+
+    cid: str
+    size: int
+    profile: str
+
+    @property
+    def ipfs(self) -> str:
+        """The line that gives the same id with Kubo."""
+        return unixfs.LAYOUTS[self.profile].command
+
+
+@dataclass
+class _Counted:
+    """A stream that tells how much of it was read."""
+
+    file: BinaryIO
+    size: int
+    notify: Notify | None
+    done: int = 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.done += len(data)
+        if self.notify is not None:
+            self.notify(self.done, self.size)
+        return data
+
+
+def name_file(path: Path, profile: str = unixfs.DEFAULT, notify: Notify | None = None) -> Named:
+    """Return the content id of a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+        CodecError: it is larger than a node takes.
+    """
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        source = _Counted(file, size, notify)
+        cid = unixfs.cid_of(source, profile)  # type: ignore[arg-type]  # of a file it only reads
+        return Named(unixfs.cid_text(cid), source.done, profile)
+
+
+def send_file(
+    client: Client, path: Path, profile: str = unixfs.DEFAULT, notify: Notify | None = None
+) -> Named:
+    """Store a file at the node and return its id, which is computed here.
+
+    Raises:
+        VerificationFailed: the node computes another one.
+        ConfigError: it cannot be read.
+    """
+    named = name_file(path, profile)
+    with _open(path) as file:
+        source = _Counted(file, named.size, notify)
+        pieces = iter(lambda: source.read(PIECE_BYTES), b"")
+        theirs = _post(client, f"/v1/data?profile={profile}", pieces, named.size)
+    if theirs != named.cid:
+        raise VerificationFailed(f"the node names the data {theirs}, its bytes are {named.cid}")
+    return named
+
+
+def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = None) -> Named:
+    """Fetch a file by its id, compare it, and only then let it stand at `target`.
+
+    Raises:
+        NotFound, Unreachable: the node does not have it.
+        VerificationFailed: the node sent other bytes.
+        ConfigError: it cannot be written.
+    """
+    unixfs.parse_cid(cid)
+    with _beside(target) as (file, keep):
+        size = 0
+        for piece in _get(client, f"/v1/data/{cid}"):
+            file.write(piece)
+            size += len(piece)
+            if size > unixfs.MAX_CONTENT_BYTES:
+                raise CodecError(f"{client.url} sent more than {unixfs.MAX_CONTENT_BYTES} bytes")
+            if notify is not None:
+                notify(size, 0)
+        named = check_file(file, cid, f"{client.url} sent other bytes than {cid} names")
+        keep()
+    return named
+
+
+def check_file(file: BinaryIO, cid: str, message: str) -> Named:
+    """Return the file's name if `cid` names its bytes.
+
+    Raises:
+        VerificationFailed: it names others; `message` says what that means.
+    """
+    profile = unixfs.find_profile(unixfs.parse_cid(cid), file)
+    if not profile:
+        raise VerificationFailed(message, "ask another node, or add the file again")
+    return Named(cid, file.seek(0, os.SEEK_END), profile)
+
+
+def check_path(path: Path, cid: str) -> Named:
+    """Return the name of the file at `path` if it is `cid`.
+
+    Raises:
+        VerificationFailed: `cid` names other bytes.
+        ConfigError: it cannot be read.
+    """
+    with _open(path) as file:
+        return check_file(file, cid, f"{path} holds other bytes than {cid} names")
+
+
+def write_car(path: Path, target: Path, profile: str = unixfs.DEFAULT) -> Named:
+    """Write the blocks of the file at `path` into a CAR file, leaves before what is above them.
+
+    Raises:
+        ConfigError: the one cannot be read, or the other not be written.
+        VerificationFailed: the file changed in between.
+    """
+    named = name_file(path, profile)
+    root = unixfs.parse_cid(named.cid)
+    with _open(path) as source, _beside(target) as (file, keep):
+        file.write(car.car_header(root))
+
+        def write(cid: bytes, block: bytes) -> None:
+            file.write(car.car_block(cid, block))
+
+        if unixfs.add(source, write, profile) != root:
+            raise VerificationFailed(f"{path} changed while it was written out")
+        keep()
+    return named
+
+
+def read_car(path: Path, target: Path) -> Named:
+    """Read a CAR file with one root, and write the file that it holds to `target`.
+
+    Raises:
+        CodecError, VerificationFailed: not such a file, or a block is not what its id says.
+        NotFound: it lacks a block of the file.
+        ConfigError: it cannot be read, or `target` cannot be written.
+    """
+    with _open(path) as source, tempfile.TemporaryDirectory(prefix="mlchain-car-") as folder:
+        roots = car.read_roots(source)
+        if len(roots) != 1:
+            raise CodecError(f"{path} has {len(roots)} roots, one file has one")
+        kv = LevelKeyValue(Path(folder) / "blocks")
+        try:
+            store = ContentStore(kv)
+            for cid, block in car.read_blocks(source):
+                store.put_block(cid, block)
+            with _beside(target) as (file, keep):
+                for leaf in store.read(roots[0]):
+                    file.write(leaf)
+                keep()
+            text = unixfs.cid_text(roots[0])
+            return Named(text, store.size(roots[0]), store.profile(roots[0]))
+        finally:
+            kv.close()
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+    """Give a file to write, and what puts it in the place of `target`; else it is removed."""
+    made: str | None = None
+    try:
+        handle, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        temporary = made
+        with open(handle, "w+b") as file:
+
+            def keep() -> None:
+                nonlocal made
+                file.flush()
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, target)
+                made = None
+
+            yield file, keep
+    except OSError as error:
+        raise ConfigError(f"{target}: {error.strerror or error}") from error
+    finally:
+        if made is not None:
+            Path(made).unlink(missing_ok=True)
+
+
+def _get(client: Client, path: str) -> Iterator[bytes]:
+    try:
+        with (
+            httpx.Client(trust_env=False, timeout=TIMEOUT_S) as http,
+            http.stream("GET", client.url + path) as answer,
+        ):
+            if answer.status_code != 200:
+                raise problem_error(answer.status_code, answer.read(), client.url + path)
+            yield from answer.iter_bytes(PIECE_BYTES)
+    except httpx.HTTPError as error:
+        raise Unreachable(f"the node at {client.url} stopped answering: {error}") from error
+
+
+def _post(client: Client, path: str, pieces: Iterator[bytes], size: int) -> str:
+    headers = {"content-type": "application/octet-stream", "content-length": str(size)}
+    try:
+        with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as http:
+            answer = http.post(client.url + path, content=pieces, headers=headers)
+            if answer.status_code >= 300:
+                raise problem_error(answer.status_code, answer.content, client.url + path)
+            return str(answer.json()["cid"])
+    except httpx.HTTPError as error:
+        raise Unreachable(
+            f"the node at {client.url} does not take it: {error}", "mlchain status"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CodecError(f"{client.url}{path} answered something else than a content id") from error

@@ -1,0 +1,78 @@
+"""Content by its id over HTTP: to store, to fetch, and to learn what is here of it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Annotated
+
+import trio
+from fastapi import FastAPI, Query, Request
+from starlette.responses import Response
+
+from mlchain.errors import CodecError
+from mlchain.ledger.content import ContentStore, cid_text, parse_cid
+from mlchain.ledger.unixfs import DEFAULT, LAYOUTS
+from mlchain.node.plain import Json
+from mlchain.vm.families.data import MAX_DATASET_BYTES
+from mlchain.web import answers
+from mlchain.web.bodies import BodyFile, pieces
+from mlchain.web.gate import Clients
+from mlchain.web.node_api import CidText, NodeApi
+from mlchain.web.openapi import BYTES, says
+from mlchain.web.replies import IMMUTABLE, as_json, send_content
+
+MAX_UPLOADS = 4
+"""Bodies stored at a time; others wait for their turn."""
+
+Profile = Annotated[str, Query(json_schema_extra={"enum": list(LAYOUTS)})]
+
+
+def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
+    """Add content, in and out."""
+    turn = trio.CapacityLimiter(MAX_UPLOADS)
+
+    @app.post(
+        "/v1/data",
+        summary="Store bytes; the answer is their content id",
+        **says(answers.Stored, body=MAX_DATASET_BYTES),
+    )
+    async def put_data(request: Request, profile: Profile = DEFAULT) -> Response:
+        if profile not in LAYOUTS:
+            raise CodecError(f"no profile {profile[:40]!r}", "one of " + ", ".join(LAYOUTS))
+        size = 0
+
+        def count(more: int) -> None:
+            nonlocal size
+            size += more
+            clients.charge_bytes(request.scope, more)
+
+        async with aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
+            cid = await trio.to_thread.run_sync(
+                node.content.put, BodyFile(body), profile, limiter=turn
+            )
+        return as_json({"cid": cid_text(cid), "size": size})
+
+    @app.get(
+        "/v1/data/{cid}",
+        summary="Bytes by content id",
+        **says(BYTES, 404, 422, is_tagged=True),
+    )
+    async def data(request: Request, cid: CidText) -> Response:
+        return await send_content(request, node.content, parse_cid(cid), IMMUTABLE)
+
+    @app.get(
+        "/v1/data/{cid}/info",
+        summary="What is here of a content id",
+        **says(answers.ContentInfo, 404, 422),
+    )
+    async def info(cid: CidText) -> Response:
+        return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
+
+
+def _describe(content: ContentStore, cid: bytes) -> Json:
+    return {
+        "cid": cid_text(cid),
+        "size": content.size(cid),
+        "profile": content.profile(cid),
+        "whole": content.has(cid),
+    }

@@ -1,0 +1,141 @@
+"""`mlchain data`: files by content id, checked on this side whatever a node says."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mlchain.ledger import unixfs
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors/ledger/cids.json").read_text())[
+    "vectors"
+]
+ROWS = b"a,b\n1,2\n3,4\n"
+
+
+def cid_of(data: bytes, profile: str = "kubo-cli") -> str:
+    return unixfs.cid_text(unixfs.cid_of(data, profile))
+
+
+@pytest.fixture
+def rows(home):
+    (home / "rows.csv").write_bytes(ROWS)
+    return "rows.csv"
+
+
+@pytest.fixture
+def store(node):
+    """A node that takes any file and serves it."""
+
+    def put(body):
+        profile = node.requests[-1][0].rpartition("=")[2]
+        cid = cid_of(body, profile)
+        node.routes[f"GET /v1/data/{cid}"] = body
+        info = {"cid": cid, "size": len(body), "profile": profile, "whole": True}
+        node.routes[f"GET /v1/data/{cid}/info"] = info
+        return info
+
+    node.routes["POST /v1/data"] = put
+    return node
+
+
+@pytest.mark.parametrize("profile", unixfs.LAYOUTS)
+@pytest.mark.parametrize("vector", VECTORS[:4], ids=lambda vector: str(vector["size"]))
+def test_id_prints_the_id_and_the_line_that_gives_it_with_ipfs(run, home, vector, profile):
+    size = vector["size"]
+    (home / "x").write_bytes(hashlib.shake_256(b"mlchain-cid-v1:%d" % size).digest(size))
+    lines = run("data", "id", "x", "--profile", profile).stdout.splitlines()
+    assert lines[0] == vector[profile]
+    assert lines[1].strip().startswith("ipfs add --cid-version 1 --raw-leaves")
+    assert ("size-1048576" in lines[1]) == (profile == "unixfs-v1-2025")
+
+
+def test_a_file_that_is_not_there_is_said_so(run):
+    result = run("data", "id", "nothing")
+    assert result.exit_code == 2 and "nothing" in result.stderr
+
+
+@pytest.mark.parametrize("profile", unixfs.LAYOUTS)
+def test_what_is_added_comes_back(run_json, home, store, profile):
+    data = bytes(range(256)) * 5000
+    (home / "x").write_bytes(data)
+    code, added = run_json("data", "add", "x", "--url", store.url, "--profile", profile)
+    cid = added["data"]["cid"]
+    assert (code, cid, added["data"]["size"]) == (0, cid_of(data, profile), len(data))
+    code, got = run_json("data", "get", cid, "-o", "back", "--url", store.url)
+    assert (code, got["data"]["profile"]) == (0, profile)
+    assert (home / "back").read_bytes() == data
+    assert run_json("data", "verify", cid, "--url", store.url)[0] == 0
+    assert run_json("data", "show", cid, "--url", store.url)[1]["data"]["whole"] is True
+    assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["back", "x"]
+
+
+def test_cat_writes_the_bytes_alone(run, run_json, store, rows):
+    cid = run("data", "add", rows, "--url", store.url).stdout.split()[0]
+    assert run("data", "cat", cid, "--url", store.url).stdout_bytes == ROWS
+    assert run_json("data", "cat", cid, "--url", store.url)[1]["data"]["text"] == ROWS.decode()
+
+
+def test_a_node_that_serves_other_bytes_is_refused_and_nothing_is_kept(run, home, store, rows):
+    cid = cid_of(ROWS)
+    store.routes[f"GET /v1/data/{cid}"] = ROWS.replace(b"1", b"7")
+    (home / "back").write_text("as before")
+    for command in (("get", cid, "-o", "back"), ("cat", cid), ("verify", cid)):
+        result = run("data", *command, "--url", store.url)
+        assert result.exit_code == 7 and f"other bytes than {cid}" in result.stderr
+        assert result.stdout == ""
+    assert (home / "back").read_text() == "as before"
+    assert not [path for path in home.iterdir() if path.name.startswith(".back")]
+
+
+def test_a_node_that_gives_a_file_another_name_is_refused(run, store, rows):
+    store.routes["POST /v1/data"] = {"cid": cid_of(b"other"), "size": 3}
+    result = run("data", "add", rows, "--url", store.url)
+    assert result.exit_code == 7 and "the node names the data" in result.stderr
+
+
+def test_verify_compares_a_file_without_a_node(run, rows):
+    assert run("data", "verify", cid_of(ROWS), rows).exit_code == 0
+    result = run("data", "verify", cid_of(b"other"), rows)
+    assert result.exit_code == 7 and "rows.csv holds other bytes" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["get", "cat", "show", "verify"])
+def test_what_is_no_content_id_or_not_there_is_said_so(run, store, command):
+    assert run("data", command, "QmNope", "--url", store.url).exit_code == 2
+    assert run("data", command, cid_of(b"not there"), "--url", store.url).exit_code == 3
+
+
+@pytest.mark.parametrize("profile", unixfs.LAYOUTS)
+def test_a_car_file_holds_the_blocks_and_gives_the_file_back(run_json, home, store, profile):
+    data = hashlib.shake_256(b"x").digest(1_200_000)
+    (home / "x").write_bytes(data)
+    code, made = run_json("data", "export", "x", "-o", "x.car", "--profile", profile)
+    assert (code, made["data"]["cid"]) == (0, cid_of(data, profile))
+    code, read = run_json("data", "import", "x.car", "-o", "back")
+    assert (code, read["data"]["cid"], read["data"]["profile"]) == (0, made["data"]["cid"], profile)
+    assert (home / "back").read_bytes() == data
+
+    code, sent = run_json("data", "import", "x.car", "--url", store.url)
+    assert (code, sent["data"]["cid"]) == (0, made["data"]["cid"])
+    cid = sent["data"]["cid"]
+    assert run_json("data", "export", cid, "-o", "y.car", "--url", store.url)[0] == 0
+    assert (home / "y.car").read_bytes() == (home / "x.car").read_bytes()
+
+
+def test_a_car_file_that_lacks_a_block_or_has_a_wrong_one_is_refused(run, home):
+    data = hashlib.shake_256(b"x").digest(600_000)
+    (home / "x").write_bytes(data)
+    assert run("data", "export", "x", "-o", "x.car").exit_code == 0
+    whole = (home / "x.car").read_bytes()
+    spoilt = bytearray(whole)
+    spoilt[1000] ^= 1
+    (home / "x.car").write_bytes(spoilt)
+    result = run("data", "import", "x.car", "-o", "back")
+    assert result.exit_code == 7 and "these bytes are not block" in result.stderr
+    head = 1 + whole[0]  # the header; then a leaf of 256 KiB behind three bytes of length
+    (home / "x.car").write_bytes(whole[:head] + whole[head + 3 + 36 + 262_144 :])
+    result = run("data", "import", "x.car", "-o", "back")
+    assert result.exit_code == 3 and "no block" in result.stderr
+    assert not (home / "back").exists()
