@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlchain.cli import options
+from mlchain.cli import options, words
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
+from mlchain.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlchain.client.keystore import KeyInfo
@@ -24,23 +25,80 @@ def command() -> None:
 
 
 @command.command(
-    "new", examples=("mlchain keys new alice", "mlchain keys new ci --password-file secret.txt")
+    "new",
+    examples=(
+        "mlchain keys new alice",
+        "mlchain keys new auditor --role auditor",
+        "mlchain keys new ci --password-file secret.txt --words-file paper.txt",
+    ),
 )
 @click.argument("name")
 @options.keys_dir
 @options.password_file
 @click.option("--unprotected", is_flag=True, help="No password. For test networks only.")
+@click.option("--words/--no-words", default=None, help="Make it from 24 new words [at a terminal].")
+@words.words_file
+@click.option("--role", type=click.Choice(words.ROLE_NAMES), default="user", show_default=True)
+@words.cost
 @click.pass_obj
 def new(
-    out: Output, name: str, keys_dir: Path, password_file: Path | None, unprotected: bool
-) -> None:
-    """Create a key and print its address."""
-    from mlchain.cli.signing import new_secret
+    out: Output, /, name: str, keys_dir: Path, password_file: Path | None, unprotected: bool,
+    words: bool | None, words_file: Path | None, role: str, cost: str,
+) -> None:  # fmt: skip
+    """Create a key and print its address.
+
+    At a terminal the key is made from 24 new words, which are shown once and asked back; elsewhere
+    --words-file is where they go, or there are none and the key file is all there is.
+    """
+    from mlchain.cli.signing import has_person, new_secret
+    from mlchain.cli.words import cost_of, hand_over_words
     from mlchain.client.keystore import create_key
+    from mlchain.client.words import derive_key, new_words
 
     path = _new_path(name, keys_dir)
     password = _new_password(name, password_file, unprotected)
-    _show(out, create_key(path, new_secret(), password))
+    if words is None:
+        words = words_file is not None or (has_person() and not unprotected)
+    if not words and (words_file is not None or role != "user"):
+        raise click.UsageError("--words-file and --role speak of a key from words")
+    if words:
+        fresh = new_words()
+        hand_over_words(fresh, words_file)
+        key = derive_key(fresh, role)
+    else:
+        key = new_secret()
+    _show(out, create_key(path, key, password, cost=cost_of(cost)))
+
+
+@command.command(
+    "restore",
+    examples=(
+        "mlchain keys restore validator --role validator --keys-dir ~/aurora/keys",
+        "mlchain keys restore alice --words-file - --password-file secret.txt",
+    ),
+)
+@click.argument("name")
+@options.keys_dir
+@options.password_file
+@click.option("--unprotected", is_flag=True, help="No password. For test networks only.")
+@words.words_file
+@click.option("--role", type=click.Choice(words.ROLE_NAMES), default="user", show_default=True)
+@words.index
+@words.cost
+@click.pass_obj
+def restore(
+    out: Output, /, name: str, keys_dir: Path, password_file: Path | None, unprotected: bool,
+    words_file: Path | None, role: str, index: int, cost: str,
+) -> None:  # fmt: skip
+    """Make a key file again from its 24 words."""
+    from mlchain.cli.words import cost_of, obtain_words
+    from mlchain.client.keystore import create_key
+    from mlchain.client.words import derive_key
+
+    path = _new_path(name, keys_dir)
+    key = derive_key(obtain_words(words_file), role, index)
+    password = _new_password(name, password_file, unprotected)
+    _show(out, create_key(path, key, password, cost=cost_of(cost)))
 
 
 @command.command("import", examples=("mlchain keys import alice backup/alice.json",))
@@ -96,7 +154,10 @@ def show(out: Output, name: str, keys_dir: Path) -> None:
 def _new_path(name: str, keys_dir: Path) -> Path:
     if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
         raise click.UsageError("a key's name has letters, digits, - and _ only")
-    return keys_dir / f"{name}.json"
+    path = keys_dir / f"{name}.json"
+    if path.exists():  # before any words are shown
+        raise ConfigError(f"{path}: there is a key already", "choose another name")
+    return path
 
 
 def _new_password(name: str, password_file: Path | None, unprotected: bool) -> str | None:

@@ -35,17 +35,22 @@ def new_secret() -> SecretKey:
     return SecretKey(secrets.token_bytes(32))
 
 
+def has_person() -> bool:
+    """Tell whether somebody sits at a terminal who can answer."""
+    import sys
+
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def ask_password(prompt: str, is_new: bool = False) -> str:
     """Ask a person, twice for a new password.
 
     Raises:
         Locked: nobody is at a terminal.
     """
-    import sys
-
     import click
 
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not has_person():
         raise Locked(f"{prompt}: nobody to ask, this is no terminal", "give --password-file")
     answer = click.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True)
     return str(answer)

@@ -54,6 +54,9 @@ MAX_COST = Cost(pwhash.argon2id.OPSLIMIT_SENSITIVE, pwhash.argon2id.MEMLIMIT_SEN
 MIN_COST = Cost(1, 1 << 20)
 """One pass over 1 MiB; for tests, no protection to speak of."""
 
+COSTS = {"moderate": HUMAN_COST, "sensitive": MAX_COST, "test": MIN_COST}
+"""By the names that `--cost` takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
@@ -92,7 +95,7 @@ def create_key(
         ConfigError: there is a file already, an unusable password, or it cannot be written.
     """
     document = _unprotected(key) if password is None else _seal(key, password, cost)
-    _write_atomically(path, (json.dumps(document, indent=2) + "\n").encode(), force)
+    write_secret(path, (json.dumps(document, indent=2) + "\n").encode(), force)
     return KeyInfo(path.stem, path, key.public, password is not None)
 
 
@@ -103,8 +106,9 @@ def load_key(path: Path, password: str | None = None) -> SecretKey:
         NotFound: no such file.
         ConfigError: not a key file, one that asks for absurd memory or time, or an unprotected
             one that other users can read.
-        Locked: it is encrypted and there is no password.
-        VerificationFailed: wrong password, or the file was changed.
+        Locked: it is encrypted and there is no password, or a wrong one; a changed file looks
+            the same.
+        VerificationFailed: its public key is not that of its secret.
     """
     file = _read(path)
     if isinstance(file, _Unprotected):
@@ -165,6 +169,38 @@ def read_password(path: Path) -> str:
         raise ConfigError(f"{path}: not UTF-8 text") from error
     _check_password(password)
     return password
+
+
+def write_secret(path: Path, data: bytes, force: bool) -> None:
+    """Write a file of mode 0600 that appears complete, on disk, and in place of none by mistake.
+
+    Raises:
+        ConfigError: there is a file already and no `force`, or it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(descriptor)
+            if force:
+                os.replace(draft, path)
+            else:
+                os.link(draft, path)  # unlike a rename, this fails if there is a file
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError as error:
+        raise ConfigError(f"{path}: there is a file already", "--force replaces it") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 def dev_key(name: str) -> SecretKey:
@@ -250,7 +286,7 @@ def _open(path: Path, file: _Encrypted, password: str) -> bytes:
     try:
         return box.decrypt(ciphertext, aad=_authenticated(header))
     except CryptoError as error:
-        raise VerificationFailed(f"{path}: wrong password, or the file was changed") from error
+        raise Locked(f"{path}: wrong password, or the file was changed") from error
 
 
 def _authenticated(header: dict[str, Any]) -> bytes:
@@ -284,31 +320,3 @@ def _read(path: Path) -> _Encrypted | _Unprotected:
         return msgspec.json.decode(text, type=_Encrypted | _Unprotected)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a key file: {error}") from error
-
-
-def _write_atomically(path: Path, data: bytes, force: bool) -> None:
-    """Write a file of mode 0600 that appears complete, on disk, and in place of none by mistake."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(descriptor)
-            if force:
-                os.replace(draft, path)
-            else:
-                os.link(draft, path)  # unlike a rename, this fails if there is a file
-        finally:
-            draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError as error:
-        raise ConfigError(f"{path}: there is a key already", "--force replaces it") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error

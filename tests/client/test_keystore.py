@@ -64,7 +64,7 @@ def test_an_encrypted_key_is_locked_without_a_password(tmp_path):
 
 def test_a_wrong_password_is_told_from_a_missing_one(tmp_path):
     sealed(tmp_path / "k.json")
-    with pytest.raises(VerificationFailed, match="wrong password"):
+    with pytest.raises(Locked, match="wrong password"):
         load_key(tmp_path / "k.json", PASSWORD + " ")
 
 
@@ -105,7 +105,7 @@ def test_a_key_is_not_overwritten_unless_forced(tmp_path):
     before = path.read_bytes()
     with pytest.raises(ConfigError) as caught:
         sealed(path, SecretKey(bytes(32)))
-    assert "there is a key already" in caught.value.message and "--force" in caught.value.hint
+    assert "there is a file already" in caught.value.message and "--force" in caught.value.hint
     assert path.read_bytes() == before
     sealed(path, SecretKey(bytes(32)), force=True)
     assert load_key(path, PASSWORD).seed == bytes(32)
@@ -142,7 +142,7 @@ def test_no_field_of_an_encrypted_file_can_be_changed(tmp_path, change):
     sealed(path)
     load_key(path, PASSWORD)
     altered(path, change)
-    with pytest.raises(VerificationFailed):
+    with pytest.raises(Locked):
         load_key(path, PASSWORD)
 
 
