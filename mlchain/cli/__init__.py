@@ -33,6 +33,7 @@ COMMANDS = {
     "testnet": ("testnet", "Run a local network of real node processes."),
     "demo": ("demo", "Train one job on a temporary local network and prove the result."),
     "sim": ("sim", "Simulate a cluster in bad weather, from a seed."),
+    "schema": ("schema", "Show the JSON Schema of what a command prints with --json."),
     "doctor": ("doctor", "Check that this machine can run a node."),
 }
 """Name: (module of this package, one line for the list). The module defines `command`."""

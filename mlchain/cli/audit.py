@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import click
 
@@ -13,6 +13,44 @@ from mlchain.cli.output import Output
 
 if TYPE_CHECKING:
     from mlchain.client.receipt import Check, Report
+
+
+class CheckRow(TypedDict):
+    """One thing that was checked."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+class AuditView(TypedDict):
+    """An audit of a receipt: what was checked and re-run, and how likely a forgery was missed."""
+
+    job: str
+    passed: bool
+    checks: list[CheckRow]
+    chunks: int
+    drawn: int
+    rerun: int
+    seed: str
+    miss_1_in_10: str
+    miss_1_in_100: str
+
+
+class VerdictView(TypedDict):
+    """A fraud proof that does not hold; one that does is an error, with the same fields in `at`."""
+
+    outcome: str
+    text: str
+    job: str
+    accused: str
+    chunk: int
+    step: NotRequired[int]
+    entry: NotRequired[int | str]
+    ground: NotRequired[str]
+    segment: NotRequired[int]
+    certified: NotRequired[str]
+
 
 NAME_WIDTH = 13
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -30,6 +68,7 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
 @click.command(
     "audit",
     cls=Command,
+    answers={"audit": AuditView, "fraud": VerdictView},
     examples=(
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json",
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json --slices all",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,23 @@ SHARED_KEYS = ("url", "key", "keys_dir", "password_file")
 
 
 class Command(click.Command):
-    """A command with `--json`, `-q`, `-v`, an example in its help, and configurable defaults."""
+    """A command with `--json`, `-q`, `-v`, an example in its help, and configurable defaults.
+
+    `answers` says what `data` may be with `--json`: a TypedDict by the name of its schema, the one
+    that `Output.result` is called with. `mlchain schema` shows them.
+    """
 
     def __init__(
-        self, *args: Any, examples: Sequence[str] = (), has_config: bool = True, **kwargs: Any
+        self,
+        *args: Any,
+        examples: Sequence[str] = (),
+        answers: Mapping[str, type] | None = None,
+        has_config: bool = True,
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("epilog", _example_text(examples))
         super().__init__(*args, **kwargs)
+        self.answers = dict(answers or {})
         self.has_config = has_config  # a node reads the files itself: it has more keys than flags
         self.params += [_json_option(), _flag("-q", "--quiet", "No progress, only the result.")]
         self.params += [_flag("-v", "--verbose", "Say more; errors show where they arose.")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import click
 
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
+from mlchain.web.answers import ContentInfo
 
 if TYPE_CHECKING:
     from mlchain.client.files import Named, Notify
@@ -28,6 +29,21 @@ _profile = click.option(
 )
 
 
+class NamedContent(TypedDict):
+    """A file by its content id, and the command that gives it the same id elsewhere."""
+
+    cid: str
+    size: int
+    profile: str
+    ipfs: str
+    file: NotRequired[str]
+    text: NotRequired[str]
+    hex: NotRequired[str]
+
+
+NAMED = {"data": NamedContent}
+
+
 @click.group(
     "data",
     cls=Group,
@@ -42,7 +58,9 @@ def command() -> None:
 
 
 @command.command(
-    "id", examples=("mlchain data id rows.csv", "mlchain data id x --profile unixfs-v1-2025")
+    "id",
+    answers=NAMED,
+    examples=("mlchain data id rows.csv", "mlchain data id x --profile unixfs-v1-2025"),
 )
 @click.argument("file", type=_FILE)
 @_profile
@@ -55,7 +73,9 @@ def id_(out: Output, file: Path, profile: str) -> None:
     out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
 
 
-@command.command("add", examples=("mlchain data add rows.csv", "mlchain data add rows.csv --json"))
+@command.command(
+    "add", answers=NAMED, examples=("mlchain data add rows.csv", "mlchain data add rows.csv --json")
+)
 @click.argument("file", type=_FILE)
 @_profile
 @options.url
@@ -70,7 +90,7 @@ def add(out: Output, file: Path, profile: str, url: str) -> None:
     out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
 
 
-@command.command("get", examples=("mlchain data get bafkrei… -o rows.csv",))
+@command.command("get", answers=NAMED, examples=("mlchain data get bafkrei… -o rows.csv",))
 @click.argument("cid", metavar="ID")
 @click.option("-o", "--output", "target", type=_FILE, help="By default a file named as the id.")
 @options.url
@@ -88,7 +108,7 @@ def get(out: Output, cid: str, target: Path | None, url: str) -> None:
     out.result("data", _document(named, file=str(target)), [line])
 
 
-@command.command("cat", examples=("mlchain data cat bafkrei…",))
+@command.command("cat", answers=NAMED, examples=("mlchain data cat bafkrei…",))
 @click.argument("cid", metavar="ID")
 @options.url
 @click.pass_obj
@@ -116,7 +136,9 @@ def cat(out: Output, cid: str, url: str) -> None:
                 sys.stderr.close()
 
 
-@command.command("show", examples=("mlchain data show bafkrei…",))
+@command.command(
+    "show", answers={"data-info": ContentInfo}, examples=("mlchain data show bafkrei…",)
+)
 @click.argument("cid", metavar="ID")
 @options.url
 @click.pass_obj
@@ -135,7 +157,9 @@ def show(out: Output, cid: str, url: str) -> None:
 
 
 @command.command(
-    "verify", examples=("mlchain data verify bafkrei… rows.csv", "mlchain data verify bafkrei…")
+    "verify",
+    answers=NAMED,
+    examples=("mlchain data verify bafkrei… rows.csv", "mlchain data verify bafkrei…"),
 )
 @click.argument("cid", metavar="ID")
 @click.argument("file", type=_FILE, required=False)
@@ -156,7 +180,7 @@ def verify(out: Output, cid: str, file: Path | None, url: str) -> None:
     out.result("data", _document(named, file=str(file or url)), [line])
 
 
-@command.command("export", examples=("mlchain data export rows.csv -o rows.car",))
+@command.command("export", answers=NAMED, examples=("mlchain data export rows.csv -o rows.car",))
 @click.argument("source", metavar="FILE-OR-ID")
 @click.option("-o", "--output", "target", type=_FILE, required=True, help="The CAR file.")
 @_profile
@@ -183,7 +207,7 @@ def export(out: Output, source: str, target: Path, profile: str, url: str) -> No
     out.result("data", _document(named, file=str(target)), [line, f"  ipfs dag import {target}"])
 
 
-@command.command("import", examples=("mlchain data import rows.car -o rows.csv",))
+@command.command("import", answers=NAMED, examples=("mlchain data import rows.car -o rows.csv",))
 @click.argument("file", type=_FILE)
 @click.option("-o", "--output", "target", type=_FILE, help="Where the file goes.")
 @options.url

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlchain.cli import process
+from mlchain.cli.audit import AuditView
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
 from mlchain.errors import ConfigError, VerificationFailed
+from mlchain.web.answers import FaultRow, JobView
 
 if TYPE_CHECKING:
     from mlchain.client.client import Client
@@ -28,8 +30,18 @@ AUDIT_SLICES = 100
 PATIENCE_S = 180.0
 
 
+class Demonstrated(JobView):
+    """The demo's job, its audit, and what those who misbehaved were punished for."""
+
+    audit: AuditView
+    found: list[FaultRow]
+
+
 @click.command(
-    "demo", cls=Command, examples=("mlchain demo", "mlchain demo --cheat", "mlchain demo --keep")
+    "demo",
+    cls=Command,
+    answers={"demo": Demonstrated},
+    examples=("mlchain demo", "mlchain demo --cheat", "mlchain demo --keep"),
 )
 @click.option(
     "--cheat",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import click
 
@@ -34,7 +34,28 @@ class Finding:
     hint: str = ""
 
 
-@click.command("doctor", cls=Command, examples=("mlchain doctor", "mlchain doctor --runtime"))
+class FindingRow(TypedDict):
+    """One thing that was looked at; `verdict` is good, notice or bad."""
+
+    name: str
+    verdict: str
+    text: str
+    hint: str
+
+
+class Examination(TypedDict):
+    """What was found; `backends` with --runtime."""
+
+    checks: list[FindingRow]
+    backends: NotRequired[list[dict[str, Any]]]
+
+
+@click.command(
+    "doctor",
+    cls=Command,
+    answers={"doctor": Examination},
+    examples=("mlchain doctor", "mlchain doctor --runtime"),
+)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
+from mlchain.web.answers import GovernanceView, ProposalView, TransactionView
 
 if TYPE_CHECKING:
     from mlchain.vm.context import Payload
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 WAIT_S = 60.0
+
+
+class SentChange(TransactionView):
+    """A transaction of governance in a block, and when it can take effect."""
+
+    next_epoch_height: int
+
+
+class ReadyFile(TypedDict):
+    """The file in which a member to be says that it is ready, up to block `until`."""
+
+    file: str
+    until: int
+
+
+SENT = {"sent": SentChange}
 
 
 def signing(function: Any) -> Any:
@@ -44,7 +61,7 @@ def command() -> None:
     """
 
 
-@command.command("list", examples=("mlchain gov list",))
+@command.command("list", answers={"governance": GovernanceView}, examples=("mlchain gov list",))
 @options.url
 @click.pass_obj
 def list_all(out: Output, url: str) -> None:
@@ -71,7 +88,7 @@ def list_all(out: Output, url: str) -> None:
     out.result("governance", view, lines)
 
 
-@command.command("show", examples=("mlchain gov show 3",))
+@command.command("show", answers={"proposal": ProposalView}, examples=("mlchain gov show 3",))
 @click.argument("number", type=click.IntRange(min=1))
 @options.url
 @click.pass_obj
@@ -90,7 +107,9 @@ def show(out: Output, number: int, url: str) -> None:
     out.result("proposal", proposal, lines)
 
 
-@command.command("approve", examples=("mlchain gov approve 3 --key keys/validator.json",))
+@command.command(
+    "approve", answers=SENT, examples=("mlchain gov approve 3 --key keys/validator.json",)
+)
 @click.argument("number", type=click.IntRange(min=1))
 @signing
 @click.pass_obj
@@ -111,7 +130,9 @@ def propose() -> None:
     """Propose a change, and approve it thereby."""
 
 
-@propose.command("param", examples=("mlchain gov propose param heartbeat_ms 5000 --key v.json",))
+@propose.command(
+    "param", answers=SENT, examples=("mlchain gov propose param heartbeat_ms 5000 --key v.json",)
+)
 @click.argument("name")
 @click.argument("value", type=click.IntRange(min=0))
 @signing
@@ -123,7 +144,7 @@ def propose_param(out: Output, /, name: str, value: int, **how: Any) -> None:
     _propose(out, SetParam(name, value), **how)
 
 
-@propose.command("add", examples=("mlchain gov propose add echo.ready --key v.json",))
+@propose.command("add", answers=SENT, examples=("mlchain gov propose add echo.ready --key v.json",))
 @click.argument("file", type=_FILE)
 @signing
 @click.pass_obj
@@ -136,7 +157,9 @@ def propose_add(out: Output, /, file: Path, **how: Any) -> None:
     _propose(out, AddMember(ready.member, ready.until, ready.signature), **how)
 
 
-@propose.command("remove", examples=("mlchain gov propose remove delta --key v.json",))
+@propose.command(
+    "remove", answers=SENT, examples=("mlchain gov propose remove delta --key v.json",)
+)
 @click.argument("member")
 @signing
 @click.pass_obj
@@ -147,7 +170,9 @@ def propose_remove(out: Output, /, member: str, **how: Any) -> None:
     _propose(out, RemoveMember(_key_of(member, how["url"])), **how)
 
 
-@propose.command("replace", examples=("mlchain gov propose replace delta new.ready --key v.json",))
+@propose.command(
+    "replace", answers=SENT, examples=("mlchain gov propose replace delta new.ready --key v.json",)
+)
 @click.argument("member")
 @click.argument("file", type=_FILE)
 @signing
@@ -158,7 +183,9 @@ def propose_replace(out: Output, /, member: str, file: Path, **how: Any) -> None
 
 
 @propose.command(
-    "upgrade", examples=("mlchain gov propose upgrade 2 $REGISTRY 120000 --key v.json",)
+    "upgrade",
+    answers=SENT,
+    examples=("mlchain gov propose upgrade 2 $REGISTRY 120000 --key v.json",),
 )
 @click.argument("version", type=click.IntRange(min=1))
 @click.argument("registry")
@@ -178,7 +205,7 @@ def propose_upgrade(out: Output, /, version: int, registry: str, height: int, **
     _propose(out, Upgrade(version, digest, height), **how)
 
 
-@command.command("leave", examples=("mlchain gov leave --key keys/validator.json",))
+@command.command("leave", answers=SENT, examples=("mlchain gov leave --key keys/validator.json",))
 @signing
 @click.pass_obj
 def leave(out: Output, /, **how: Any) -> None:
@@ -188,7 +215,9 @@ def leave(out: Output, /, **how: Any) -> None:
     _send(out, Leave(), "leave", **how)
 
 
-@command.command("rotate", examples=("mlchain gov rotate delta new.ready --key validator.json",))
+@command.command(
+    "rotate", answers=SENT, examples=("mlchain gov rotate delta new.ready --key validator.json",)
+)
 @click.argument("member")
 @click.argument("file", type=_FILE)
 @signing
@@ -203,6 +232,7 @@ def rotate(out: Output, /, member: str, file: Path, **how: Any) -> None:
 
 @command.command(
     "ready",
+    answers={"ready": ReadyFile},
     examples=(
         "mlchain gov ready echo --key keys/validator.json --peer-key keys/peer.json"
         " --listen 10.0.0.5:8644 --bond 1000000000 --out echo.ready",

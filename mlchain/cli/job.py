@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
 from mlchain.cli import options, quote
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
+from mlchain.web.answers import FraudName, JobRow, JobView
 
 STATES = ("submitted", "accepted", "running", "settled", "trapped", "expired", "revoked")
 
@@ -24,7 +26,27 @@ def command() -> None:
 command.add_command(quote.command)
 
 
-@command.command("list", examples=("mlchain job list --state running",))
+class JobList(TypedDict):
+    """Jobs, newest first."""
+
+    jobs: list[JobRow]
+
+
+class JobResult(JobView):
+    """A settled job, and where its model and receipt are."""
+
+    model_file: str
+    receipt_file: str
+
+
+class FraudFile(FraudName):
+    """A fraud file that was fetched, and what others there are."""
+
+    file: str
+    files: list[FraudName]
+
+
+@command.command("list", answers={"jobs": JobList}, examples=("mlchain job list --state running",))
 @options.url
 @click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
@@ -45,7 +67,11 @@ def list_jobs(out: Output, url: str, state: str | None, limit: int) -> None:
     out.result("jobs", {"jobs": jobs}, lines)
 
 
-@command.command("show", examples=("mlchain job show 7f3a", "mlchain job show 7f3a --follow"))
+@command.command(
+    "show",
+    answers={"job": JobView},
+    examples=("mlchain job show 7f3a", "mlchain job show 7f3a --follow"),
+)
 @click.argument("job_id", metavar="JOB")
 @options.url
 @click.option("--follow", is_flag=True, help="Stay until the job is final.")
@@ -85,7 +111,9 @@ def show(out: Output, job_id: str, url: str, follow: bool, timeout_s: float) -> 
     out.result("job", job, lines)
 
 
-@command.command("result", examples=("mlchain job result 7f3a -o iris.model",))
+@command.command(
+    "result", answers={"result": JobResult}, examples=("mlchain job result 7f3a -o iris.model",)
+)
 @click.argument("job_id", metavar="JOB")
 @options.url
 @click.option(
@@ -133,6 +161,7 @@ def result(
 
 @command.command(
     "fraud",
+    answers={"fraud-file": FraudFile},
     examples=("mlchain job fraud 7f3a -o birch.fraud", "mlchain job fraud 7f3a --chunk 12"),
 )
 @click.argument("job_id", metavar="JOB")
@@ -177,7 +206,7 @@ def fraud(
         f"  saved       {path}    " + dim(f"mlchain audit {path} --genesis FILE"),
         *(f"  also        chunk {other['chunk']}" for other in found[:-1]),
     ]
-    out.result("fraud", {**row, "file": str(path), "files": found}, lines)
+    out.result("fraud-file", {**row, "file": str(path), "files": found}, lines)
 
 
 def save(path: Path, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from mlchain.client.keystore import KeyInfo
 
 
+class KeyRow(TypedDict):
+    """A key file; the secret is never shown."""
+
+    name: str
+    address: str
+    public: str
+    file: str
+    protected: bool
+
+
+class KeyList(TypedDict):
+    """The keys of a folder."""
+
+    keys: list[KeyRow]
+
+
+KEY = {"key": KeyRow}
+
+
 @click.group("keys", cls=Group, examples=("mlchain keys new alice", "mlchain keys list"))
 def command() -> None:
     """Create and look after signing keys.
@@ -26,6 +45,7 @@ def command() -> None:
 
 @command.command(
     "new",
+    answers=KEY,
     examples=(
         "mlchain keys new alice",
         "mlchain keys new auditor --role auditor",
@@ -71,7 +91,7 @@ def new(
 
 
 @command.command(
-    "restore",
+    "restore", answers=KEY,
     examples=(
         "mlchain keys restore validator --role validator --keys-dir ~/aurora/keys",
         "mlchain keys restore alice --words-file - --password-file secret.txt",
@@ -101,7 +121,7 @@ def restore(
     _show(out, create_key(path, key, password, cost=cost_of(cost)))
 
 
-@command.command("import", examples=("mlchain keys import alice backup/alice.json",))
+@command.command("import", answers=KEY, examples=("mlchain keys import alice backup/alice.json",))
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @options.keys_dir
@@ -122,7 +142,7 @@ def import_key(
     _show(out, create_key(path, load_key(file, password), password))
 
 
-@command.command("list", examples=("mlchain keys list",))
+@command.command("list", answers={"keys": KeyList}, examples=("mlchain keys list",))
 @options.keys_dir
 @click.pass_obj
 def list_all(out: Output, keys_dir: Path) -> None:
@@ -139,7 +159,7 @@ def list_all(out: Output, keys_dir: Path) -> None:
     out.result("keys", {"keys": [_document(key) for key in keys]}, lines)
 
 
-@command.command("show", examples=("mlchain keys show alice",))
+@command.command("show", answers=KEY, examples=("mlchain keys show alice",))
 @click.argument("name")
 @options.keys_dir
 @click.pass_obj

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -68,8 +68,32 @@ def command() -> None:
     """
 
 
+LightHead = TypedDict(
+    "LightHead",
+    {
+        "height": int,
+        "block_id": str,
+        "time_ms": int,
+        "validators": int,
+        "from": int,
+        "agreed": list[str],
+    },
+)
+"""The block that is trusted now; `agreed` are the nodes that know it."""
+
+
+class ProvenRecord(TypedDict):
+    """A record of the state, proven under a block; its fields are those of the chain."""
+
+    kind: str
+    height: int
+    block_id: str
+    record: dict[str, Any]
+
+
 @command.command(
     "sync",
+    answers={"light": LightHead},
     examples=(
         "mlchain light sync --genesis genesis.json",
         "mlchain light sync --genesis genesis.json --url http://a:8645 --url http://b:8645",
@@ -101,6 +125,7 @@ def sync(out: Output, /, **options: Any) -> None:
 
 @command.command(
     "get",
+    answers={"light-get": ProvenRecord},
     examples=(
         "mlchain light get account mlc1q9fz --genesis genesis.json",
         "mlchain light get job 7f3ae1c2 --genesis genesis.json --json",

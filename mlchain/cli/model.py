@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
+from mlchain.web.answers import Amount
 
 if TYPE_CHECKING:
     from mlchain.ml_runtime.model import Model
@@ -36,7 +37,54 @@ def command() -> None:
     """
 
 
-@command.command("show", examples=("mlchain model show iris.model", "mlchain model show m --json"))
+class ParameterRow(TypedDict):
+    """A tensor of the model."""
+
+    type: str
+    bytes: int
+
+
+class OpRow(TypedDict):
+    """One step of the program."""
+
+    op: str
+    reads: list[int]
+    gives: list[str]
+    attributes: dict[str, Any]
+    gas: int
+
+
+class ModelFile(TypedDict):
+    """What there is to know about a model file."""
+
+    file: str
+    content: str
+    bytes: int
+    answer: str
+    features: int
+    outputs: int
+    classes: list[Amount]
+    exponents: list[int]
+    batch: int
+    rows_are_independent: bool
+    gas_per_row: Amount
+    working_bytes: Amount
+    parameters: list[ParameterRow]
+    ops: list[OpRow]
+
+
+class SavedFile(TypedDict):
+    """A file that was written."""
+
+    file: str
+    bytes: int
+
+
+@command.command(
+    "show",
+    answers={"model": ModelFile},
+    examples=("mlchain model show iris.model", "mlchain model show m --json"),
+)
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def show(out: Output, file: Path) -> None:
@@ -49,6 +97,7 @@ def show(out: Output, file: Path) -> None:
 
 @command.command(
     "import",
+    answers={"model": ModelFile},
     examples=(
         "mlchain model import net.onnx -o net.model",
         "mlchain model import net.onnx --answer class",
@@ -83,7 +132,11 @@ def import_(out: Output, file: Path, target: Path | None, result: str, answer: s
     out.result("model", {"file": str(target), **document}, show_lines(target, document))
 
 
-@command.command("export", examples=("mlchain model export iris.model -o iris.onnx",))
+@command.command(
+    "export",
+    answers={"export": SavedFile},
+    examples=("mlchain model export iris.model -o iris.onnx",),
+)
 @click.argument("file", type=_FILE)
 @click.option(
     "-o", "--output", "target", type=_FILE, required=True, help="Its suffix is the format: .onnx."

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from mlchain.cli import options
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
+from mlchain.web.answers import Amount
 
 if TYPE_CHECKING:
     from mlchain.client.quote import Quote
     from mlchain.ledger.genesis import Params
 
 
+class Offer(TypedDict):
+    """One tier: chances as decimal text; a stake is null where none is enough."""
+
+    tier: str
+    slice: int
+    cost: str
+    miss_one: str
+    miss_1_in_100: str
+    miss_1_in_10: str
+    stake_worker: Amount
+    stake_validator: Amount | None
+    deterred_gain: Amount | None
+
+
+class QuoteView(TypedDict):
+    """What a job costs and what each tier can find."""
+
+    name: str
+    tier: str
+    fee: Amount
+    least_fee: Amount
+    gas: Amount
+    chunks: int
+    segments: int
+    validators: int
+    faults: int
+    slash_worker: Amount
+    slash_lazy: Amount
+    tiers: list[Offer]
+    warnings: list[str]
+
+
 @click.command(
     "quote",
     cls=Command,
+    answers={"quote": QuoteView},
     examples=(
         "mlchain job quote examples/iris.toml",
         "mlchain job quote heart.toml --genesis genesis.json --json",

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -23,9 +23,35 @@ SHOWN = 20
 """Broken seeds listed one by one; the record and --json have all."""
 
 
+class BrokenSeed(TypedDict):
+    """A seed that broke a promise."""
+
+    seed: int
+    adversary: str
+    violation: str
+
+
+class Simulated(TypedDict):
+    """Sums over the seeds that were run; `digest` is that of the transcript of one."""
+
+    seeds: int
+    first_seed: int
+    broken: list[BrokenSeed]
+    recorded_before: int
+    events: int
+    virtual_ms: int
+    crashes: int
+    convicted: int
+    hard: int
+    claims: int
+    jobs: dict[str, int]
+    digest: str
+
+
 @click.command(
     "sim",
     cls=Command,
+    answers={"sim": Simulated},
     examples=(
         "mlchain sim --seed 7 -v",
         "mlchain sim --world work --seed 7 --picture seven.svg",

@@ -7,11 +7,13 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
+from mlchain.web.answers import Status
 
 
 @click.command(
     "status",
     cls=Command,
+    answers={"status": Status},
     examples=("mlchain status", "mlchain status --json --url http://host:8645"),
 )
 @options.url

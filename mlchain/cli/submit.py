@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from mlchain.cli import options
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
+from mlchain.web.answers import JobView
 
 if TYPE_CHECKING:
     from mlchain.client.client import Client
@@ -18,9 +19,23 @@ if TYPE_CHECKING:
     from mlchain.crypto import SecretKey
 
 
+class SubmittedJob(TypedDict):
+    """A job that a block includes."""
+
+    id: str
+    chain_id: str
+
+
+class FollowedJob(JobView):
+    """A job that settled, and where its receipt is."""
+
+    receipt_file: str
+
+
 @click.command(
     "submit-job",
     cls=Command,
+    answers={"submitted": SubmittedJob, "followed": FollowedJob},
     examples=(
         "mlchain submit-job examples/iris.toml --follow",
         "mlchain submit-job heart.toml --key alice --json",
@@ -112,5 +127,5 @@ def finish(
         f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path} --genesis FILE"),
         f"  details     {client.url}/v1/jobs/{identity[:8]}",
     ]
-    out.result("job", {**job, "receipt_file": str(receipt_path)}, lines)
+    out.result("followed", {**job, "receipt_file": str(receipt_path)}, lines)
     return job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import click
 
@@ -19,6 +19,39 @@ READY_S = 120.0
 """Seconds a network has to come up; several processes share few cores."""
 WATCH_S = 1.0
 
+
+class NodeRow(TypedDict):
+    """A node of the network; `state` is running, silent or stopped."""
+
+    name: str
+    role: str
+    state: str
+    pid: int | None
+    height: int | None
+    links: int
+    peers: int
+    url: str
+    adversary: str
+    log: str
+
+
+class NetworkView(TypedDict):
+    """A local network and its nodes."""
+
+    folder: str
+    genesis: str
+    url: str
+    nodes: list[NodeRow]
+
+
+class StoppedNodes(TypedDict):
+    """Which nodes were stopped, and whether their files were removed."""
+
+    stopped: list[str]
+    removed: bool
+
+
+NETWORK = {"testnet": NetworkView}
 _COUNT = click.IntRange(1, 16)
 _folder = click.option(
     "--dir",
@@ -72,7 +105,9 @@ def command() -> None:
     """
 
 
-@command.command("up", examples=("mlchain testnet up", "mlchain testnet up -n 7 -w 3 --reset"))
+@command.command(
+    "up", answers=NETWORK, examples=("mlchain testnet up", "mlchain testnet up -n 7 -w 3 --reset")
+)
 @_shape
 @click.pass_obj
 def up(out: Output, /, **shape: Any) -> None:
@@ -91,7 +126,9 @@ def up(out: Output, /, **shape: Any) -> None:
     _show(out, net)
 
 
-@command.command("run", examples=("mlchain testnet run", "mlchain testnet run -n 1 -w 1"))
+@command.command(
+    "run", answers=NETWORK, examples=("mlchain testnet run", "mlchain testnet run -n 1 -w 1")
+)
 @_shape
 @click.pass_obj
 def run(out: Output, /, **shape: Any) -> None:
@@ -115,7 +152,7 @@ def run(out: Output, /, **shape: Any) -> None:
         net.stop()
 
 
-@command.command("status", examples=("mlchain testnet status",))
+@command.command("status", answers=NETWORK, examples=("mlchain testnet status",))
 @_folder
 @click.pass_obj
 def status(out: Output, folder: Path) -> None:
@@ -126,7 +163,11 @@ def status(out: Output, folder: Path) -> None:
         raise click.exceptions.Exit(4)
 
 
-@command.command("stop", examples=("mlchain testnet stop", "mlchain testnet stop --reset"))
+@command.command(
+    "stop",
+    answers={"testnet.stopped": StoppedNodes},
+    examples=("mlchain testnet stop", "mlchain testnet stop --reset"),
+)
 @_folder
 @click.option("--reset", is_flag=True, help="Delete keys and blocks as well.")
 @click.pass_obj

@@ -372,6 +372,23 @@ class ProtocolRow(TypedDict):
     height: int
 
 
+class ProposalView(TypedDict):
+    """A change that members may approve: `approved` is the weight behind it while it is open."""
+
+    number: int
+    author: str
+    approvals: list[str]
+    own: bool
+    height: int
+    last_epoch: int
+    digest: str
+    change: dict[str, Any]
+    approved: NotRequired[int]
+    outcome: NotRequired[str]
+    reason: NotRequired[str]
+    decided_height: NotRequired[int]
+
+
 class GovernanceView(TypedDict):
     """Epoch, parameters, rules, members and proposals."""
 
@@ -382,8 +399,8 @@ class GovernanceView(TypedDict):
     protocol: ProtocolRow
     planned: ProtocolRow | None
     members: list[dict[str, Any]]
-    open: list[dict[str, Any]]
-    decided: list[dict[str, Any]]
+    open: list[ProposalView]
+    decided: list[ProposalView]
 
 
 class GenesisFile(TypedDict):

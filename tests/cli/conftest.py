@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from stand_in import STAND_IN
+from strict_schema import complaints
 
 import mlchain
 from mlchain.cli import main, process
 from mlchain.cli.localnet import LocalNet
+from mlchain.cli.output import Output, jsonable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # for fake_node
 
@@ -27,6 +30,21 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(root))  # children find this very package
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def results_keep_their_schema(monkeypatch):
+    """Compare everything that commands print as their result with its schema, asked for or not."""
+    print_result = Output.result
+
+    def result(self, schema, data, lines):
+        command = click.get_current_context().command
+        assert schema in command.answers, f"{command.name}: answers lacks {schema!r}"
+        document = {"schema": f"mlchain.{schema}/1", "ok": True, "data": jsonable(data)}
+        assert complaints(schema, command.answers[schema], document) == []
+        print_result(self, schema, data, lines)
+
+    monkeypatch.setattr(Output, "result", result)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from strict_schema import complaints
 
 from mlchain.cli import demo, process
 from mlchain.errors import VerificationFailed
@@ -103,7 +104,9 @@ def test_six_real_processes_train_digits_and_prove_it(home, cheat, monkeypatch):
         timeout=280,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    data = json.loads(run.stdout)["data"]
+    document = json.loads(run.stdout)
+    data = document["data"]
+    assert complaints("demo", demo.Demonstrated, document) == []
     assert data["state"] == "settled"
     assert data["metrics"]["correct"] >= 0.96 * data["metrics"]["total"]
     assert data["verified"]["chunks"] >= 1000

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_node import JOB_ID, STATUS, job, problem
+from fake_node import JOB_ID, STATUS, fault, job, problem
 
 from mlchain import codec
 from mlchain.cli.watch import events_between
@@ -15,6 +15,7 @@ from mlchain.ml_runtime import Dataset, check_plan, decode_plan
 from mlchain.vm.families.data import RegisterData
 from mlchain.vm.families.jobs import fixed_seed
 from mlchain.vm.families.submit import SubmitJob
+from mlchain.web.answers import JobRow
 
 FILE = """\
 [job]
@@ -123,7 +124,7 @@ def test_everything_being_re_run_leaves_no_odds_to_tell(run, chain, file):
 def test_the_json_document_is_the_job_and_progress_is_silent(run, chain, file):
     result = run("submit-job", str(file), "--url", chain.url, "--follow", "--json")
     document = json.loads(result.stdout)
-    assert (document["schema"], document["ok"]) == ("mlchain.job/1", True)
+    assert (document["schema"], document["ok"]) == ("mlchain.followed/1", True)
     assert document["data"]["verified"]["rerun"] == 26
     assert document["data"]["receipt_file"] == "7f3ae1c2.receipt"
     assert result.stderr == ""
@@ -199,17 +200,17 @@ def test_show_lists_segments_who_re_ran_them_and_the_result(run, chain):
 
 
 def test_show_names_who_was_found_cheating_and_who_took_over(run, chain):
-    fault = {
-        "offender": "worker-2",
-        "role": "worker",
-        "kind": "forged",
-        "segment": 0,
-        "chunk": 17,
-        "slashed": 500_000_000,
-        "finder": "validator-3",
-        "height": 31,
-    }
-    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[fault])
+    found = fault(
+        offender="worker-2",
+        role="worker",
+        kind="forged",
+        segment=0,
+        chunk=17,
+        slashed=500_000_000,
+        finder="validator-3",
+        height=31,
+    )
+    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[found])
     text = run("job", "show", "7f", "--url", chain.url).stdout
     assert (
         "worker-2  forged in segment 1, slice 17: slashed 500 000 000 at block #31, found by v"
@@ -219,40 +220,45 @@ def test_show_names_who_was_found_cheating_and_who_took_over(run, chain):
 
 
 def test_a_validators_fault_gives_no_segment_to_anybody(run, chain):
-    fault = {
-        "offender": "validator-2",
-        "role": "validator",
-        "kind": "false-accusation",
-        "segment": 0,
-        "chunk": 0,
-        "slashed": 1,
-        "finder": None,
-        "height": 40,
-    }
-    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[fault])
+    found = fault(
+        offender="validator-2",
+        role="validator",
+        kind="false-accusation",
+        segment=0,
+        chunk=0,
+        slashed=1,
+        finder=None,
+        height=40,
+    )
+    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[found])
     text = run("job", "show", "7f", "--url", chain.url).stdout
     assert "validator-2  false-accusation in segment 1, slice 0" in text
     assert "was given to" not in text, "the worker did nothing wrong and kept it"
 
 
 def test_who_proposed_the_evidence_against_itself_is_not_called_its_finder(run, chain):
-    fault = {
-        "offender": "validator-2",
-        "role": "validator",
-        "kind": "equivocation",
-        "segment": None,
-        "chunk": None,
-        "slashed": 1,
-        "finder": "validator-2",
-        "height": 42,
-    }
-    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[fault])
+    found = fault(
+        offender="validator-2",
+        role="validator",
+        kind="equivocation",
+        segment=None,
+        chunk=None,
+        slashed=1,
+        finder="validator-2",
+        height=42,
+    )
+    chain.routes["GET /v1/jobs/7f"] = job("running", faults=[found])
     text = run("job", "show", "7f", "--url", chain.url).stdout
     assert "validator-2  equivocation: slashed 1 at block #42\n" in text
 
 
 def test_list_shows_a_line_for_each_job(run, chain):
-    chain.routes["GET /v1/jobs"] = {"jobs": [job("settled"), job("running")]}
+    chain.routes["GET /v1/jobs"] = {
+        "jobs": [
+            {name: value for name, value in job(state).items() if name in JobRow.__annotations__}
+            for state in ("settled", "running")
+        ]
+    }
     lines = run("job", "list", "--url", chain.url).stdout.splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["7f3ae1c27f3a", "iris", "settled", "audited", "80/80"],

@@ -78,11 +78,14 @@ STATUS = {
     "height": 12,
     "block_id": "ab" * 32,
     "time_ms": 1_700_000_000_000,
+    "kept": 0,
+    "role": "validator",
     "roles": ["validator"],
+    "validators": 3,
     "name": "validator-1",
     "peers": [
-        {"name": "validator-2", "connected": True, "last_seen_ms": 1},
-        {"name": "worker-1", "connected": False, "last_seen_ms": 1},
+        {"name": "validator-2", "role": "validator", "connected": True, "last_seen_ms": 1},
+        {"name": "worker-1", "role": "worker", "connected": False, "last_seen_ms": 1},
     ],
     "mempool": 3,
     "syncing": False,
@@ -90,6 +93,32 @@ STATUS = {
 
 SCORE = {"name": "accuracy", "correct": 29, "total": 30, "value": "0.967"}
 JOB_ID = "7f3ae1c2" * 8
+
+
+def fault(**fields: Any) -> dict[str, Any]:
+    """A punished misdeed in the job, as the API shows it."""
+    return {
+        "offender_key": "0d" * 32,
+        "job": JOB_ID,
+        "segment": 0,
+        "chunk": 0,
+        "slashed": 1,
+        "finder": None,
+    } | fields
+
+
+def transaction(**fields: Any) -> dict[str, Any]:
+    """A transaction in a block, as the API shows it."""
+    return {
+        "id": JOB_ID,
+        "state": "included",
+        "height": 13,
+        "index": 0,
+        "code": "ok",
+        "gas_used": 900,
+        "message": "",
+        "events": [],
+    } | fields
 
 
 def job(state: str, **changes: Any) -> dict[str, Any]:
@@ -100,14 +129,22 @@ def job(state: str, **changes: Any) -> dict[str, Any]:
             "index": index,
             "state": "hard" if hard else "assigned",
             "worker": "worker-1",
+            "worker_key": "0a" * 32,
             "attempt": 0,
+            "first": 40 * index,
             "chunks": 40,
-            "commit_height": 20 + index if hard else 0,
-            "end_digest": "cd" * 32 if hard else "",
+            "deadline_ms": 1_700_000_600_000,
+            "commit_height": 20 + index if hard else None,
+            "end_digest": "cd" * 32 if hard else None,
+            "end": "bafkreiend" if hard else None,
+            "trap_step": None,
             "slices": {f"mlc1v{i}": 5 for i in range(3)} if hard else {},
             "chunks_rerun": 13 if hard else 0,
+            "chunks_reviewed": 0,
+            "chunks_seen": 13 if hard else 0,
+            "disputed_chunk": None,
             "attestations": [f"mlc1v{i}" for i in range(3)] if hard else [],
-            "hard_height": 24 + index if hard else 0,
+            "hard_height": 24 + index if hard else None,
         }
         for index in range(2)
         if state in ("running", "settled")
@@ -117,10 +154,20 @@ def job(state: str, **changes: Any) -> dict[str, Any]:
         "name": "iris",
         "state": state,
         "submitter": "mlc1alice",
+        "submitter_key": "0b" * 32,
         "tier": "audited",
         "fee": 120_000,
+        "gas": 90_000,
         "steps": 400,
+        "chunk": 5,
         "chunks": 80,
+        "dataset": "bafkreidata",
+        "train_rows": 120,
+        "test_rows": 30,
+        "submitted_ms": 1_700_000_000_000,
+        "height": 12,
+        "seed": None,
+        "order_seed": "0c" * 32,
         "segments": segments,
         "total_segments": 2,
         "faults": [],
@@ -132,6 +179,8 @@ def job(state: str, **changes: Any) -> dict[str, Any]:
         "state_digest": "ef" * 32 if hard else None,
         "verified": {
             "rerun": 26,
+            "reviewed": 0,
+            "seen": 26,
             "chunks": 80,
             "by": ["validator-1", "validator-2", "validator-3"],
             "of": 3,
