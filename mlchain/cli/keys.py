@@ -91,7 +91,8 @@ def new(
 
 
 @command.command(
-    "restore", answers=KEY,
+    "restore",
+    answers=KEY,
     examples=(
         "mlchain keys restore validator --role validator --keys-dir ~/aurora/keys",
         "mlchain keys restore alice --words-file - --password-file secret.txt",
