@@ -94,11 +94,11 @@ class SoakNetwork(Network):
 
     def fill(self, part: str) -> None:
         """Leave no byte on a small disk."""
-        with (self.home(self.small) / part / "ballast").open("wb") as file:
+        # Unbuffered: closing would try to write once more what did not fit.
+        with (self.home(self.small) / part / "ballast").open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(1 << 16))
-                    file.flush()
             except OSError:
                 return
 
