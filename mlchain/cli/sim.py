@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -56,7 +54,7 @@ class Simulated(TypedDict):
         "mlchain sim --seed 7 -v",
         "mlchain sim --world work --seed 7 --picture seven.svg",
         "mlchain sim --world work --adversary skip+lie --count 20",
-        "mlchain sim --count 100000 --jobs 8 --record night.jsonl",
+        "mlchain sim --night --count 100000 --jobs 8 --record night.jsonl",
         "mlchain sim --seed 0 --count 500 --mutant no-lock",
     ),
 )
@@ -83,6 +81,7 @@ class Simulated(TypedDict):
               help="Processes.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="One line a seed; what stands in it already is not run again.")  # fmt: skip
+@click.option("--night", is_flag=True, help="Sizes mixed: most seeds 4 nodes, some 7, 10 and 31.")
 @click.option("--heights", type=click.IntRange(1, 100), default=4, show_default=True,
               help="World agreement: blocks to decide.")  # fmt: skip
 @click.option("--orders", type=click.IntRange(0, 9), default=0,
@@ -101,6 +100,7 @@ def command(
     picture: Path | None,
     jobs: int,
     record: Path | None,
+    night: bool,
     heights: int,
     orders: int,
     shrink: bool,
@@ -115,6 +115,7 @@ def command(
     two honest nodes disagreed, an honest node signed two things, a fraud that an honest validator
     could see was paid, money appeared, or the chain or a job stopped for good.
     """
+    from mlchain.sim import night as nights
     from mlchain.sim.run import names_of_adversaries, names_of_mutants, run_many
     from mlchain.sim.scenario import Scenario
 
@@ -124,18 +125,23 @@ def command(
     if (picture or shrink) and count > 1:
         raise ConfigError("--picture and --shrink are for one seed", "leave --count out")
     tells = count == 1 and (out.verbose or picture is not None)
-    known = _read_record(record)
+    known = nights.read(record)
     scenarios = [
-        Scenario(number, nodes, adversary, mutant, heights, tells, world, calm, orders)
+        Scenario(
+            number, nights.nodes_of(number) if night else nodes, adversary, mutant, heights, tells,
+            world, calm, orders,
+        )
         for number in range(seed, seed + count)
-    ]
+    ]  # fmt: skip
     todo = [s for s in scenarios if s.command not in known]
     started = time.monotonic()
     tally = _Tally(out, len(todo), started)
-    for outcome in _recorded(run_many(todo, jobs), record):
+    for outcome, row in nights.append(run_many(todo, jobs), record):
         tally.add(outcome)
+        known[outcome.scenario.command] = row
     elapsed = time.monotonic() - started
-    known_broken = [row for s in scenarios if (row := known.get(s.command)) and row["violation"]]
+    rows = [known[s.command] for s in scenarios]
+    broken = [row for row in rows if row["violation"]]
     lines = tally.lines(elapsed)
     if picture is not None:
         from mlchain.sim.picture import draw
@@ -143,22 +149,20 @@ def command(
         picture.write_text(draw(tally.last), encoding="utf-8")
         lines.append(f"  picture in {picture}")
     data = tally.data(seed)
-    data["broken"] += [
-        {"seed": row["seed"], "adversary": row["adversary"], "violation": row["violation"]}
-        for row in known_broken
+    data["broken"] = [
+        {name: row[name] for name in ("seed", "nodes", "adversary", "violation")} for row in broken
     ]
+    data["tables"] = tables = nights.tabulate(rows)
+    if count > 1:
+        lines += nights.lines(tables)
     data["recorded_before"] = len(scenarios) - len(todo)
     out.result("sim", data, lines)
-    if data["broken"]:
-        first = min(tally.broken, key=lambda o: o.scenario.seed).scenario if tally.broken else None
-        number = data["broken"][0]["seed"]
-        first = first or Scenario(
-            number, nodes, adversary, mutant, heights, False, world, calm, orders
-        )
+    if broken:
+        first = next(s for s in scenarios if known[s.command]["violation"])
         if shrink:
             _shrink(out, first)
         raise VerificationFailed(
-            f"{len(data['broken'])} of {count} seeds broke a promise", first.command + " -v"
+            f"{len(broken)} of {count} seeds broke a promise", first.command + " -v"
         )
 
 
@@ -173,42 +177,6 @@ def _shrink(out: Output, scenario: Scenario) -> None:
 
     small = shrink(scenario, lambda smaller: out.live(f"trying {smaller.command}"))
     out.note(f"smaller: {small.command} -v" if small != scenario else "no smaller run breaks it")
-
-
-def _read_record(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Return what a record holds, by command; a torn last line is left out."""
-    if path is None or not path.exists():
-        return {}
-    known = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True), 1):
-        if not line.endswith("\n"):
-            continue
-        try:
-            row = json.loads(line)
-            known[row["command"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}, line {number}: not a record of sim", "name another file") \
-                from error  # fmt: skip
-    return known
-
-
-def _recorded(outcomes: Iterator[Outcome], path: Path | None) -> Iterator[Outcome]:
-    """Pass outcomes on, and add a line for each to the record."""
-    if path is None:
-        yield from outcomes
-        return
-    with path.open("a", encoding="utf-8") as file:
-        if file.tell() and not path.read_bytes().endswith(b"\n"):
-            file.write("\n")
-        for outcome in outcomes:
-            row = {
-                "command": outcome.scenario.command, "seed": outcome.scenario.seed,
-                "adversary": outcome.adversary, "violation": outcome.violation,
-                "digest": outcome.digest,
-            }  # fmt: skip
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            yield outcome
 
 
 class _Tally:
@@ -247,14 +215,9 @@ class _Tally:
 
     def data(self, seed: int) -> dict[str, Any]:
         """Return the document for programs."""
-        broken = sorted(self.broken, key=lambda outcome: outcome.scenario.seed)
         return {
             "seeds": self.seeds,
             "first_seed": seed,
-            "broken": [
-                {"seed": o.scenario.seed, "adversary": o.adversary, "violation": o.violation}
-                for o in broken
-            ],
             **{name: self._sums.get(name, 0) for name in
                ("events", "virtual_ms", "crashes", "convicted", "hard", "claims")},
             "jobs": self._jobs,

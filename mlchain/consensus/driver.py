@@ -64,6 +64,7 @@ class Driver:
     engine_type: type[Engine] = Engine
     height_type: type[Height] = Height
     inbox_type: type[Authenticator] = Authenticator
+    decode: Callable[[bytes], Message] = staticmethod(decode_message)
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class Driver:
         if self._current is None or known is None or known.strikes >= MAX_STRIKES:
             return "not listening"
         try:
-            reason = self._route(self._current, peer, known, decode_message(data), now_ms)
+            reason = self._route(self._current, peer, known, self.decode(data), now_ms)
         except (CodecError, InvalidSignature, InvalidBlock) as error:
             known.strikes += 1
             return error.message
@@ -230,10 +231,11 @@ class Driver:
 
     def next_timer(self) -> int | None:
         """Return when to call `handle_timer`, in the host's milliseconds."""
-        times = list(self._timers.values())
-        if self._gossip_at is not None:
-            times.append(self._gossip_at)
-        return min(times, default=None)
+        soonest = self._gossip_at
+        for at in self._timers.values():
+            if soonest is None or at < soonest:
+                soonest = at
+        return soonest
 
     def handle_timer(self, now_ms: int) -> None:
         """Fire what is due."""
@@ -249,7 +251,7 @@ class Driver:
 
     def drain(self) -> list[Effect]:
         """Return, and forget, the effects to execute now, in this order."""
-        effects = list(self._effects)
+        effects = self._effects.copy()
         self._effects.clear()
         return effects
 

@@ -64,6 +64,7 @@ class Engine:
         self._asked: set[bytes] = set()
         self._done: dict[tuple[str, int], None] = {}
         self._seen_in: dict[bytes, int] = {}
+        self._latest = -1
         self._demand = False
         self._actions: list[Action] = []
         self._rules = (
@@ -87,6 +88,7 @@ class Engine:
     def seen(self, voter: bytes, round_: int) -> None:
         """`voter` signed something in `round_`."""
         self._seen_in[voter] = max(round_, self.last_seen(voter))
+        self._latest = max(round_, self._latest)
 
     def last_seen(self, voter: bytes) -> int:
         """Return the latest round in which `voter` is known to have signed, or -1."""
@@ -138,7 +140,10 @@ class Engine:
     def advance(self) -> list[Action]:
         """Apply the next rule that does something; an empty list: nothing to do for now."""
         while not self._actions and not self.decided:
-            if not any(rule() for rule in self._rules):
+            for rule in self._rules:
+                if rule():
+                    break
+            else:
                 break
         actions, self._actions = self._actions, []
         return actions
@@ -152,9 +157,12 @@ class Engine:
 
     def knows(self, block_id: bytes) -> bool:
         """Tell whether a proposal of this block is at hand."""
-        return block_id != NIL and any(
-            known == block_id for proposals in self.proposals.values() for known, _ in proposals
-        )
+        if block_id != NIL:
+            for proposals in self.proposals.values():
+                for known, _ in proposals:
+                    if known == block_id:
+                        return True
+        return False
 
     def snapshot(self) -> Snapshot:
         """Return what must survive a crash."""
@@ -189,7 +197,7 @@ class Engine:
 
     def _skip_round(self) -> bool:
         """L55: more than a third is in a later round."""
-        if self.round >= 0 and max(self._seen_in.values(), default=-1) <= self.round:
+        if self._latest <= self.round:
             return False
         weight = 0
         for voter, round_ in sorted(self._seen_in.items(), key=lambda item: -item[1]):

@@ -113,13 +113,12 @@ def make_status(engine: Engine) -> Status:
     tallies = engine.votes.tallies()
     newest = max((round_ for round_, _, _ in tallies), default=0)
     marked = (engine.locked_round, engine.valid_round)
-    index = {key: i for i, key in enumerate(engine.validators.keys)}
+    size = (len(engine.validators) + 7) // 8
     have = []
     for round_, kind, block_id in reversed(tallies):
         if round_ <= newest - LISTED_ROUNDS and round_ not in marked:
             continue
-        bits = sum(1 << index[v.validator] for v in engine.votes.cast_for(kind, round_, block_id))
-        voters = bits.to_bytes((len(index) + 7) // 8, "little")
+        voters = engine.votes.voters(kind, round_, block_id).to_bytes(size, "little")
         have.append(Have(kind, round_, block_id, voters))
         if len(have) == MAX_STATUS_ENTRIES:
             break
@@ -134,7 +133,7 @@ def missing_votes(engine: Engine, status: Status) -> list[Vote]:
     """
     held = {(h.round, h.kind, h.block_id): int.from_bytes(h.voters, "little") for h in status.have}
     marked = (engine.locked_round, engine.valid_round)
-    index = {key: i for i, key in enumerate(engine.validators.keys)}
+    index = engine.validators.index
     missing: list[Vote] = []
     for tally in reversed(engine.votes.tallies()):
         round_, kind, block_id = tally
@@ -142,8 +141,10 @@ def missing_votes(engine: Engine, status: Status) -> list[Vote]:
         if not recent and round_ not in marked:
             continue
         bits = held.get(tally, 0)
+        if not engine.votes.voters(kind, round_, block_id) & ~bits:
+            continue
         for vote in engine.votes.cast_for(kind, round_, block_id):
-            if not bits >> index[vote.validator] & 1:
+            if not bits >> index(vote.validator) & 1:
                 missing.append(vote)
     return missing[:MAX_ANSWER_VOTES]
 

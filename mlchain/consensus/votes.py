@@ -17,12 +17,13 @@ MAX_VALUES = 2
 class _Ballot:
     """All votes of one kind in one round."""
 
-    __slots__ = ("by_value", "of_voter", "weight", "weights")
+    __slots__ = ("bits", "by_value", "of_voter", "weight", "weights")
 
     def __init__(self) -> None:
         self.by_value: dict[bytes, dict[bytes, Vote]] = {}
         self.of_voter: dict[bytes, list[Vote]] = {}
         self.weights: dict[bytes, int] = {}
+        self.bits: dict[bytes, int] = {}
         self.weight = 0
 
 
@@ -34,13 +35,15 @@ class VoteBook:
         self.quorum = validators.quorum
         self._ballots: dict[tuple[int, int], _Ballot] = {}
         self._quorate: dict[tuple[int, int, bytes], None] = {}
+        self._decisions: dict[tuple[int, bytes], None] = {}
 
     def admits(self, vote: Vote, known_block: bool) -> bool:
         """Tell whether `vote` is new and within the bounds; `known_block`: we hold its block."""
         ballot = self._ballots.get((vote.kind, vote.round))
         earlier = ballot.of_voter.get(vote.validator, ()) if ballot else ()
-        if any(v.block_id == vote.block_id for v in earlier):
-            return False
+        for known in earlier:
+            if known.block_id == vote.block_id:
+                return False
         return len(earlier) < MAX_VALUES or known_block
 
     def add(self, vote: Vote, known_block: bool) -> bool:
@@ -59,8 +62,12 @@ class VoteBook:
         earlier.append(vote)
         total = ballot.weights.get(vote.block_id, 0) + weight
         ballot.weights[vote.block_id] = total
+        bit = 1 << self.validators.index(vote.validator)
+        ballot.bits[vote.block_id] = ballot.bits.get(vote.block_id, 0) | bit
         if total >= self.quorum:
             self._quorate[vote.kind, vote.round, vote.block_id] = None
+            if vote.kind == VoteKind.PRECOMMIT:
+                self._decisions[vote.round, vote.block_id] = None
         return True
 
     def of(self, kind: int, round_: int, voter: bytes) -> list[Vote]:
@@ -84,7 +91,12 @@ class VoteBook:
 
     def decisions(self) -> list[tuple[int, bytes]]:
         """Return (round, block id or nil) of every quorum of precommits, in order of arrival."""
-        return [(r, b) for kind, r, b in self._quorate if kind == VoteKind.PRECOMMIT]
+        return list(self._decisions)
+
+    def voters(self, kind: int, round_: int, block_id: bytes) -> int:
+        """Return who stands behind one value: bit i is the validator i in key order."""
+        ballot = self._ballots.get((kind, round_))
+        return ballot.bits.get(block_id, 0) if ballot else 0
 
     def cast_for(self, kind: int, round_: int, block_id: bytes) -> list[Vote]:
         """Return the votes behind one value, in key order."""
@@ -103,3 +115,5 @@ class VoteBook:
         for kind, round_ in [k for k in self._ballots if k[1] < below and k[1] not in keep]:
             for block_id in self._ballots.pop((kind, round_)).weights:
                 self._quorate.pop((kind, round_, block_id), None)
+                if kind == VoteKind.PRECOMMIT:
+                    self._decisions.pop((round_, block_id), None)

@@ -40,6 +40,7 @@ class ValidatorSet:
         self.keys = tuple(v.key for v in self.validators)
         assert len(set(self.keys)) == len(self.keys) > 0, "a set has distinct members"
         self._weights = {v.key: v.weight for v in self.validators}
+        self._index = {key: i for i, key in enumerate(self.keys)}
         self.total = sum(self._weights.values())
         self.quorum = 2 * self.total // 3 + 1
         self.third = self.total // 3 + 1
@@ -70,6 +71,10 @@ class ValidatorSet:
     def weight(self, key: bytes) -> int:
         """Weight of `key`, 0 for a stranger."""
         return self._weights.get(key, 0)
+
+    def index(self, key: bytes) -> int:
+        """Return the place of a member in key order."""
+        return self._index[key]
 
     def proposer(self, height: int, round_: int) -> bytes:
         """Return who proposes in (height, round)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -40,6 +41,7 @@ from mlchain.sim.mutants import MUTANTS, Mutant
 from mlchain.sim.network import Network, make_weather
 from mlchain.sim.place import Place, is_lock
 from mlchain.sim.scenario import Happening, Outcome, Scenario
+from mlchain.sim.stalls import Stall, Stalls
 from mlchain.sim.transcript import describe, speech
 
 TIMEOUTS = Timeouts(propose_ms=100, vote_ms=50, step_ms=30, cap_ms=1_000, gossip_ms=80)
@@ -48,6 +50,8 @@ LIMIT_MS = 20_000
 MAX_EVENTS = 60_000
 """With four nodes; messages grow with the square of the nodes."""
 PROPOSAL_TAG = b"\x01"
+decode_once = lru_cache(maxsize=4096)(decode_message)
+"""Whoever gets the same bytes reads the same message; records cannot change."""
 
 
 class Cluster:
@@ -93,8 +97,11 @@ class Cluster:
         self._must_convict = tuple(k.public for k in bad if kind and kind.is_found)
         self.outcome = Outcome(scenario, name if kind else "none")
         self.outcome.lanes = [f"place_{place.index}" for place in self._places]
-        if scenario.transcript:
-            self._network.on_move = self._on_moved
+        self._stalls = Stalls(
+            self._validators, tuple(p.index for p in self._correct), len(bad), weather, TIMEOUTS
+        )
+        self._network.on_move = self._on_moved
+        self._network.on_mute = self._stalls.on_mute
 
     def run(self) -> Outcome:
         """Run until every correct validator decided all heights in the calm, or time is up."""
@@ -103,6 +110,7 @@ class Cluster:
         except Violation as violation:
             self.outcome.violation = str(violation)
         self.outcome.virtual_ms = self._now
+        self.outcome.stalls = [stall.cause for stall in self._stalls.found]
         self.outcome.heights = self._heights()
         self.outcome.convicted = len(self._checkers.convicted)
         self.outcome.digest = self._hash.hexdigest()
@@ -127,6 +135,10 @@ class Cluster:
             self._handle(place, event, what)
             if self._network.is_calm(self._now) and self._is_done():
                 break
+        for place in self._correct if self._now >= LIMIT_MS else ():
+            if place.driver is not None:
+                where = len(place.chain) + 1, place.driver.round
+                self._check_stall(self._stalls.on_progress(place.index, *where, self._now))
         self._checkers.on_end(self._heights(), self._scenario.heights, self._must_convict)
 
     def _heights(self) -> list[int]:
@@ -178,12 +190,11 @@ class Cluster:
             self.outcome.story.append(Happening(self._now, lane, kind, text))
 
     def _show_speech(self, place: Place, data: bytes) -> None:
-        if self._scenario.transcript and isinstance(
-            m := decode_message(data), Vote | BlockProposal
-        ):
+        if self._scenario.transcript and isinstance(m := decode_once(data), Vote | BlockProposal):
             self._show(place, *speech(m))
 
-    def _on_moved(self, sides: list[int]) -> None:
+    def _on_moved(self, at_ms: int, sides: list[int]) -> None:
+        self._stalls.on_move(at_ms, sides)
         small = 0 if sum(sides) * 2 > len(sides) else 1
         names = [f"place_{i}" for i, side in enumerate(sides) if side == small]
         self._show(None, "partition", " ".join(names))
@@ -220,6 +231,7 @@ class Cluster:
             is_signed=is_signed,
             identify=place.ledger.identify,
         )
+        driver.decode = decode_once
         driver.recover(place.synced)
         self._show(place, "boot")
         self._start(place)
@@ -247,7 +259,9 @@ class Cluster:
         place.driver = None
         place.timer_at = None
         place.life += 1
-        self._at(1 + int(self._rng.random() * 200), "boot", place.index, place.life, None)
+        pause = 1 + int(self._rng.random() * 200)
+        self._stalls.on_down(place.index, self._now, self._now + pause)
+        self._at(pause, "boot", place.index, place.life, None)
 
     def _pump(self, place: Place) -> None:
         """Execute effects until there are none, or the process crashes amid them."""
@@ -266,8 +280,10 @@ class Cluster:
 
     def _crash_point(self, place: Place, effects: list[Effect]) -> int:
         """Return how many of `effects` are executed; crashing around an own vote hurts most."""
+        if self._network.is_calm(self._now):
+            return len(effects)
         intents = [decode_entry(e.record) for e in effects if isinstance(e, Persist) and e.sync]
-        if self._network.is_calm(self._now) or not intents:
+        if not intents:
             return len(effects)
         rate = self._crash_rate
         if any(is_lock(intent) for intent in intents):
@@ -314,7 +330,7 @@ class Cluster:
 
     def _watch(self, place: Place, data: bytes) -> None:
         """Check what a correct place says; the adversary watches too."""
-        message = decode_message(data)
+        message = decode_once(data)
         self._checkers.on_signed(place.key.public, message)
         if isinstance(message, Vote) and message.kind == VoteKind.PRECOMMIT and message.block_id:
             schemers = [p.adversary for p in self._places if isinstance(p.adversary, Schemer)]
@@ -338,10 +354,21 @@ class Cluster:
         if place.adversary is None:
             is_valid = place.ledger.check(effect.height, effect.block)
             self._checkers.on_decide(effect.height, effect.block_id, effect.commit, is_valid)
+            self.outcome.rounds = max(self.outcome.rounds, effect.commit.round)
+            assert place.driver is not None
+            where = effect.height, max(place.driver.round, effect.commit.round)
+            self._check_stall(self._stalls.on_progress(place.index, *where, self._now))
         place.ledger.commit(effect.height, effect.block, effect.commit)
         place.chain.append((effect.block, effect.commit))
         place.synced, place.unsynced = [], []
         self._start(place)
+
+    def _check_stall(self, stall: Stall | None) -> None:
+        """Every stall needs an explanation."""
+        if stall is not None:
+            self._show(self._places[stall.place], "stall", str(stall))
+            if not stall.cause:
+                raise Violation(f"liveness: {stall}")
 
     # ---- between processes ----------------------------------------------------------------
 

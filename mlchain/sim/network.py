@@ -58,8 +58,10 @@ class Network:
         self._sides: list[int] = [0] * size
         self._mute_until: list[int] = [0] * size
         self._moves = sorted(rng.randrange(weather.gst_ms) for _ in range(weather.partitions))
-        self.on_move: Callable[[list[int]], None] = lambda sides: None
-        """Told of the sides that were drawn, place by place 0 or 1."""
+        self.on_move: Callable[[int, list[int]], None] = lambda at, sides: None
+        """Told of the sides that were drawn, place by place 0 or 1, and since when they hold."""
+        self.on_mute: Callable[[int, int, int], None] = lambda place, at, until: None
+        """Told who is silenced, from when, until when."""
 
     def is_calm(self, now_ms: int) -> bool:
         """Tell whether the bad weather is over."""
@@ -82,6 +84,7 @@ class Network:
         if self.is_calm(now_ms) or self._rng.random() * 100 >= self._weather.envy:
             return False
         self._mute_until[place] = now_ms + 300 + int(self._rng.random() * 1_200)
+        self.on_mute(place, now_ms, self._mute_until[place])
         return True
 
     def delays(self, sender: int, receiver: int, now_ms: int, is_block: bool) -> list[int]:
@@ -107,7 +110,7 @@ class Network:
         self._sides = [self._rng.randrange(2) for _ in self._sides]
         for one, other in self._twins:
             self._sides[other] = 1 - self._sides[one]
-        self.on_move(self._sides)
+        self.on_move(start, self._sides)
         again = start + 1 + self._rng.randrange(2 * self._weather.partition_ms)
         if again < self._weather.gst_ms:
             self._moves = sorted([*self._moves, again])

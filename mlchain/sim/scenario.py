@@ -72,5 +72,9 @@ class Outcome:
     hard: int = 0
     """Segments that became HARD."""
     claims: int = 0
+    rounds: int = 0
+    """The highest round in which something was decided."""
+    stalls: list[str] = field(default_factory=list)
+    """The cause of each stall, "" for an unexplained one."""
     jobs: dict[str, int] = field(default_factory=dict)
     """How jobs ended, by state."""

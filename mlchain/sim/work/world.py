@@ -238,7 +238,7 @@ class World:
         if isinstance(message, Vote | BlockProposal):
             self.illustrate(place.name, *speech(message))
 
-    def _on_moved(self, sides: list[int]) -> None:
+    def _on_moved(self, at_ms: int, sides: list[int]) -> None:
         """Show a partition: who is on the smaller side."""
         small = 0 if sum(sides) * 2 > len(sides) else 1
         cut = [p.name for p, side in zip(self.places, sides, strict=True) if side == small]
