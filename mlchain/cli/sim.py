@@ -25,8 +25,28 @@ class BrokenSeed(TypedDict):
     """A seed that broke a promise."""
 
     seed: int
+    nodes: int
     adversary: str
     violation: str
+
+
+class Sums(TypedDict):
+    """Sums over some seeds; `rounds` and `stalls` count seeds by last round, stalls by cause."""
+
+    seeds: int
+    broken: int
+    events: int
+    crashes: int
+    convicted: int
+    rounds: dict[str, int]
+    stalls: dict[str, int]
+
+
+class Tables(TypedDict):
+    """Sums by number of nodes, and by adversary."""
+
+    nodes: dict[str, Sums]
+    adversary: dict[str, Sums]
 
 
 class Simulated(TypedDict):
@@ -35,6 +55,7 @@ class Simulated(TypedDict):
     seeds: int
     first_seed: int
     broken: list[BrokenSeed]
+    tables: Tables
     recorded_before: int
     events: int
     virtual_ms: int
