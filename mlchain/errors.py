@@ -4,7 +4,9 @@
     ├── CodecError            somebody's bytes: malformed, oversized, not canonical
     ├── InvalidSignature      somebody's signature
     ├── InvalidTransaction    the sender's transaction
-    │   └── OutOfGas
+    │   ├── OutOfGas
+    │   ├── UnknownModel
+    │   └── InvalidRows
     ├── InvalidBlock          the proposer's block
     ├── InvalidEvidence       the reporter's evidence
     ├── RejectedProgram       the submitter's program: unknown op, bad shape, bound or gas exceeded
@@ -50,6 +52,14 @@ class InvalidTransaction(MlchainError):
 
 class OutOfGas(InvalidTransaction):
     """A transaction that needs more gas than it brought."""
+
+
+class UnknownModel(InvalidTransaction):
+    """A request about a model that is not registered, or that no quorum of validators holds."""
+
+
+class InvalidRows(InvalidTransaction):
+    """Rows to be predicted that are not what the model reads."""
 
 
 class InvalidBlock(MlchainError):

@@ -24,16 +24,20 @@ from mlchain.node.compute_process import ChunkStream, ComputeFailed, Handle, Pro
 from mlchain.node.compute_wire import (
     MAX_BLOB_BYTES,
     AnswerClaim,
+    Answered,
+    AskModel,
     Chunk,
     Digest,
     Evaluate,
     InitialState,
     Load,
     Loaded,
+    LoadModel,
     MakeModel,
     MakeProof,
     Measured,
     ModelIs,
+    ModelLoaded,
     Question,
     Replay,
     RunChunks,
@@ -177,6 +181,25 @@ class Compute:
             handle, MakeProof(handle.identity, index, state, theirs, party, moves), Searched
         )
 
+    async def load_model(self, model: bytes) -> ModelLoaded:
+        """Examine a model file, make it ready, and return what it is."""
+        async with self._conversation() as process:
+            await process.send(LoadModel(_model_identity(model), model), 1)
+            loaded = await process.receive(ModelLoaded)
+        assert isinstance(loaded, ModelLoaded), "loading runs no step"
+        return loaded
+
+    async def ask_model(
+        self, model: bytes, data: bytes, rows: int, is_evaluation: bool = False
+    ) -> Answered:
+        """Return what a model file says about `rows` rows, a JSON text (`ml_runtime.serving`).
+
+        Or, as an evaluation, what it is worth on the last rows of an encoded dataset.
+        """
+        question = AskModel(_model_identity(model), data, rows, is_evaluation)
+        async with self._conversation() as process:
+            return await process.ask_model(question, model)
+
     async def _ask(self, handle: Handle, question: Question, kind: type[R]) -> R:
         async with self._conversation() as process:
             reply = await process.ask(handle, question, kind)
@@ -214,3 +237,7 @@ class Compute:
         process, self._process = self._process, None
         if process is not None:
             await process.end()
+
+
+def _model_identity(model: bytes) -> bytes:
+    return digest_bulk("mlchain/model-file", model)

@@ -25,10 +25,19 @@ from mlchain.codec import Record
 from mlchain.errors import CodecError, MlchainError, Trap
 from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer, get_backend
 from mlchain.ml_runtime.backends import DEFAULT
+from mlchain.ml_runtime.model import Predictor
+from mlchain.ml_runtime.serving import (
+    answer_rows,
+    describe_model,
+    evaluate_rows,
+    load_predictor,
+)
 from mlchain.node.compute_trace import Traces
 from mlchain.node.compute_wire import (
     HEADER,
     AnswerClaim,
+    Answered,
+    AskModel,
     Chunk,
     Digest,
     Evaluate,
@@ -36,10 +45,12 @@ from mlchain.node.compute_wire import (
     InitialState,
     Load,
     Loaded,
+    LoadModel,
     MakeModel,
     MakeProof,
     Measured,
     ModelIs,
+    ModelLoaded,
     Replay,
     Request,
     RunChunks,
@@ -61,6 +72,9 @@ OUT_OF_MEMORY_SCORE = 500
 
 MAX_JOBS = 4
 """Prepared jobs that are kept."""
+MAX_MODELS = 16
+MAX_MODELS_BYTES = 256 << 20
+"""Models that are kept ready, and what their files may have together."""
 
 
 class Worker:
@@ -69,6 +83,7 @@ class Worker:
     def __init__(self, make_backend: Callable[[], Backend] = NumpyBackend) -> None:
         self._make_backend = make_backend
         self._jobs: OrderedDict[bytes, Trainer] = OrderedDict()  # the latest used stands last
+        self._models: OrderedDict[bytes, tuple[int, Predictor]] = OrderedDict()
         self._traces = Traces()
 
     def answer(self, request: Request) -> Iterator[Record]:
@@ -79,6 +94,10 @@ class Worker:
         """
         if isinstance(request, Load):
             yield self._load(request)
+        elif isinstance(request, LoadModel):
+            yield self._load_model(request)
+        elif isinstance(request, AskModel):
+            yield self._ask_model(request)
         elif request.identity not in self._jobs:
             yield Unknown()
         elif isinstance(request, AnswerClaim):
@@ -99,6 +118,28 @@ class Worker:
                 task, dataset, request.seed, self._make_backend()
             )
         return Loaded(self._jobs[request.identity].task.chunks)
+
+    def _load_model(self, request: LoadModel) -> ModelLoaded:
+        if request.identity not in self._models:
+            size = len(request.model)
+            while self._models and (
+                len(self._models) >= MAX_MODELS
+                or size + sum(kept for kept, _ in self._models.values()) > MAX_MODELS_BYTES
+            ):
+                self._models.popitem(last=False)
+            self._models[request.identity] = (
+                size,
+                load_predictor(request.model, self._make_backend()),
+            )
+        return ModelLoaded(*describe_model(self._models[request.identity][1].model))
+
+    def _ask_model(self, request: AskModel) -> Answered | Unknown:
+        if request.identity not in self._models:
+            return Unknown()
+        self._models.move_to_end(request.identity)
+        ask = evaluate_rows if request.is_evaluation else answer_rows
+        outcome, data = ask(self._models[request.identity][1], request.data, request.rows)
+        return Answered(int(outcome), data)
 
 
 def _compute(trainer: Trainer, request: Training) -> Iterator[Record]:

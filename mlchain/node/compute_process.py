@@ -14,13 +14,17 @@ from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node.child import child_environment, describe_end
 from mlchain.node.compute_wire import (
     HEADER,
+    Answered,
+    AskModel,
     Chunk,
     Digest,
     Failed,
     Load,
     Loaded,
+    LoadModel,
     Measured,
     ModelIs,
+    ModelLoaded,
     Question,
     Reply,
     Request,
@@ -38,7 +42,9 @@ from mlchain.node.compute_wire import (
 READ_BYTES = 1 << 20
 """Most bytes read from the process at one time."""
 
-R = TypeVar("R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs, Searched)
+R = TypeVar(
+    "R", Loaded, StateIs, Chunk, Digest, Measured, ModelIs, Searched, ModelLoaded, Answered
+)  # fmt: skip
 
 
 class ComputeFailed(MlchainError):
@@ -126,6 +132,18 @@ class Process:
             await self.send(question, replies)
             reply = await self._receive_any()
         assert isinstance(reply, kind | Trapped), f"the ML process answered {type(reply).__name__}"
+        return reply
+
+    async def ask_model(self, question: AskModel, model: bytes) -> Answered:
+        """Send a question about a model file, loading it first if need be; return the reply."""
+        await self.send(question, 1)
+        reply = await self._receive_any()
+        if isinstance(reply, Unknown):
+            await self.send(LoadModel(question.identity, model), 1)
+            await self.receive(ModelLoaded)
+            await self.send(question, 1)
+            reply = await self._receive_any()
+        assert isinstance(reply, Answered), f"the ML process answered {type(reply).__name__}"
         return reply
 
     async def end(self) -> None:

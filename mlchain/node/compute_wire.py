@@ -98,11 +98,27 @@ class MakeProof(Record, frozen=True, tag=True):
     moves: Moves
 
 
+class LoadModel(Record, frozen=True, tag=True):
+    """Examine a model file and make it ready; the process keeps the last few."""
+
+    identity: Hash
+    model: Blob
+
+
+class AskModel(Record, frozen=True, tag=True):
+    """Ask a model about `rows` rows in a text; or measure it on the last rows of a dataset."""
+
+    identity: Hash
+    data: Blob
+    rows: Uint
+    is_evaluation: bool
+
+
 Training = InitialState | RunChunks | Replay | Evaluate | MakeModel
 Question = Training | AnswerClaim | MakeProof
 """Requests about a job that was prepared."""
 
-Request = Load | Question
+Request = Load | Question | LoadModel | AskModel
 
 
 class Loaded(Record, frozen=True, tag=True):
@@ -164,6 +180,22 @@ class Searched(Record, frozen=True, tag=True):
     proof: Blob
 
 
+class ModelLoaded(Record, frozen=True, tag=True):
+    """What a model file is (`serving.Facts`)."""
+
+    features: Uint
+    outputs: Uint
+    answer: Annotated[str, Meta(max_length=16)]
+    gas: Uint
+
+
+class Answered(Record, frozen=True, tag=True):
+    """The outcome (`serving.Outcome`), and the bytes of the answer."""
+
+    outcome: Uint
+    answer: Blob
+
+
 class Failed(Record, frozen=True, tag=True):
     """The request raised. `code` names a class of `mlchain.errors`, empty for a bug of ours.
 
@@ -177,8 +209,9 @@ class Failed(Record, frozen=True, tag=True):
 
 
 Reply = (
-    Loaded | Unknown | StateIs | Chunk | Digest | Trapped | Measured | ModelIs | Searched | Failed
-)
+    Loaded | Unknown | StateIs | Chunk | Digest | Trapped | Measured | ModelIs | Searched
+    | ModelLoaded | Answered | Failed
+)  # fmt: skip
 
 
 def pack(record: Record) -> tuple[bytes, bytes]:

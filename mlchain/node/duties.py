@@ -29,6 +29,7 @@ from mlchain.ledger.state import State
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState, get_review
+from mlchain.vm.families.models import MODEL_FILES
 from mlchain.vm.params import get_params
 from mlchain.vm.votes import NO_ELEMENT
 
@@ -108,8 +109,8 @@ class Duties:
         """Forget what stands on chain after the last block, or can no longer get there."""
         self._window = get_params(state).attest_window
         for content in list(self._available):
-            record = DATASETS.get(state, content)
-            if record is not None and self.key in record.holders:
+            records = DATASETS.get(state, content), MODEL_FILES.get(state, content)
+            if any(record is not None and self.key in record.holders for record in records):
                 del self._available[content]
         for commit, attestation in list(self._attestations.items()):
             segment = SEGMENTS.get(state, attestation.job, attestation.segment)

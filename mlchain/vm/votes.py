@@ -38,6 +38,7 @@ from mlchain.vm.families.jobs import (
     is_checker,
 )
 from mlchain.vm.families.members import VALIDATORS, replace_validator
+from mlchain.vm.families.models import add_model_holder
 from mlchain.vm.settlement import process_custody_verdict
 
 
@@ -132,6 +133,7 @@ def _process_extension(
 ) -> None:
     for content in extension.available:
         add_holder(block.state, content, validator)
+        add_model_holder(block.state, content, validator, block.validators)
     for attestation in extension.attestations:
         if not _process_attestation(block, validator, attestation, height):
             break
