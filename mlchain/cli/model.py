@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from mlchain.cli import options
 from mlchain.cli.command import Group
+from mlchain.cli.model_registry import list_, register
 from mlchain.cli.output import Output
-from mlchain.web.answers import Amount
+from mlchain.web.answers import Amount, RegistryRow
 
 if TYPE_CHECKING:
     from mlchain.ml_runtime.model import Model
@@ -29,12 +31,16 @@ _MAX_SHOWN = 12
     "model", cls=Group, examples=("mlchain model show iris.model", "mlchain model import net.onnx")
 )
 def command() -> None:
-    """Look into model files, import and export them.
+    """Look into model files, import and export them, publish them on a chain.
 
     A model file holds the program, its parameters and what its scores mean, and gives the same
     bits on every machine. Fitted scikit-learn estimators become such files in Python, where they
     live: mlchain.ml_runtime.importers.from_sklearn(estimator).save("my.model").
     """
+
+
+command.add_command(list_)
+command.add_command(register)
 
 
 class ParameterRow(TypedDict):
@@ -82,15 +88,27 @@ class SavedFile(TypedDict):
 
 @command.command(
     "show",
-    answers={"model": ModelFile},
-    examples=("mlchain model show iris.model", "mlchain model show m --json"),
+    answers={"model": ModelFile, "registered": RegistryRow},
+    examples=("mlchain model show iris.model", "mlchain model show cancer@2"),
 )
 @click.argument("file", type=_FILE)
+@options.url
 @click.pass_obj
-def show(out: Output, file: Path) -> None:
-    """Show layers, sizes, gas, labels and the content id of a model file."""
+def show(out: Output, file: Path, url: str) -> None:
+    """Show layers, sizes, gas, labels and the content id of a model FILE.
+
+    Of no file but a NAME, NAME@VERSION or content id: what the chain knows of it.
+    """
     from mlchain.ml_runtime.model import load_model
 
+    if is_on_chain(file):
+        from mlchain.cli.model_registry import entry_lines
+        from mlchain.client.client import Client
+
+        with Client(url) as client:
+            row = client.registered(str(file))
+        out.result("registered", row, entry_lines(row))
+        return
     document = describe(load_model(file))
     out.result("model", {"file": str(file), **document}, show_lines(file, document))
 
@@ -135,27 +153,54 @@ def import_(out: Output, file: Path, target: Path | None, result: str, answer: s
 @command.command(
     "export",
     answers={"export": SavedFile},
-    examples=("mlchain model export iris.model -o iris.onnx",),
+    examples=(
+        "mlchain model export iris.model -o iris.onnx",
+        "mlchain model export cancer@2 -o cancer.model",
+    ),
 )
 @click.argument("file", type=_FILE)
+@options.url
 @click.option(
-    "-o", "--output", "target", type=_FILE, required=True, help="Its suffix is the format: .onnx."
-)
+    "-o", "--output", "target", type=_FILE, required=True,
+    help="Its suffix is the format: .onnx, or .model for the file as it is.",
+)  # fmt: skip
 @click.pass_obj
-def export(out: Output, file: Path, target: Path) -> None:
-    """Write a model file in another format, for other programs to run.
+def export(out: Output, file: Path, url: str, target: Path) -> None:
+    """Write a model FILE, or a model of the chain, in another format.
 
     Other programs round as they like: what they answer is close, not equal bit for bit.
     """
     from mlchain.cli.job import save
     from mlchain.cli.text import good
-    from mlchain.ml_runtime.model import load_model
 
-    model = load_model(file)
-    data: bytes = foreign(target, 2)(model)
+    model = find_model(file, url)
+    data: bytes = model.encode() if target.suffix == ".model" else foreign(target, 2)(model)
     save(target, data)
     document = {"file": str(target), "bytes": len(data)}
     out.result("export", document, [good(f"{target}  {len(data)} bytes")])
+
+
+def is_on_chain(file: Path) -> bool:
+    """Tell whether an argument that names no file can be the name of a registered model."""
+    text = str(file)
+    return not file.exists() and "/" not in text and file.suffix not in (".model", *FORMATS)
+
+
+def find_model(file: Path, url: str) -> Model:
+    """Return the model of a file, or of a name on the chain, examined.
+
+    Raises:
+        NotFound: there is neither.
+        CodecError, RejectedProgram: it is no model.
+    """
+    from mlchain.ml_runtime.model import Model, load_model
+
+    if not is_on_chain(file):
+        return load_model(file)
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        return Model.decode(client.data(str(client.registered(str(file))["content"])))
 
 
 def foreign(file: Path, place: int) -> Any:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -130,6 +131,14 @@ class Client:
     def model(self, identity: str) -> bytes:
         """Return the trained model of a settled job."""
         return self._request("GET", f"/v1/jobs/{identity}/model")
+
+    def registry(self, limit: int = 50) -> list[Json]:
+        """Return the last version of each registered name."""
+        return _rows(self._json("/v1/registry", {"limit": limit}), "models")
+
+    def registered(self, model: str) -> Json:
+        """Return a registered model by NAME, NAME@VERSION or content id."""
+        return self._object(f"/v1/registry/{quote(model, safe='@')}")
 
     def data(self, content_id: str) -> bytes:
         """Return content by its id, compared with it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+import structlog
 import trio
 from msgspec import Meta
 
@@ -18,8 +19,8 @@ from mlchain.consensus.work.commitment import (
     SegmentCommit,
     segment_root,
 )
-from mlchain.errors import CodecError, NotFound, Trap, VerificationFailed
-from mlchain.ledger.content import ContentStore
+from mlchain.errors import CodecError, MlchainError, NotFound, Trap, VerificationFailed
+from mlchain.ledger.content import ContentStore, cid_text
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ml_runtime import Metrics, Plan, Task, decode_plan
@@ -29,8 +30,11 @@ from mlchain.node.exchange import Exchange
 from mlchain.node.membership import Membership
 from mlchain.node.spool import Spool
 from mlchain.p2p.transport import Transport
-from mlchain.vm.families.data import DATASETS
-from mlchain.vm.families.jobs import PLANS, SEGMENTS, Job, Segment
+from mlchain.vm.families.data import DATASETS, MAX_DATASET_BYTES
+from mlchain.vm.families.jobs import JOBS, PLANS, SEGMENTS, Job, Segment
+from mlchain.vm.receipt import wanted_files
+
+log = structlog.get_logger("artifacts")
 
 CHUNK_PROTOCOL = "/mlchain/chunk-state/1"
 MAX_STATE_RESPONSE = 50 << 20
@@ -40,6 +44,8 @@ SLOWEST_BYTES_PER_S = 4 << 20
 MAX_RELAYED = 4
 """Chunk states that we fetch for other validators at one time."""
 MAX_EXHIBITS = 16
+GATHER_S = 30
+"""Seconds in which the files of a receipt are fetched from peers."""
 
 
 class ChunkRequest(Record, frozen=True):
@@ -146,6 +152,23 @@ class Artifacts:
             peers += [status.peer for status in self._transport.peers() if status.connected]
             own = self._transport.public_key
             await exchange.fetch(content, [peer for peer in peers if peer != own], max_bytes)
+
+    async def gather(self, state: State, job_id: bytes) -> None:
+        """Fetch what a receipt of a job carries and is not here yet; give up on what is not had.
+
+        A segment is HARD when a quorum attested it: this node may be the one that did not.
+        """
+        job = JOBS.get(state, job_id)
+        if job is None:
+            return
+        segments = [SEGMENTS.get(state, job_id, index) for index in range(job.hard)]
+        commits = [s.commit for s in segments if s is not None and s.commit is not None]
+        with trio.move_on_after(GATHER_S):
+            for content in wanted_files(job, commits):
+                try:
+                    await self.hold_content(content, MAX_DATASET_BYTES)
+                except MlchainError as error:
+                    log.warning("not-gathered", content=cid_text(content), reason=error.message)
 
     async def fetch_leaves(self, job_id: bytes, job: Job, segment: Segment) -> tuple[bytes, ...]:
         """Return the end digests of a committed segment's chunks, checked against its root.

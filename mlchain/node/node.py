@@ -26,7 +26,7 @@ from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
 from mlchain.errors import ConfigError, MlchainError
 from mlchain.ledger.commit import Commit
-from mlchain.ledger.content import ContentStore, cid_text
+from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
@@ -34,6 +34,7 @@ from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node import adversary
 from mlchain.node.agreement import Agreement, Clock
+from mlchain.node.answerer import Answerer
 from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
@@ -57,18 +58,14 @@ from mlchain.node.upkeep import Upkeep
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
-from mlchain.vm.families.data import MAX_DATASET_BYTES
-from mlchain.vm.families.jobs import JOBS, SEGMENTS
+from mlchain.vm.families.jobs import SEGMENTS
 from mlchain.vm.params import is_last_of_epoch
 from mlchain.vm.protocol import get_planned, get_protocol
-from mlchain.vm.receipt import wanted_files
 from mlchain.vm.registry import begin_chain, check_protocol, has_protocol
 
 log = structlog.get_logger("node")
 
 MAX_SUBSCRIBERS = 64
-GATHER_S = 30
-"""Seconds in which the files of a receipt are fetched from peers."""
 WATCH_S = 1.0
 """Between two looks at whether a write of content failed."""
 SUBSCRIBER_BLOCKS = 256
@@ -170,6 +167,7 @@ class Node:
         self.prosecutor = self._make_prosecutor(backend) if self.duties else None
         self.auditor = self._make_auditor(backend) if self.duties else None
         self.reviewer = self._make_reviewer(backend) if self.auditor else None
+        self.answerer = self._make_answerer(backend) if self.duties else None
         self.query = Query(self.chain, genesis, self.content, self)
         self._subscribers: list[trio.MemorySendChannel[Committed]] = []
         self._connect()
@@ -188,7 +186,10 @@ class Node:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.transport.run())
             nursery = await stack.enter_async_context(trio.open_nursery())
-            for part in (self.worker, self.defence, self.auditor, self.prosecutor, self.reviewer):
+            for part in (
+                self.worker, self.defence, self.auditor, self.prosecutor, self.reviewer,
+                self.answerer,
+            ):  # fmt: skip
                 if part is not None:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
@@ -234,22 +235,8 @@ class Node:
         return transaction_id(data)
 
     async def gather_files(self, job_id: bytes) -> None:
-        """Fetch what a receipt of this job carries and is not here yet; give up on what is not had.
-
-        A segment is HARD when a quorum attested it: this node may be the one that did not.
-        """
-        state = self.chain.state()
-        job = JOBS.get(state, job_id)
-        if job is None:
-            return
-        segments = [SEGMENTS.get(state, job_id, index) for index in range(job.hard)]
-        commits = [s.commit for s in segments if s is not None and s.commit is not None]
-        with trio.move_on_after(GATHER_S):
-            for content in wanted_files(job, commits):
-                try:
-                    await self.artifacts.hold_content(content, MAX_DATASET_BYTES)
-                except MlchainError as error:
-                    log.warning("not-gathered", content=cid_text(content), reason=error.message)
+        """Fetch what a receipt of this job carries and is not here yet; see `Artifacts.gather`."""
+        await self.artifacts.gather(self.chain.state(), job_id)
 
     @asynccontextmanager
     async def subscribe_blocks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Committed]]:
@@ -325,7 +312,7 @@ class Node:
         self.upkeep.on_block(header.height)
         if self.reviewer is not None:
             self.reviewer.note_hard(committed.block.body.finalise)
-        for part in (self.worker, self.defence, self.auditor, self.reviewer):
+        for part in (self.worker, self.defence, self.auditor, self.reviewer, self.answerer):
             if part is not None:
                 part.on_block()
         for subscriber in list(self._subscribers):
@@ -431,6 +418,14 @@ class Node:
         return Reviewer(
             key.public, self.chain, self.artifacts, compute, duties, outbox,
             lambda: auditor.is_busy,
+        )  # fmt: skip
+
+    def _make_answerer(self, backend: str) -> Answerer:
+        key = self.keys.validator
+        assert key is not None and self.duties is not None
+        return Answerer(
+            key.public, self.chain, self.artifacts, self._make_compute("", backend), self.duties,
+            self.agreement.poke,
         )  # fmt: skip
 
     def _spread(self, transaction: bytes) -> None:

@@ -22,6 +22,7 @@ from mlchain.node.governance_view import describe_governance
 from mlchain.node.job_view import JobViews, ProgressSource, job_event
 from mlchain.node.membership import Names
 from mlchain.node.plain import Json, parse_hash, to_json
+from mlchain.node.registry_view import RegistryViews
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
@@ -75,6 +76,7 @@ class Query:
         self._node = node
         self._names = Names(chain.state)
         self._jobs = JobViews(self._names, self._role_of)
+        self.registry = RegistryViews(chain.state, lambda: chain.validators, self._names)
 
     # ---- the node -------------------------------------------------------------------------------
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mlchain.errors import MlchainError, NotFound, VerificationFailed
+from mlchain.errors import (
+    CodecError,
+    MlchainError,
+    NotFound,
+    RejectedProgram,
+    VerificationFailed,
+)
 from mlchain.ledger.content import cid_of, cid_text
 from mlchain.ledger.state import State
 from mlchain.node.artifacts import Artifacts
@@ -60,7 +66,7 @@ class Shelf:
         data = await self.fetch(content, file)
         try:
             found = await self.compute.load_model(data)
-        except MlchainError as error:
+        except (CodecError, RejectedProgram) as error:
             raise VerificationFailed(error.message) from error
         facts = (len(data), found.features, found.outputs, found.answer, found.gas)
         if facts != file.facts[:5]:

@@ -407,3 +407,43 @@ class GenesisFile(TypedDict):
     """The genesis file; its own page says what the fields mean."""
 
     chain_id: str
+
+
+class EvaluationRow(Score):
+    """What a quorum found a model file to be worth on the last rows of a dataset."""
+
+    dataset: str
+    height: int
+
+
+class RegistryRow(TypedDict):
+    """A model file; name, version and lineage are there where it was asked for by name.
+
+    `gas` is that of one row; `usable` once a quorum of the validators holds it.
+    """
+
+    name: str | None
+    version: int | None
+    versions: int
+    owner: str | None
+    owner_key: str | None
+    parent: str | None
+    data: str | None
+    licence: str | None
+    height: int | None
+    content: str
+    size: Amount
+    features: int
+    outputs: int
+    answer: str
+    gas: Amount
+    job: str | None
+    held_by: list[str]
+    usable: bool
+    evaluations: list[EvaluationRow]
+
+
+class Registry(TypedDict):
+    """Registered models."""
+
+    models: list[RegistryRow]
