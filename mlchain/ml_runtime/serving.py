@@ -73,7 +73,7 @@ def decode_rows(data: bytes, features: int) -> Array:
     """
     if len(data) > MAX_ROWS_BYTES:
         raise CodecError(f"rows: {len(data)} bytes, at most {MAX_ROWS_BYTES} allowed")
-    rows = _decode(data, list[list[float]]) or [_decode(data, list[float])]
+    rows = _decode(data)
     if any(len(row) != features for row in rows) or len(rows) > MAX_ROWS:
         raise CodecError(f"rows: not 1 to {MAX_ROWS} rows of {features} numbers")
     return np.array(rows, np.float64)
@@ -150,13 +150,16 @@ def load_predictor(data: bytes, backend: Backend | None = None) -> Predictor:
     return Predictor(Model.decode(data), backend)
 
 
-def _decode(data: bytes, kind: type[list[float]] | type[list[list[float]]]) -> list[list[float]]:
-    """Return the text as lists of such a form, an empty list if it has another."""
-    try:
-        found: list[list[float]] = msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return []
-    return found
+def _decode(data: bytes) -> list[list[float]]:
+    """Return the rows of a text, whatever their lengths; one without entries if it has no rows."""
+    for kind in (list[list[float]], list[float]):
+        try:
+            found = msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            continue
+        if found:
+            return found if kind is list[list[float]] else [found]
+    return [[]]
 
 
 def _write(value: object) -> bytes:
