@@ -152,14 +152,13 @@ def load_predictor(data: bytes, backend: Backend | None = None) -> Predictor:
 
 def _decode(data: bytes) -> list[list[float]]:
     """Return the rows of a text, whatever their lengths; one without entries if it has no rows."""
-    for kind in (list[list[float]], list[float]):
-        try:
-            found = msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            continue
-        if found:
-            return found if kind is list[list[float]] else [found]
-    return [[]]
+    try:
+        found = msgspec.json.decode(data, type=list[list[float] | float])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return [[]]
+    rows = [row for row in found if isinstance(row, list)]
+    numbers = [number for number in found if isinstance(number, float)]
+    return [[]] if rows and numbers else rows or [numbers]
 
 
 def _write(value: object) -> bytes:
