@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from mlchain.client.progress import describe_job
-
-BAR_WIDTH = 24
+from mlchain.client.progress import bar, describe_job
 
 
 def good(text: str) -> str:
@@ -47,12 +45,6 @@ def time_text(time_ms: int) -> str:
     """Return a moment as RFC 3339 in UTC, to the millisecond."""
     moment = datetime.datetime.fromtimestamp(int(time_ms) / 1000, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def bar(done: int, total: int) -> str:
-    """Return a progress bar with its numbers."""
-    filled = BAR_WIDTH * done // total if total else 0
-    return "━" * filled + "╌" * (BAR_WIDTH - filled) + f" {done}/{total}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from mlchain.cli.output import Output
 from mlchain.cli.text import dim, fault_lines, good, progress_line, score_text, verified_lines
 from mlchain.client.client import Client
-from mlchain.errors import Rejected
+from mlchain.client.progress import require_settled
 
 Json = dict[str, Any]
 
@@ -27,18 +27,8 @@ def watch_job(client: Client, identity: str, out: Output, patience_s: float) -> 
         out.live(progress_line(now))
         job = now
     out.end_live()
-    if job["state"] != "settled":
-        raise Rejected(
-            f"job {identity[:8]} {job['state']}: {_ENDS.get(job['state'], 'it has no result')}",
-            f"mlchain job show {identity[:8]}",
-        )
+    require_settled(job)
     return job
-
-
-_ENDS = {
-    "trapped": "a step left the exact range, on every machine alike; the rest of the fee is back",
-    "expired": "nobody could finish it in time; the rest of the fee is back",
-}
 
 
 def events_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlchain.errors import Rejected
+
 FINAL_STATES = ("settled", "trapped", "expired")
 """States a job never leaves."""
+BAR_WIDTH = 24
 
 _WAITS = {
     "assigned": "{worker} to train segment {part}",
@@ -33,6 +36,29 @@ def describe_job(job: Mapping[str, Any]) -> str:
     return {"settled": "settled", "trapped": "stopped by a trap", "expired": "expired"}.get(
         state, str(state)
     )
+
+
+def require_settled(job: Mapping[str, Any]) -> None:
+    """Return if a job that has ended left a model.
+
+    Raises:
+        Rejected: it trapped, or nobody could finish it.
+    """
+    if job["state"] != "settled":
+        identity, why = str(job["id"])[:8], _ENDS.get(job["state"], "it has no result")
+        raise Rejected(f"job {identity} {job['state']}: {why}", f"mlchain job show {identity}")
+
+
+_ENDS = {
+    "trapped": "a step left the exact range, on every machine alike; the rest of the fee is back",
+    "expired": "nobody could finish it in time; the rest of the fee is back",
+}
+
+
+def bar(done: int, total: int) -> str:
+    """Return a progress bar with its numbers."""
+    filled = BAR_WIDTH * done // total if total else 0
+    return "━" * filled + "╌" * (BAR_WIDTH - filled) + f" {done}/{total}"
 
 
 def describe_chain(status: Mapping[str, Any]) -> str:

@@ -43,6 +43,10 @@ class Report:
     chunks: int = 0
     drawn: int = 0
     rerun: int = 0
+    compared: tuple[int, ...] = ()
+    """The chunks that were run and found equal."""
+    differs: int | None = None
+    """The chunk that was run and found to be another."""
 
     @property
     def failed(self) -> Check | None:
@@ -136,5 +140,6 @@ def _rerun(audit: Audit, report: Report, slices: int | None, on_chunk: Progress)
     try:
         audit.rerun.run(drawn, on_chunk)
     finally:
-        report.rerun = len(audit.rerun.compared)
+        report.compared, report.differs = tuple(audit.rerun.compared), audit.rerun.differs
+        report.rerun = len(report.compared)
     return f"{report.rerun} of {report.chunks} chunks equal, {report.drawn} of them drawn by us"

@@ -37,6 +37,8 @@ class Rerun:
     ) -> None:
         self.compared: dict[int, None] = {}
         """The chunks that were run and found equal."""
+        self.differs: int | None = None
+        """The chunk that was run and found to be another."""
         self._trainer = trainer
         self._commits = commits
         self._leaves = leaves
@@ -134,6 +136,7 @@ class Rerun:
             raise VerificationFailed(f"chunk {chunk} does not trap at step {traps_at}")
         found, expected = state.digest(), self._leaves[chunk]
         if found != expected:
+            self.differs = chunk
             raise VerificationFailed(
                 f"chunk {chunk} was committed as {expected.hex()[:16]}, "
                 f"re-running it gives {found.hex()[:16]}"

@@ -32,6 +32,7 @@ from mlchain.vm.families.jobs import (
     JobState,
     Segment,
     SegmentState,
+    fixed_order,
 )
 from mlchain.vm.families.members import WORKERS, same_schedule_since, slash_validator, slash_worker
 from mlchain.vm.families.models import MODELS, Model
@@ -173,7 +174,7 @@ def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
 
 def _order_seed(job_id: bytes, job: Job, beacon: bytes) -> bytes:
     if job.seed:
-        return crypto.digest("mlchain/order-fixed", job.seed)
+        return fixed_order(job.seed)
     return crypto.digest("mlchain/order", beacon, job_id)
 
 

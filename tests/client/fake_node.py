@@ -42,8 +42,8 @@ def problem(status: int, code: str, detail: str, hint: str = "") -> Answer:
 
 
 @contextmanager
-def serve() -> Iterator[FakeNode]:
-    node = FakeNode()
+def serve(node: FakeNode | None = None) -> Iterator[FakeNode]:
+    node = node or FakeNode()
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:

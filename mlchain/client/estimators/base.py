@@ -17,11 +17,14 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
 
 from mlchain.client.estimators.local import train_here
 from mlchain.client.estimators.plans import Prepared, Recipe, prepare_rows
+from mlchain.client.estimators.receipts import ChainReceipt, LocalReceipt
+from mlchain.client.estimators.remote import LEAST_FEE, Place, train_on_chain
 from mlchain.client.estimators.scaling import Floats
-from mlchain.errors import ConfigError
+from mlchain.client.submit import Terms
+from mlchain.client.training import TrainingJob
 from mlchain.ml_runtime import Model, State, Trainer
 from mlchain.ml_runtime.raw import on_raw_features
-from mlchain.vm.families.jobs import fixed_seed
+from mlchain.vm.families.jobs import fixed_order, fixed_seed
 
 LOCAL = "local://"
 MAX_SEED = 2**31 - 1
@@ -69,13 +72,17 @@ class ChainEstimator(BaseEstimator):  # type: ignore[misc]
         """Train on rows, set what is known then, and return the job and its last state."""
         prepared = prepare_rows(self._recipe(), x, y, classes=classes, clusters=clusters)
         number = self._seed_number()
+        state: State
+        self.receipt_: LocalReceipt | ChainReceipt
         if self.network == LOCAL:
-            seed = fixed_seed(self._draw() if number is None else number)
+            seed = fixed_order(fixed_seed(self._draw() if number is None else number))
             trained = train_here(prepared.job.task, prepared.dataset, seed)
-            state, self.loss_curve_ = trained.state, list(trained.losses)
+            state, self.receipt_ = trained.state, LocalReceipt(trained, self._job_name)
         else:
-            raise ConfigError("not yet")
-        trainer = Trainer(prepared.job.task, prepared.dataset, seed)
+            state, self.receipt_ = train_on_chain(
+                self._place(), prepared.job, self._terms(prepared.job, number), self.verbose
+            )
+        trainer = Trainer(prepared.job.task, prepared.dataset, bytes(32))  # its seed plays no part
         self.state_digest_ = state.digest().hex()
         self.n_iter_ = prepared.job.steps
         self.model_ = self._raw_model(trainer.model(state), prepared)
@@ -97,6 +104,31 @@ class ChainEstimator(BaseEstimator):  # type: ignore[misc]
             score_shift=shift,
             score_factor=factor,
         )
+
+    @property
+    def _job_name(self) -> str:
+        return f"{type(self).__name__} {self._recipe().model}"[:64]
+
+    def _place(self) -> Place:
+        password = None if self.password_file is None else Path(self.password_file)
+        key = None if self.key is None else str(self.key)
+        return Place(self.network, key, password, self.timeout)
+
+    def _terms(self, job: TrainingJob, number: int | None) -> Terms:
+        fee = max(LEAST_FEE, 2 * job.least_fee) if self.fee is None else self.fee
+        return Terms(self._job_name, self.tier, fee, -1 if number is None else number)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if hasattr(self, "receipt_"):
+            bundle["text/plain"] += f"   {self.receipt_!r}"
+            if "text/html" in bundle:
+                bundle["text/html"] += self.receipt_._repr_html_()
+        return bundle
+
+    def _repr_html_inner(self) -> str:
+        card = self.receipt_._repr_html_() if hasattr(self, "receipt_") else ""
+        return str(super()._repr_html_inner()) + card
 
     def _labels(self) -> list[int | str]:
         """Return the labels for the model file; none where they are neither integers nor text."""

@@ -21,8 +21,9 @@ UNSCALED = ("multinomial_nb", "transformer")
 BATCH = 200
 GROUPING_STEPS = 30
 """Steps of k-means after its centres are found, unless told otherwise."""
-CHUNKS = 1000
-"""A job is cut into about as many chunks as this, if its steps allow."""
+MANY_CHUNKS, FEW_CHUNKS, SHORT_CHUNK = 1000, 100, 10
+"""Long jobs are cut into the first number of chunks; short ones into fewer, so that a chunk has
+`SHORT_CHUNK` steps if it can: each is a state that travels to whoever re-runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def prepare_rows(
         steps = -(-rows // batch)
     elif clusters and recipe.batch is None:
         steps = clusters + GROUPING_STEPS
-    chunk = _whole(recipe.chunk or -(-steps // CHUNKS), "chunk")
+    chunk = _whole(recipe.chunk or _chunk(steps), "chunk")
     chunks = -(-steps // chunk)
     segments = _whole(recipe.segments, "segments")
     if segments > chunks:
@@ -119,6 +120,11 @@ def _batch(model: str, rows: int) -> int:
     if model == "perceptron":
         return 1
     return rows if model in RULES else BATCH
+
+
+def _chunk(steps: int) -> int:
+    """Return the steps of a chunk that suit a job."""
+    return max(-(-steps // MANY_CHUNKS), min(SHORT_CHUNK, -(-steps // FEW_CHUNKS)))
 
 
 def _options(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

@@ -242,6 +242,11 @@ def fixed_seed(number: int) -> bytes:
     return crypto.digest("mlchain/seed", number.to_bytes(8, "little"))
 
 
+def fixed_order(seed: bytes) -> bytes:
+    """Return the order seed of a job whose submitter fixed it by these 32 bytes."""
+    return crypto.digest("mlchain/order-fixed", seed)
+
+
 def plan_id(plan: bytes) -> bytes:
     """Return the id under which a plan is stored."""
     return crypto.digest("mlchain/plan", plan)
