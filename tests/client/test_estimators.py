@@ -133,7 +133,7 @@ def test_labels_of_any_kind_come_back(iris, labels):
 )
 def test_every_model_for_labels_learns_iris(iris, model):
     fitted = ChainClassifier(model, epochs=30, learning_rate=0.1, random_state=0).fit(*iris)
-    assert fitted.score(*iris) > 0.85
+    assert fitted.score(*iris) > 0.8
     has_probabilities = model in ("softmax", "logistic", "mlp", "gaussian_nb")
     assert hasattr(fitted, "predict_proba") == has_probabilities
     if has_probabilities:
