@@ -29,6 +29,8 @@ COMMANDS = {
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),
     "gov": ("gov", "Propose and approve changes of members, parameters and rules."),
     "keys": ("keys", "Create and look after signing keys."),
+    "init": ("init", "Make a member's keys and its join file for a new chain."),
+    "genesis": ("genesis", "Begin a chain with others: build, compare and sign its genesis."),
     "node": ("node", "Run a validator, worker or observer node."),
     "testnet": ("testnet", "Run a local network of real node processes."),
     "demo": ("demo", "Train one job on a temporary local network and prove the result."),

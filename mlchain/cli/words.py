@@ -17,7 +17,7 @@ ASKED_BACK = 3
 """Words a person repeats, at places nobody chose."""
 _ROW = 6
 
-ROLE_NAMES = ("user", "validator", "worker", "peer", "auditor")
+ROLE_NAMES = ("user", "validator", "worker", "peer", "auditor", "observer")
 """The roles of `client.words`, for help that imports nothing."""
 
 words_file = click.option(

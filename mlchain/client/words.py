@@ -25,7 +25,7 @@ WORD_COUNT = 24
 MAX_WORDS_BYTES = 1 << 10
 MAX_INDEX = 2**31 - 1
 
-ROLES = {"user": 0, "validator": 1, "worker": 2, "peer": 3, "auditor": 4}
+ROLES = {"user": 0, "validator": 1, "worker": 2, "peer": 3, "auditor": 4, "observer": 5}
 """Number of each role in the path; never changed, for keys are restored by it."""
 
 _PURPOSE = (44, 7777)

@@ -80,7 +80,7 @@ def test_derivation_is_that_of_slip_0010(seed, path, secret, public):
 def test_a_key_is_at_the_path_of_its_role_and_number():
     """The path as written down, so that no change of code moves anybody's keys."""
     seed = Mnemonic.to_seed(ZEROS)
-    assert ROLES == {"user": 0, "validator": 1, "worker": 2, "peer": 3, "auditor": 4}
+    assert ROLES == {"user": 0, "validator": 1, "worker": 2, "peer": 3, "auditor": 4, "observer": 5}
     for role, number in ROLES.items():
         for index in (0, 7):
             key = derive_key(ZEROS, role, index)
