@@ -64,20 +64,31 @@ class Examination(TypedDict):
     help="Where a node would keep its data.",
 )
 @click.option(
+    "--genesis",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The chain the node is for; by default genesis.json in the home, if there is one.",
+)
+@click.option(
     "--runtime", is_flag=True, help="Examine every numeric backend on every vector; takes longer."
 )
 @click.pass_obj
-def command(out: Output, home: Path, runtime: bool) -> None:
+def command(out: Output, home: Path, genesis: Path | None, runtime: bool) -> None:
     """Check that this machine can run a node.
 
     The numeric self-test is the one that matters: a machine that fails it would compute other
-    bytes than everybody else. With --runtime every numeric backend that is installed computes all
-    vectors of the specification. Exits with 7 when a check fails.
+    bytes than everybody else. Of a chain it also looks at who signed the genesis, whether the keys
+    in the home are those of a member, and who can be reached. With --runtime every numeric backend
+    that is installed computes all vectors of the specification. Exits with 7 when a check fails.
     """
     from mlchain.cli import text
 
     marks = {"good": text.good, "notice": text.notice, "bad": text.bad}
     findings = list(examine(home))
+    chain = genesis or home / "genesis.json"
+    if genesis is not None or chain.exists():
+        from mlchain.cli.doctor_chain import examine_chain
+
+        findings += examine_chain(chain, home)
     reports = []
     if runtime:
         from mlchain.cli.doctor_runtime import examine_backends

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -14,6 +14,34 @@ from mlchain.errors import ConfigError, GenesisError, VerificationFailed
 
 if TYPE_CHECKING:
     from mlchain.ledger.genesis import Genesis
+
+
+class MemberRow(TypedDict):
+    """A member as the genesis names it."""
+
+    name: str
+    role: str
+    key: str
+    address: str
+
+
+class GenesisView(TypedDict):
+    """A genesis file; `signed` names the members that did, null where nobody was asked."""
+
+    file: str
+    chain_id: str
+    hash: str
+    members: list[MemberRow]
+    signed: list[str] | None
+
+
+class SignatureView(TypedDict):
+    """A signature of a genesis, and the file it is in."""
+
+    name: str
+    hash: str
+    file: str
+
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -48,6 +76,7 @@ def _settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 
 @command.command(
     "build",
+    answers={"genesis": GenesisView},
     examples=(
         "mlchain genesis build *.join.json --expect 4",
         "mlchain genesis build *.join.json --set heartbeat_ms=5000 --out ~/aurora/genesis.json",
@@ -114,6 +143,7 @@ def build(
 
 @command.command(
     "sign",
+    answers={"genesis-signature": SignatureView},
     examples=("mlchain genesis sign genesis.json --key keys/validator.json --hash '3c90 …'",),
 )
 @click.argument("genesis", type=_FILE)
@@ -146,7 +176,9 @@ def sign(
     out.result("genesis-signature", {"name": name, "hash": loaded.hash, "file": str(file)}, lines)
 
 
-@command.command("show", examples=("mlchain genesis show genesis.json",))
+@command.command(
+    "show", answers={"genesis": GenesisView}, examples=("mlchain genesis show genesis.json",)
+)
 @click.argument("genesis", type=_FILE)
 @click.pass_obj
 def show(out: Output, genesis: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import click
 
@@ -16,9 +16,28 @@ from mlchain.errors import ConfigError
 TICKET_HEIGHTS = 1 << 20
 
 
+class MadeKey(TypedDict):
+    """A key that was made."""
+
+    name: str
+    address: str
+    file: str
+
+
+class InitView(TypedDict):
+    """A member to be: its join file, which others need, and its keys, which they do not."""
+
+    name: str
+    role: str
+    chain_id: str
+    join: str
+    keys: list[MadeKey]
+
+
 @click.command(
     "init",
     cls=Command,
+    answers={"init": InitView},
     examples=(
         "mlchain init aurora --chain hearts-1 --listen 10.0.0.1:8644 --home ~/aurora",
         "mlchain init aurora-worker --role worker --chain hearts-1 --listen 10.0.0.2:8644"
@@ -99,8 +118,10 @@ def command(
         f"  join file  {join_file}",
         "  cold       move keys/account.json off this machine: it holds your money",
     ]
-    document: dict[str, Any] = {
-        "name": name, "role": role, "chain_id": chain, "join": str(join_file),
-        "keys": {info.name: {"address": info.address, "file": str(info.path)} for info in infos},
+    rows: list[MadeKey] = [
+        {"name": info.name, "address": info.address, "file": str(info.path)} for info in infos
+    ]
+    document: InitView = {
+        "name": name, "role": role, "chain_id": chain, "join": str(join_file), "keys": rows,
     }  # fmt: skip
     out.result("init", document, lines)
