@@ -13,6 +13,13 @@ from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.client.accusation import judge_accusation
+from mlchain.client.ceremony import (
+    GenesisSignature,
+    SignedJoin,
+    build_genesis,
+    make_join,
+    sign_genesis,
+)
 from mlchain.client.light import trust_genesis
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
 from mlchain.consensus.journal import decode_entry, noted_entry
@@ -47,6 +54,7 @@ from mlchain.ledger.car import car_block, car_header, read_blocks, read_roots
 from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import dump_genesis, parse_genesis
+from mlchain.ledger.jsonfile import dump_record, parse_record
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.snapshot import check_chunk, make_chunks
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
@@ -128,6 +136,11 @@ def _ledger() -> dict[str, Target]:
     receipts = [codec.encode(receipt), codec.encode(attach_files(receipt, chain.content))]
     genesis = dump_genesis(chain.genesis).encode()
     bodies = [decode_transaction(data).body for data in found]
+    key = make_key("validator-1")
+    joined = make_join(
+        "c-1", 64, bytes(32), 1, "a", "validator", key, make_key("peer"), key.public, "h", 1
+    )
+    signature = sign_genesis(chain.genesis, key, chain.genesis.hash.hex())
 
     def transaction(data: bytes) -> None:
         verify_transaction(decode_transaction(data))
@@ -141,10 +154,20 @@ def _ledger() -> dict[str, Target]:
         "transaction": Target(transaction, found),
         "payload": Target(payload, kinds),
         "genesis": Target(parse_genesis, [genesis]),
+        "join file": Target(partial(_ceremony_file, SignedJoin), [dump_record(joined).encode()]),
+        "genesis signature": Target(
+            partial(_ceremony_file, GenesisSignature), [dump_record(signature).encode()]
+        ),
         "receipt": Target(partial(codec.decode, Receipt, max_bytes=64 << 20), receipts),
         "content block": Target(_content_block, _content_blocks()),
         "CAR file": Target(_car_file, _car_files()),
     }
+
+
+def _ceremony_file(kind: type[SignedJoin] | type[GenesisSignature], data: bytes) -> None:
+    found = parse_record(kind, data, "file")
+    if isinstance(found, SignedJoin):
+        build_genesis([found])
 
 
 LEAF, NODE = b"\x01\x55\x12\x20", b"\x01\x70\x12\x20"

@@ -71,9 +71,7 @@ class Organisation:
 @pytest.mark.slow
 def test_four_organisations_begin_a_chain_as_the_page_says(tmp_path):
     ports = _ports(4, None)
-    everybody = [
-        Organisation(tmp_path, name, own) for name, own in zip(NAMES, ports, strict=True)
-    ]
+    everybody = [Organisation(tmp_path, name, own) for name, own in zip(NAMES, ports, strict=True)]
     quick = " --words-file ~/words.txt --cost test --ticket-heights 16384"
     for each in everybody:
         each.types(each.line("init", quick))
