@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mlchain import crypto
+from mlchain.client.scaling import Scaling, min_max, unscaled
 from mlchain.client.tables import SUFFIXES, Floats, Table, Wanted, read_table
 from mlchain.errors import ConfigError
 
@@ -40,6 +41,9 @@ class Split:
     target: Floats
     classes: tuple[str, ...]
     train_rows: int
+    scaling: Scaling
+    target_scaling: Scaling | None
+    """What was done to features, and to a quantity; None for classes and groups."""
 
     @property
     def test_rows(self) -> int:
@@ -126,21 +130,13 @@ def split(table: Table, test_fraction: Decimal, tokens: bool = False) -> Split:
         range(rows), key=lambda i: crypto.digest("mlchain/shuffle", i.to_bytes(8, "little"))
     )
     train_rows = rows - test_rows
-    features = np.ascontiguousarray(table.features[order])
-    if not tokens:
-        features = _scale(features, train_rows)
-    target = table.target[order]
+    features, target, of_target = table.features[order], table.target[order], None
+    scaling = unscaled(features.shape[1]) if tokens else min_max(features[:train_rows])
     if not table.classes:
-        target = _scale(target[:, None], train_rows)[:, 0]
-    return Split(features, target, table.classes, train_rows)
-
-
-def _scale(columns: Floats, train_rows: int) -> Floats:
-    low = columns[:train_rows].min(axis=0)
-    span = columns[:train_rows].max(axis=0) - low
-    constant = span == 0
-    scaled = (columns - low) / np.where(constant, 1.0, span)
-    return np.ascontiguousarray(np.where(constant, 0.0, scaled))
+        of_target = min_max(target[:train_rows, None])
+        target = of_target.apply(target[:, None])[:, 0]
+    features = np.ascontiguousarray(scaling.apply(features))
+    return Split(features, target, table.classes, train_rows, scaling, of_target)
 
 
 def _from_sklearn(name: str, is_class: bool) -> Table:

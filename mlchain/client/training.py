@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from mlchain.client.jobfile import QUANTITIES, JobFile, JobFileError
+from mlchain.client.scaling import Scaling
 from mlchain.client.sources import Fetch, load_table, split
 from mlchain.errors import MlchainError
 from mlchain.ml_runtime import Dataset, Task, check_plan, decode_plan, make_plan
@@ -29,6 +30,9 @@ class TrainingJob:
     chunk: int
     segment: int
     classes: tuple[str, ...]
+    scaling: Scaling
+    target_scaling: Scaling | None
+    """What was done to features, and to a quantity; None for classes and groups."""
 
     @property
     def task(self) -> Task:
@@ -95,6 +99,8 @@ def prepare(job: JobFile, fetch: Fetch | None = None) -> TrainingJob:
         chunk=job.chunk,
         segment=-(-chunks // job.segments),
         classes=table.classes,
+        scaling=rows.scaling,
+        target_scaling=rows.target_scaling,
     )
 
 

@@ -22,17 +22,17 @@ from mlchain.ml_runtime.tensor import Array
 def on_raw_features(
     model: Model,
     shift: Array,
-    factor: Array,
+    spread: Array,
     *,
     classes: Sequence[Label] = (),
     score_shift: float = 0.0,
     score_factor: float = 1.0,
 ) -> Model:
-    """Return the model that reads x where `model` reads (x - shift) * factor, column by column.
+    """Return the model that reads x where `model` reads (x - shift) / spread, column by column.
 
     Scores s of values and clusters come out as s * score_factor + score_shift; those of classes
     stay, and `classes` are their labels. Up to that the scores are those of `model` on the scaled
-    rows, bit for bit: its exponents become part of the factor, and its rounding to 16 bits an op.
+    rows, bit for bit: its exponents become part of the spread, and its rounding to 16 bits an op.
 
     Raises:
         ConfigError: the model reads raw features already.
@@ -42,8 +42,8 @@ def on_raw_features(
     checked = check(model.predict)
     x, *kinds = model.predict.inputs
     w = Writer(model.features, x.shape[0])
-    factor = np.ldexp(factor, -np.array(model.exponents))
-    scaled = w.settle(w.x.then("subtract", shift).then("multiply", factor))
+    spread = np.ldexp(spread, np.array(model.exponents))
+    scaled = w.settle(w.x.then("subtract", shift).then("divide", spread))
     place = {0: w.emit("saturate", scaled, bits=PRODUCT_BITS, exponent=0)}
     for i, (kind, array) in enumerate(zip(kinds, model.tensors(), strict=True), 1):
         place[i] = w.parameter(kind, array)

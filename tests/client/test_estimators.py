@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from mlchain import ml_runtime as ml
-from mlchain.client.estimators.scaling import standardise
+from mlchain.client.scaling import standardise
 from mlchain.errors import ConfigError, Trap
 from mlchain.ml_runtime.raw import on_raw_features
 from mlchain.sklearn import ChainClassifier, ChainKMeans, ChainRegressor
@@ -91,11 +91,11 @@ def test_scaling_inside_the_model_changes_no_bit_of_its_scores(model):
     plan = ml.make_plan(model, features=5, classes=2, batch=20)
     task = ml.Task(plan.encode(), steps=5, chunk=5, train_rows=60, test_rows=0)
     inner = ml.Trainer(task, data, bytes(32)).model(ml.run(task, data, bytes(32)))
-    outer = on_raw_features(inner, scaling.shift, scaling.factor)
+    outer = on_raw_features(inner, scaling.shift, scaling.divisor)
     far = np.concatenate([x, x * 1000])  # saturates at the ends of the grid, alike
     assert np.array_equal(outer.scores(far), inner.scores(scaling.apply(far)))
     with pytest.raises(ConfigError, match="already"):
-        on_raw_features(outer, scaling.shift, scaling.factor)
+        on_raw_features(outer, scaling.shift, scaling.divisor)
 
 
 def test_a_column_that_never_changes_becomes_zero_and_huge_numbers_do_not_overflow():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from mlchain import codec
+from mlchain.client.client import Client
 from mlchain.client.estimators.receipts import ChainReceipt
+from mlchain.client.jobfile import load_job_file
 from mlchain.client.keystore import MIN_COST, create_key
+from mlchain.client.submit import Terms, submit_job
+from mlchain.client.training import prepare
 from mlchain.errors import (
     ConfigError,
     Locked,
@@ -285,3 +290,53 @@ def test_nobody_at_the_address_is_unreachable(folder):
 def test_a_number_of_slices_that_cannot_be_is_refused(fitted, slices):
     with pytest.raises(ConfigError, match="slices="):
         fitted.receipt_.verify(slices)
+
+
+# ---- jobs of others ---------------------------------------------------------------------------
+
+
+def test_a_job_becomes_the_estimator_that_fitted_it(fitted, node):
+    job = fitted.receipt_.job_id
+    again = ChainClassifier.from_job(job, network=node.url, source=(X, Y))
+    assert again.state_digest_ == fitted.state_digest_ and again.model == "softmax"
+    assert np.array_equal(again.model_.scores(X), fitted.model_.scores(X))
+    assert again.receipt_.verify("all").equal == 30
+
+
+def test_rows_that_the_job_was_not_made_from_are_refused(fitted, node):
+    with pytest.raises(VerificationFailed, match="these rows make the dataset"):
+        ChainClassifier.from_job(
+            fitted.receipt_.job_id, network=node.url, source=(X[::-1], Y[::-1])
+        )
+
+
+def test_a_job_of_the_command_line_reads_raw_features_through_its_file(node, place, tmp_path):
+    text = (Path(__file__).parents[2] / "examples" / "iris.toml").read_text()
+    (tmp_path / "iris.toml").write_text(text)
+    job_file = load_job_file(tmp_path / "iris.toml")
+    job, key = prepare(job_file), node.chain.alice
+    with Client(node.url) as client:
+        terms = Terms("iris", job_file.tier, job_file.fee)
+        identity = submit_job(client, job, client.put_data(job.dataset), terms, key)
+        client.wait(identity)
+    found = ChainClassifier.from_job(identity, network=node.url, source=tmp_path / "iris.toml")
+    assert list(found.classes_) == ["setosa", "versicolor", "virginica"]
+    names = found.classes_[Y]
+    assert found.score(X, names) > 0.9
+    blind = ChainClassifier.from_job(identity, network=node.url)
+    scaled = (X - job.scaling.shift) / job.scaling.divisor
+    assert np.array_equal(blind.model_.scores(scaled), found.model_.scores(X))
+    with pytest.raises(ConfigError, match="learned a class, not a value"):
+        ChainRegressor.from_job(identity, network=node.url)
+
+
+@pytest.mark.parametrize("kind", [ChainRegressor, ChainKMeans])
+def test_quantities_and_groups_come_back_too(place, kind):
+    quick = {} if kind is ChainKMeans else {"epochs": 5}
+    made = kind(**quick, **place, random_state=1).fit(X, Y)
+    job, url = made.receipt_.job_id, place["network"]
+    again = kind.from_job(job, network=url, source=(X, Y))
+    assert np.array_equal(again.predict(X), made.predict(X))
+    if kind is ChainKMeans:
+        assert np.array_equal(again.cluster_centers_, made.cluster_centers_)
+        assert again.n_clusters == 8

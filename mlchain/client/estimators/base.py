@@ -16,12 +16,14 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
 )
 
 from mlchain.client.estimators.local import train_here
-from mlchain.client.estimators.plans import Prepared, Recipe, prepare_rows
+from mlchain.client.estimators.plans import Recipe, Rows, prepare_rows
 from mlchain.client.estimators.receipts import ChainReceipt, LocalReceipt
 from mlchain.client.estimators.remote import LEAST_FEE, Place, train_on_chain
-from mlchain.client.estimators.scaling import Floats
+from mlchain.client.estimators.settled import Fetched, Source, fetch_job
+from mlchain.client.scaling import Floats
 from mlchain.client.submit import Terms
 from mlchain.client.training import TrainingJob
+from mlchain.errors import ConfigError
 from mlchain.ml_runtime import Model, State, Trainer
 from mlchain.ml_runtime.raw import on_raw_features
 from mlchain.vm.families.jobs import fixed_order, fixed_seed
@@ -37,6 +39,8 @@ class ChainEstimator(BaseEstimator):  # type: ignore[misc]
     random_state, timeout and verbose; see `Learner`.
     """
 
+    _target = ""
+    receipt_: LocalReceipt | ChainReceipt
     network: str
     key: str | Path | None
     password_file: str | Path | None
@@ -62,44 +66,73 @@ class ChainEstimator(BaseEstimator):  # type: ignore[misc]
             Path(path).write_bytes(data)
         return data
 
+    @classmethod
+    def from_job(
+        cls, job: str, *, network: str, source: Source = None, **parameters: Any
+    ) -> ChainEstimator:
+        """Return the estimator that a settled job of a chain has fitted, receipt and all.
+
+        `job` is its id or a unique beginning of it. `source` is where its rows came from, for how
+        they were scaled stands on no chain: (X, y) as they were given to `fit`, or the job file.
+        It is believed only if it makes the very dataset of the job. Without it features are read
+        as the dataset has them, and labels are numbers. `parameters` are those of the estimator.
+
+        Raises:
+            ConfigError: the job learned something else than this estimator does.
+            VerificationFailed: receipt, state or source are not of this job.
+            NotFound, Unreachable: no such job, no result yet, or nobody answers.
+        """
+        found = fetch_job(network, job, source)
+        if found.plan.target != cls._target:
+            raise ConfigError(f"job {job} learned a {found.plan.target}, not a {cls._target}")
+        made = cls(network=network, **parameters)
+        made.n_features_in_ = found.plan.features
+        made._adopt(found)
+        made.receipt_ = found.receipt
+        made._keep(found.state, found.trainer, found.rows)
+        return made
+
+    def _adopt(self, found: Fetched) -> None:
+        """Take over what a job says beside its model."""
+
+    def _keep(self, state: State, trainer: Trainer, rows: Rows) -> None:
+        """Set what follows from a trained state."""
+        self.state_digest_ = state.digest().hex()
+        self.n_iter_ = trainer.task.steps
+        self.model_ = self._raw_model(trainer.model(state), rows)
+
     def _recipe(self) -> Recipe:
         """Return how to train."""
         raise NotImplementedError
 
     def _fit_rows(
         self, x: Floats, y: NDArray[Any] | None, *, classes: int = 0, clusters: int = 0
-    ) -> tuple[Prepared, State]:
-        """Train on rows, set what is known then, and return the job and its last state."""
+    ) -> None:
+        """Train on rows, and set what is known then."""
         prepared = prepare_rows(self._recipe(), x, y, classes=classes, clusters=clusters)
         number = self._seed_number()
         state: State
-        self.receipt_: LocalReceipt | ChainReceipt
         if self.network == LOCAL:
             seed = fixed_order(fixed_seed(self._draw() if number is None else number))
-            trained = train_here(prepared.job.task, prepared.dataset, seed)
+            trained = train_here(prepared.job.task, prepared.rows.dataset, seed)
             state, self.receipt_ = trained.state, LocalReceipt(trained, self._job_name)
         else:
             state, self.receipt_ = train_on_chain(
                 self._place(), prepared.job, self._terms(prepared.job, number), self.verbose
             )
-        trainer = Trainer(prepared.job.task, prepared.dataset, bytes(32))  # its seed plays no part
-        self.state_digest_ = state.digest().hex()
-        self.n_iter_ = prepared.job.steps
-        self.model_ = self._raw_model(trainer.model(state), prepared)
-        return prepared, state
+        no_seed = bytes(32)  # it plays no part in what follows
+        self._keep(state, Trainer(prepared.job.task, prepared.rows.dataset, no_seed), prepared.rows)
 
-    def _raw_model(self, model: Model, prepared: Prepared) -> Model:
-        target = prepared.target
-        shift, factor = 0.0, 1.0
+    def _raw_model(self, model: Model, rows: Rows) -> Model:
+        target, shift, factor = rows.target, 0.0, 1.0
         if target is not None:
-            shift, factor = float(target.shift[0]), float(target.factor[0])
-            factor = 1 / factor if factor else 0.0
+            shift, factor = float(target.shift[0]), float(target.spread[0])
         elif model.answer == "cluster":  # minus squared distances, of rows as they came
             factor = 4.0 ** model.exponents[0]
         return on_raw_features(
             model,
-            prepared.features.shift,
-            prepared.features.factor,
+            rows.features.shift,
+            rows.features.divisor,
             classes=self._labels(),
             score_shift=shift,
             score_factor=factor,
@@ -249,6 +282,9 @@ class Learner(ChainEstimator):
     @property
     def _model_name(self) -> str:
         return self._plain if self.model == "auto" else self.model
+
+    def _adopt(self, found: Fetched) -> None:
+        self.model = found.plan.model
 
     def _recipe(self) -> Recipe:
         return Recipe(

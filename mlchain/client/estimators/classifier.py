@@ -11,7 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets  # type: ignor
 from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
 from mlchain.client.estimators.base import Learner
-from mlchain.client.estimators.scaling import Floats
+from mlchain.client.estimators.settled import Fetched
+from mlchain.client.scaling import Floats
 
 LOG_ODDS = ("softmax", "mlp", "cnn", "vit", "gaussian_nb", "multinomial_nb")
 """Models whose scores are logarithms of probabilities, up to a constant."""
@@ -29,7 +30,7 @@ class ChainClassifier(ClassifierMixin, Learner):  # type: ignore[misc]
     See `Learner` for all parameters. `classes_` are the labels, in order.
     """
 
-    _plain = "softmax"
+    _plain, _target = "softmax", "class"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -81,6 +82,10 @@ class ChainClassifier(ClassifierMixin, Learner):  # type: ignore[misc]
         """Return the logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
+
+    def _adopt(self, found: Fetched) -> None:
+        super()._adopt(found)
+        self.classes_ = found.classes
 
     def _labels(self) -> list[int | str]:
         labels = [

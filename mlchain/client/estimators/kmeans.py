@@ -11,8 +11,10 @@ from sklearn.base import ClusterMixin, TransformerMixin  # type: ignore[import-u
 from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
 from mlchain.client.estimators.base import LOCAL, ChainEstimator
-from mlchain.client.estimators.plans import Recipe
-from mlchain.client.estimators.scaling import Floats
+from mlchain.client.estimators.plans import Recipe, Rows
+from mlchain.client.estimators.settled import Fetched
+from mlchain.client.scaling import Floats
+from mlchain.ml_runtime import State, Trainer
 
 
 class ChainKMeans(TransformerMixin, ClusterMixin, ChainEstimator):  # type: ignore[misc]
@@ -25,6 +27,8 @@ class ChainKMeans(TransformerMixin, ClusterMixin, ChainEstimator):  # type: igno
     Attributes are `cluster_centers_` (clusters x features), `labels_` (rows,) and `inertia_`, the
     sum of the squared distances of rows to their centres.
     """
+
+    _target = "cluster"
 
     def __init__(
         self,
@@ -70,9 +74,7 @@ class ChainKMeans(TransformerMixin, ClusterMixin, ChainEstimator):  # type: igno
         X = validate_data(self, X, dtype=np.float64)
         if not 1 <= self.n_clusters <= len(X):
             raise ValueError(f"n_samples={len(X)} should be at least n_clusters={self.n_clusters}")
-        prepared, state = self._fit_rows(X, None, clusters=int(self.n_clusters))
-        unit = 2.0 ** prepared.dataset.header.exponents[0]
-        self.cluster_centers_ = state.tensors[0].T * unit + prepared.features.shift
+        self._fit_rows(X, None, clusters=int(self.n_clusters))
         scores = self.model_.scores(X)
         self.labels_ = scores.argmax(axis=1)
         self.inertia_ = -float(scores.max(axis=1).sum())
@@ -90,6 +92,15 @@ class ChainKMeans(TransformerMixin, ClusterMixin, ChainEstimator):  # type: igno
     @property
     def _n_features_out(self) -> int:
         return int(self.n_clusters)
+
+    def _adopt(self, found: Fetched) -> None:
+        self.n_clusters = found.plan.outputs
+
+    def _keep(self, state: State, trainer: Trainer, rows: Rows) -> None:
+        super()._keep(state, trainer, rows)
+        unit = 2.0 ** rows.dataset.header.exponents[0]
+        self.cluster_centers_ = state.tensors[0].T * unit * rows.features.divisor
+        self.cluster_centers_ += rows.features.shift
 
     def _recipe(self) -> Recipe:
         return Recipe(

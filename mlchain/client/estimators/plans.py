@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlchain.client.estimators.scaling import Floats, Scaling, centre, standardise, unscaled
 from mlchain.client.jobfile import RULES
+from mlchain.client.scaling import Floats, Scaling, centre, standardise, unscaled
 from mlchain.client.training import IN_RAW_UNITS, TrainingJob
 from mlchain.errors import ConfigError
 from mlchain.ml_runtime import Dataset, make_plan
@@ -43,14 +43,39 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A job, and what was done to its rows first."""
+class Rows:
+    """Rows as a job has them, and what was done to them first."""
 
-    job: TrainingJob
     dataset: Dataset
     features: Scaling
     target: Scaling | None
     """How values were scaled; None for classes and groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job and its rows."""
+
+    job: TrainingJob
+    rows: Rows
+
+
+def scale_rows(
+    model: str, x: Floats, y: NDArray[Any] | None, *, classes: int = 0, clusters: int = 0
+) -> Rows:
+    """Return rows as a job of `model` has them: numbers of `classes`, values, or groups."""
+    scaling, target = _scaling(model, x, clusters), None
+    if y is not None and not classes:
+        target = standardise(y[:, None])
+        y = target.apply(y[:, None])[:, 0]
+    dataset = Dataset.from_arrays(
+        scaling.apply(x),
+        y,
+        classes=classes,
+        shared_scale=model in RULES,
+        tokens=model == "transformer",
+    )
+    return Rows(dataset, scaling, target)
 
 
 def prepare_rows(
@@ -63,17 +88,7 @@ def prepare_rows(
     """
     rows, features = x.shape
     model = recipe.model
-    scaling, target = _scaling(recipe.model, x, clusters), None
-    if y is not None and not classes:
-        target = standardise(y[:, None])
-        y = target.apply(y[:, None])[:, 0]
-    dataset = Dataset.from_arrays(
-        scaling.apply(x),
-        y,
-        classes=classes,
-        shared_scale=model in RULES,
-        tokens=model == "transformer",
-    )
+    scaled = scale_rows(model, x, y, classes=classes, clusters=clusters)
     batch = min(_whole(recipe.batch or _batch(model, rows), "batch_size"), rows)
     steps = -(-_whole(recipe.epochs, "epochs") * rows // batch)
     if model in ONE_PASS:
@@ -91,12 +106,12 @@ def prepare_rows(
         batch=batch,
         classes=classes,
         clusters=clusters,
-        outputs=1 if target else 0,
-        **_options(recipe, dataset),
+        outputs=1 if scaled.target else 0,
+        **_options(recipe, scaled.dataset),
     )
     job = TrainingJob(
         plan=plan.encode(),
-        dataset=dataset.encode(),
+        dataset=scaled.dataset.encode(),
         features=features,
         train_rows=rows,
         test_rows=0,
@@ -104,8 +119,10 @@ def prepare_rows(
         chunk=chunk,
         segment=-(-chunks // segments),
         classes=(),
+        scaling=scaled.features,
+        target_scaling=scaled.target,
     )
-    return Prepared(job, dataset, scaling, target)
+    return Prepared(job, scaled)
 
 
 def _scaling(model: str, x: Floats, clusters: int) -> Scaling:

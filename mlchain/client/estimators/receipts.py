@@ -74,13 +74,13 @@ class _Rerunnable:
         """Return what there is to say, for people."""
         raise NotImplementedError
 
-    def _trainer(self) -> Trainer:
+    def trainer(self) -> Trainer:
         raise NotImplementedError
 
     @cached_property
     def curves(self) -> Curves:
         """Loss and training score after (at most 100) slices; runs everything again, once."""
-        return run_curves(self._trainer())
+        return run_curves(self.trainer())
 
     def plot(self, ax: Any = None) -> Any:
         """Draw loss and training score, with the slices that were re-run shaded; return the figure.
@@ -127,7 +127,7 @@ class LocalReceipt(_Rerunnable):
         """
         seed, started = seed or secrets.token_hex(16), time.monotonic()
         drawn = _draw(self.chunks, slices, seed)
-        trainer, leaves = self._trainer(), self._trained.leaves
+        trainer, leaves = self.trainer(), self._trained.leaves
         state, last = trainer.initial_state(), max(drawn, default=-1)
         for chunk in range(last + 1):
             state = trainer.run_chunk(chunk, state)
@@ -152,7 +152,8 @@ class LocalReceipt(_Rerunnable):
             self.strip,
         )
 
-    def _trainer(self) -> Trainer:
+    def trainer(self) -> Trainer:
+        """Return the run, ready to be run again."""
         done = self._trained
         return Trainer(done.task, done.dataset, done.seed)
 
@@ -330,7 +331,8 @@ class ChainReceipt(_Rerunnable):
             tuple(report.checks),
         )  # fmt: skip
 
-    def _trainer(self) -> Trainer:
+    def trainer(self) -> Trainer:
+        """Return the job, ready to be run again."""
         return self._audit.trainer
 
 

@@ -9,7 +9,7 @@ from sklearn.base import RegressorMixin  # type: ignore[import-untyped]
 from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
 from mlchain.client.estimators.base import Learner
-from mlchain.client.estimators.scaling import Floats
+from mlchain.client.scaling import Floats
 
 
 class ChainRegressor(RegressorMixin, Learner):  # type: ignore[misc]
@@ -19,7 +19,7 @@ class ChainRegressor(RegressorMixin, Learner):  # type: ignore[misc]
     in units of standardised features and targets.
     """
 
-    _plain = "linear"
+    _plain, _target = "linear", "value"
 
     def fit(self, X: Any, y: Any) -> ChainRegressor:
         """Learn from rows `X` (rows x features, finite numbers) and their values `y`.

@@ -1,4 +1,4 @@
-"""From the rows of an array to a dataset: centred, scaled, rounded once, and how to undo that.
+"""What is done to rows before they become a dataset, and may have to be undone.
 
 Every number of a `Scaling` is one correctly rounded operation on exact sums, so that anybody who
 has the rows can rebuild the bytes of the dataset.
@@ -22,10 +22,15 @@ _LEAST, _MOST = 2.0**-100, 2.0**100
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """x becomes (x - shift) * factor, column by column; a column that never changes becomes 0."""
+    """x becomes (x - shift) / spread, column by column; where spread is 0, it becomes 0."""
 
     shift: Floats
-    factor: Floats
+    spread: Floats
+
+    @property
+    def divisor(self) -> Floats:
+        """What is divided by: where spread is 0, a number that leaves nothing on any grid."""
+        return np.where(self.spread == 0, 2.0**1000, self.spread)
 
     def apply(self, x: Floats) -> Floats:
         """Return the scaled rows.
@@ -34,9 +39,9 @@ class Scaling:
             ConfigError: a number that no grid near 1 can hold.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (x - self.shift) * self.factor
+            scaled = (x - self.shift) / self.divisor
         if not np.all(np.abs(scaled) < _MOST):
-            raise ConfigError("X: numbers too far apart to be scaled", "look for an outlier")
+            raise ConfigError("numbers too far apart to be scaled", "look for an outlier")
         return np.where(np.abs(scaled) < _LEAST, 0.0, scaled)
 
 
@@ -44,7 +49,7 @@ def standardise(x: Floats) -> Scaling:
     """Return what gives every column mean 0 and standard deviation 1."""
     pairs = [_moments(column) for column in x.T]
     shift, spread = (np.array(part) for part in zip(*pairs, strict=True))
-    return Scaling(shift, np.array([1 / s if s else 0.0 for s in spread.tolist()]))
+    return Scaling(shift, spread)
 
 
 def centre(x: Floats) -> Scaling:
@@ -53,13 +58,19 @@ def centre(x: Floats) -> Scaling:
     return Scaling(shift, np.ones(x.shape[1]))
 
 
+def min_max(x: Floats) -> Scaling:
+    """Return what brings every column between 0 and 1, as job files have it."""
+    low = x.min(axis=0)
+    return Scaling(low, x.max(axis=0) - low)
+
+
 def unscaled(features: int) -> Scaling:
     """Return what leaves rows alone: for counts and for numbers of tokens."""
     return Scaling(np.zeros(features), np.ones(features))
 
 
 def _moments(column: Floats) -> tuple[float, float]:
-    """Return mean and standard deviation of a column, 0 where its inverse would not be finite.
+    """Return mean and standard deviation of a column, 0 where it could not be divided by.
 
     Powers of two are taken out first, so that no square leaves the range of binary64.
     """
