@@ -2,6 +2,7 @@
 
     skip:RATE      (worker) does not compute this share of its chunks, repeats the state instead
     lazy           (validator) attests without re-running anything, with digests made up
+    wrong-answer   (validator) answers predictions wrongly, all such validators alike
     lie            (validator) accuses honest workers of fraud, then prevotes two things at once
 
 Everything else about a misbehaving node is the real node: what catches it is the real defence.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 TEST_PREFIXES = ("test-", "dev-")
 LIE = "lie"
 LAZY = "lazy"
+WRONG_ANSWER = "wrong-answer"
 SKIP = "skip:"
 
 
@@ -79,9 +81,12 @@ def corrupt(node: Node, misbehaviour: str) -> None:
     if misbehaviour == LAZY and node.auditor is not None:
         _be_lazy(node.auditor)
         return
+    if misbehaviour == WRONG_ANSWER and node.answerer is not None:
+        node.answerer.alter = lambda answer: b'["forged"]'
+        return
     raise ConfigError(
         f"--adversary {misbehaviour}: unknown, or not for this role",
-        "skip:0.02 for a worker, lie or lazy for a validator",
+        "skip:0.02 for a worker; lie, lazy or wrong-answer for a validator",
     )
 
 

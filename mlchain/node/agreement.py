@@ -34,6 +34,7 @@ from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.jobs import ACTIVE, JOBS, LATE, SEGMENTS, JobState, SegmentState
+from mlchain.vm.families.predictions import OPEN, PREDICTIONS, QUEUE, PredictionState
 
 log = structlog.get_logger("agreement")
 
@@ -183,6 +184,25 @@ class Agreement:
                 segment = SEGMENTS.get(state, job_id, index)
                 if segment is not None and segment.state != SegmentState.ASSIGNED:
                     return params.block_interval_ms
+        return min(pause, self._find_pause_of_predictions(params))
+
+    def _find_pause_of_predictions(self, params: Params) -> int:
+        """Return how long requests can do without a block: deadlines need some, and committees and
+        those who wait for the last few need the next.
+        """
+        state, pause = self._chain.state(), params.heartbeat_ms
+        at_work = [PREDICTIONS.get(state, key) for (key,), _ in OPEN.items(state)]
+        first = next(QUEUE.items(state), None)
+        if first is not None:
+            at_work.append(PREDICTIONS.get(state, first[0][1]))
+        for prediction in at_work:
+            pause = min(pause, WATCH_MS)
+            if prediction is not None and (
+                prediction.ready
+                or (prediction.state == PredictionState.QUEUED
+                    and prediction.asked >= self._chain.height)
+            ):  # fmt: skip
+                return params.block_interval_ms
         return pause
 
     def _pump(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from mlchain import codec
+from mlchain.consensus.work.answers import MAX_ANSWERS, MAX_COMMITMENTS, Answer, Commitment
 from mlchain.consensus.work.attestation import (
     MAX_ATTESTATIONS,
     MAX_AVAILABLE,
@@ -26,10 +27,13 @@ from mlchain.crypto import SecretKey
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
+from mlchain.vm.answering import is_answer_of, may_bind
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState, get_review
+from mlchain.vm.families.members import get_validator_set
 from mlchain.vm.families.models import MODEL_FILES
+from mlchain.vm.families.predictions import OPEN, PREDICTIONS
 from mlchain.vm.params import get_params
 from mlchain.vm.votes import NO_ELEMENT
 
@@ -50,6 +54,8 @@ class Duties:
         """When the slices we attest were dealt: dealt anew, they are other slices."""
         self._verdicts: dict[tuple[bytes, int, bytes], Verdict] = {}
         self._reviews: dict[bytes, Reviewed] = {}
+        self._commitments: dict[bytes, Commitment] = {}
+        self._answers: dict[bytes, Answer] = {}
 
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
@@ -73,6 +79,14 @@ class Duties:
         """Announce what re-running a disputed chunk showed."""
         self._verdicts[verdict.commit, verdict.chunk, verdict.accused] = verdict
 
+    def add_commitment(self, commitment: Commitment) -> None:
+        """Bind ourselves to the answer to a request."""
+        self._commitments[commitment.request] = commitment
+
+    def add_answer(self, answer: Answer) -> None:
+        """Show the answer that we are bound to, now that nobody can bind itself any more."""
+        self._answers[answer.request] = answer
+
     def add_review(self, review: Reviewed) -> None:
         """Announce what was re-run of HARD work; it waits for a vote that is cast anyway."""
         known = self._reviews.get(review.commit)
@@ -90,7 +104,8 @@ class Duties:
     @property
     def is_pending(self) -> bool:
         """Whether something waits for a precommit; no block is made for reviews."""
-        return bool(self._available or self._attestations or self._verdicts)
+        results = self._available or self._attestations or self._verdicts
+        return bool(results or self._commitments or self._answers)
 
     def extension(self, height: int) -> bytes:
         """Return the extension of our precommit for a block at `height`."""
@@ -102,6 +117,8 @@ class Duties:
                 tuple(self._attestations.values())[:MAX_ATTESTATIONS],
                 tuple(self._verdicts.values())[:MAX_VERDICTS],
                 tuple(self._reviews.values())[:MAX_REVIEWS],
+                tuple(self._commitments.values())[:MAX_COMMITMENTS],
+                tuple(self._answers.values())[:MAX_ANSWERS],
             )
         )
 
@@ -127,6 +144,15 @@ class Duties:
             ballots = _ballots(state, verdict)
             if ballots is None or self.key in [ballot.validator for ballot in ballots]:
                 del self._verdicts[key]
+        voters = get_validator_set(state).keys
+        for request in list(self._commitments):
+            prediction = PREDICTIONS.get(state, request)
+            if prediction is None or not may_bind(prediction, self.key, voters):
+                del self._commitments[request]
+        for request, answer in list(self._answers.items()):
+            prediction = PREDICTIONS.get(state, request) if OPEN.get(state, request) else None
+            if prediction is None or not is_answer_of(prediction, self.key, answer):
+                del self._answers[request]
         for commit, review in list(self._reviews.items()):
             segment = SEGMENTS.get(state, review.job, review.segment)
             said = get_review(segment, self.key) if segment else 0

@@ -424,8 +424,8 @@ class Node:
         key = self.keys.validator
         assert key is not None and self.duties is not None
         return Answerer(
-            key.public, self.chain, self.artifacts, self._make_compute("", backend), self.duties,
-            self.agreement.poke,
+            key.public, key.derive(f"answers/{self.genesis.chain_id}"), self.chain, self.artifacts,
+            self._make_compute("", backend), self.duties, self.agreement.poke,
         )  # fmt: skip
 
     def _spread(self, transaction: bytes) -> None:

@@ -51,6 +51,7 @@ from mlchain.vm.families.members import (
 )
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
+from mlchain.vm.predicting import advance_predictions
 from mlchain.vm.protocol import get_protocol
 from mlchain.vm.settlement import advance_custody
 from mlchain.vm.votes import process_last_commit
@@ -230,6 +231,7 @@ def _complete(
         lifecycle.finalise(block, ref)
     lifecycle.advance(block)
     advance_custody(block)
+    advance_predictions(block)
     end_epoch(block)
     return Outcome(
         tuple(done.receipt for done in executed),

@@ -11,6 +11,7 @@ from mlchain.ledger.store import Store
 from mlchain.vm.families.accounts import ACCOUNTS, BURNED, credit
 from mlchain.vm.families.jobs import JOBS
 from mlchain.vm.families.members import VALIDATORS, VOTERS, WORKERS, Voters, enrol
+from mlchain.vm.families.predictions import PREDICTIONS
 from mlchain.vm.params import PARAMS
 from mlchain.vm.protocol import PROTOCOL, Protocol
 
@@ -43,5 +44,6 @@ def compute_supply(state: State) -> int:
         + sum(record.bond for _, record in VALIDATORS.items(state))
         + sum(record.bond for _, record in WORKERS.items(state))
         + sum(job.escrow for _, job in JOBS.items(state))
+        + sum(prediction.escrow for _, prediction in PREDICTIONS.items(state))
         + (burned.amount if burned else 0)
     )

@@ -25,6 +25,7 @@ from mlchain.errors import CodecError
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
+from mlchain.vm.answering import process_answer, process_commitment
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.data import add_holder
 from mlchain.vm.families.jobs import (
@@ -142,6 +143,10 @@ def _process_extension(
         process(block, validator, verdict)
     for review in extension.reviews:
         _process_review(block, validator, review)
+    for commitment in extension.commitments:
+        process_commitment(block, validator, commitment)
+    for answer in extension.answers:
+        process_answer(block, validator, answer)
 
 
 def _process_attestation(

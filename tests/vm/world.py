@@ -301,8 +301,11 @@ class World:
         custody = self.chain(name, CUSTODY).at(key_due(height, self.genesis.params.attest_window))
         assert beacon and custody, "the test outlives the hash chains"
         parts = [
-            said.get(part, ()) for part in ("available", "attestations", "verdicts", "reviews")
-        ]
+            said.get(part, ())
+            for part in (
+                "available", "attestations", "verdicts", "reviews", "commitments", "answers"
+            )
+        ]  # fmt: skip
         return Extension(beacon, custody, *parts)
 
     def say(self, name: str, part: str, *items: Any) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlchain import codec
+from mlchain.consensus.work.answers import MAX_ANSWERS, MAX_COMMITMENTS, Answer, Commitment
 from mlchain.consensus.work.attestation import (
     MAX_ATTESTATIONS,
     MAX_AVAILABLE,
@@ -76,6 +77,8 @@ def test_the_fullest_extension_fits_the_bound_of_a_vote():
         (ATTESTATION,) * MAX_ATTESTATIONS,
         (VERDICT,) * MAX_VERDICTS,
         (REVIEW,) * MAX_REVIEWS,
+        (Commitment(H, H),) * MAX_COMMITMENTS,
+        (Answer(H, H, 0, bytes(36), bytes(64)),) * MAX_ANSWERS,
     )
     assert len(codec.encode(full)) <= MAX_EXTENSION_BYTES
 

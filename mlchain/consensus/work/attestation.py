@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from mlchain import codec
 from mlchain.codec import ContentId, Hash, Record, Uint
+from mlchain.consensus.work.answers import MAX_ANSWERS, MAX_COMMITMENTS, Answer, Commitment
 from mlchain.ledger.commit import MAX_EXTENSION_BYTES
 
 MAX_AVAILABLE = 16
@@ -85,6 +86,8 @@ class Extension(Record, frozen=True):
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MAX_ATTESTATIONS)]
     verdicts: Annotated[tuple[Verdict, ...], Meta(max_length=MAX_VERDICTS)]
     reviews: Annotated[tuple[Reviewed, ...], Meta(max_length=MAX_REVIEWS)]
+    commitments: Annotated[tuple[Commitment, ...], Meta(max_length=MAX_COMMITMENTS)] = ()
+    answers: Annotated[tuple[Answer, ...], Meta(max_length=MAX_ANSWERS)] = ()
 
 
 def decode_extension(data: bytes) -> Extension:

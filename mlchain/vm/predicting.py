@@ -1,0 +1,187 @@
+"""What becomes of predictions as blocks go by.
+
+    QUEUED ─> OPEN: validators bind themselves ─> CLOSED: they show their answers ─> ANSWERED
+
+Each step waits for all who may take part, but once a quorum is there only one block for the rest.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from mlchain import codec
+from mlchain.consensus.work.answers import draw_committee
+from mlchain.ml_runtime import Metrics
+from mlchain.ml_runtime.serving import Outcome
+from mlchain.vm.answering import is_right, slash_liar
+from mlchain.vm.context import BlockContext
+from mlchain.vm.families.accounts import burn, credit
+from mlchain.vm.families.members import slash_validator
+from mlchain.vm.families.models import Evaluation, add_evaluation
+from mlchain.vm.families.predictions import (
+    OPEN,
+    PREDICTIONS,
+    QUEUE,
+    ROWS,
+    Mark,
+    Prediction,
+    PredictionState,
+    Told,
+    committee_size,
+)
+from mlchain.vm.votes import get_beacon
+
+MAX_OPEN = 64
+"""Requests at work at a time."""
+MAX_OPEN_GAS = 2 * 10**10
+"""What all at work may cost one validator together, in gas (about ns)."""
+
+
+def advance_predictions(block: BlockContext) -> None:
+    """Move every request at work as far as this block allows, then begin others in their turn."""
+    count, gas = 0, 0
+    for (identity,), _ in list(OPEN.items(block.state)):
+        prediction = PREDICTIONS.get(block.state, identity)
+        assert prediction is not None, "what is at work exists"
+        _advance(block, identity, prediction)
+        now = PREDICTIONS.get(block.state, identity)
+        if now is not None and now.state in (PredictionState.OPEN, PredictionState.CLOSED):
+            count, gas = count + 1, gas + now.gas
+    for (rank, identity), _ in QUEUE.items(block.state):
+        prediction = PREDICTIONS.get(block.state, identity)
+        assert prediction is not None, "what is queued exists"
+        if count >= MAX_OPEN or gas + prediction.gas > MAX_OPEN_GAS:
+            break  # nobody behind goes first, however small: that would starve large ones
+        size = committee_size(prediction.tier)
+        if size and prediction.asked == block.height:
+            continue  # drawn by a beacon that nobody knew when it was asked
+        committee: tuple[bytes, ...] = ()
+        if 0 < size < len(block.validators):
+            keys = block.validators.keys
+            committee = draw_committee(get_beacon(block.state), identity, keys, size)
+        QUEUE.delete(block.state, rank, identity)
+        OPEN.put(block.state, Mark(), identity)
+        _put(block, identity, prediction, state=PredictionState.OPEN, committee=committee)
+        count, gas = count + 1, gas + prediction.gas
+
+
+def _advance(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    is_due = block.height >= prediction.height + block.params.dispute_window
+    if prediction.state == PredictionState.OPEN:
+        _bind(block, identity, prediction, is_due)
+    elif prediction.state == PredictionState.CLOSED:
+        _judge(block, identity, prediction, is_due)
+    else:
+        _await_late(block, identity, prediction, is_due)
+
+
+def _bind(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
+    """Fix who is bound, once all are, or a quorum was in the block before."""
+    voters = block.validators
+    ready = [b.validator for b in prediction.bound] + [t.validator for t in prediction.told]
+    is_quorum = not prediction.committee and _weight(block, ready) >= voters.quorum
+    is_whole = all(key in ready for key in prediction.committee or voters.keys)
+    if is_whole or (is_quorum and 0 < prediction.ready < block.height):
+        _put(block, identity, prediction, state=PredictionState.CLOSED)
+    elif is_quorum and not prediction.ready:
+        PREDICTIONS.put(block.state, replace(prediction, ready=block.height), identity)
+    elif is_due:
+        _give_up(block, identity, prediction)
+
+
+def _judge(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
+    """Record the answer that a quorum gave, or all of a committee; pay and punish."""
+    is_whole = not _silent(prediction)
+    found = _agreed(block, prediction)
+    if found is not None and (is_whole or 0 < prediction.ready < block.height):
+        _record(block, identity, prediction, found)
+    elif is_whole or is_due:
+        _give_up(block, identity, prediction)
+    elif found is not None and not prediction.ready:
+        PREDICTIONS.put(block.state, replace(prediction, ready=block.height), identity)
+
+
+def _agreed(block: BlockContext, prediction: Prediction) -> Told | None:
+    """Return the answer that enough have given, with its bytes if they are few."""
+    groups: dict[tuple[int, bytes], list[Told]] = {}
+    for told in prediction.told:
+        groups.setdefault((told.outcome, told.content), []).append(told)
+    for same in groups.values():
+        keys = [told.validator for told in same]
+        if prediction.committee:
+            is_enough = all(key in keys for key in prediction.committee)
+        else:
+            is_enough = _weight(block, keys) >= block.validators.quorum
+        if is_enough:
+            return max(same, key=lambda told: len(told.value))
+    return None
+
+
+def _record(block: BlockContext, identity: bytes, prediction: Prediction, found: Told) -> None:
+    escrow = prediction.escrow
+    prediction = replace(
+        prediction, outcome=found.outcome, content=found.content, value=found.value, escrow=0,
+        told=tuple(replace(told, value=b"") for told in prediction.told),
+    )  # fmt: skip
+    right = [told.validator for told in prediction.told if is_right(prediction, told)]
+    paid = [key for key in right if key in block.validators]
+    share = escrow // len(paid) if paid else 0
+    for key in paid:
+        credit(block.state, key, share)
+    burn(block.state, escrow - share * len(paid))
+    for told in prediction.told:
+        if not is_right(prediction, told):
+            slash_liar(block, identity, told.validator)
+    _put(block, identity, prediction, state=PredictionState.ANSWERED)
+    ROWS.delete(block.state, identity)
+    if not _silent(prediction):
+        OPEN.delete(block.state, identity)
+    if prediction.is_evaluation and found.outcome == Outcome.ANSWERED:
+        metrics = codec.decode(Metrics, found.value)
+        evaluation = Evaluation(prediction.data, metrics, block.height)
+        add_evaluation(block.state, prediction.model, evaluation)
+
+
+def _give_up(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    """Let everybody compute what a committee did not agree on; else return the fee.
+
+    What the committee told stays: it is judged by what the others find.
+    """
+    if prediction.committee:
+        _put(
+            block, identity, prediction, state=PredictionState.OPEN, committee=(), bound=()
+        )  # fmt: skip
+        return
+    credit(block.state, prediction.requester, prediction.escrow)
+    _put(block, identity, prediction, state=PredictionState.FAILED, escrow=0)
+    OPEN.delete(block.state, identity)
+    ROWS.delete(block.state, identity)
+
+
+def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
+    """Whoever was bound shows its answer some time, or pays for hiding it."""
+    silent = _silent(prediction)
+    if is_due:
+        for key in silent:
+            slash_validator(
+                block, key, "answer-withheld", b"", identity,
+                is_removed=False, amount=block.params.slash_unavailable,
+            )  # fmt: skip
+    if is_due or not silent:
+        OPEN.delete(block.state, identity)
+
+
+def _silent(prediction: Prediction) -> list[bytes]:
+    """Return who was bound and has not shown its answer."""
+    told = [t.validator for t in prediction.told]
+    return [b.validator for b in prediction.bound if b.validator not in told]
+
+
+def _put(block: BlockContext, identity: bytes, prediction: Prediction, **changes: object) -> None:
+    """Store a request in its next state."""
+    changed = replace(prediction, height=block.height, ready=0, **changes)
+    PREDICTIONS.put(block.state, changed, identity)
+
+
+def _weight(block: BlockContext, keys: list[bytes]) -> int:
+    return sum(block.validators.weight(key) for key in keys)
