@@ -86,6 +86,7 @@ PARAMS = Params(
 CONTENT = b"\x01\x55\x12\x20" + digest("test-content")
 """A content id; no bytes behind it are ever looked at."""
 ROWS, FEATURES = 60, 4
+PARTS = ("available", "attestations", "verdicts", "reviews", "commitments", "answers")
 
 
 @cache
@@ -300,13 +301,7 @@ class World:
         beacon = self.chain(name, BEACON).at(height)
         custody = self.chain(name, CUSTODY).at(key_due(height, self.genesis.params.attest_window))
         assert beacon and custody, "the test outlives the hash chains"
-        parts = [
-            said.get(part, ())
-            for part in (
-                "available", "attestations", "verdicts", "reviews", "commitments", "answers"
-            )
-        ]  # fmt: skip
-        return Extension(beacon, custody, *parts)
+        return Extension(beacon, custody, *(said.get(part, ()) for part in PARTS))
 
     def say(self, name: str, part: str, *items: Any) -> None:
         """Let the next precommit of a validator carry something."""
