@@ -1,4 +1,4 @@
-"""`mlchain audit`: re-check a receipt, or a proof of fraud, without trusting who gave it."""
+"""`mlchain audit`: re-check a receipt, a chain or a proof of fraud, without trusting its giver."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import click
 
+from mlchain.cli.audit_chain import (
+    audit_archive,
+    chain_lines,
+    find_genesis,
+    genesis_hash,
+    miss_lines,
+    now_text,
+    report_options,
+    save_report,
+    tell_check,
+)
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
 
 if TYPE_CHECKING:
-    from mlchain.client.receipt import Check, Report
+    from mlchain.client.archive import ChainReport
+    from mlchain.client.receipt import Report
+    from mlchain.ledger.genesis import Genesis
 
 
 class CheckRow(TypedDict):
@@ -37,6 +50,31 @@ class AuditView(TypedDict):
     miss_1_in_100: str
 
 
+class ReportedView(AuditView):
+    """The same, and where the report lies; empty if none was asked for."""
+
+    report: list[str]
+
+
+class ChainView(TypedDict):
+    """An audit of a whole chain: every block executed again, slices of all jobs re-run."""
+
+    chain_id: str
+    genesis: str
+    last: int
+    passed: bool
+    checks: list[CheckRow]
+    notes: list[str]
+    disputes: list[str]
+    chunks: int
+    drawn: int
+    rerun: int
+    seed: str
+    miss_1_in_10: str
+    miss_1_in_100: str
+    report: list[str]
+
+
 class VerdictView(TypedDict):
     """A fraud proof that does not hold; one that does is an error, with the same fields in `at`."""
 
@@ -52,7 +90,6 @@ class VerdictView(TypedDict):
     certified: NotRequired[str]
 
 
-NAME_WIDTH = 13
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -68,18 +105,19 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
 @click.command(
     "audit",
     cls=Command,
-    answers={"audit": AuditView, "fraud": VerdictView},
+    answers={"audit": ReportedView, "audit-chain": ChainView, "fraud": VerdictView},
     examples=(
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json",
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json --slices all",
+        "mlchain audit hearts-1.car --genesis 3c90… --slices 500 --sign auditor.json",
         "mlchain audit birch.fraud --genesis genesis.json",
     ),
 )
-@click.argument("file", metavar="RECEIPT|PROOF", type=_FILE)
+@click.argument("file", metavar="RECEIPT|CAR|PROOF", type=_FILE)
 @click.option(
     "--genesis",
-    type=_FILE,
-    help="Your own copy of the chain's genesis file: a receipt rests on it.",
+    metavar="FILE|HASH",
+    help="Your own copy of the chain's genesis file, or its hash: all rests on it.",
 )
 @click.option(
     "--slices",
@@ -98,22 +136,31 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
 )
 @click.option("--traced-job", metavar="HEX", default="", help="The job a PROOF has to be about.")
 @click.option("--oracle", is_flag=True, help="Re-execute a PROOF's op in plain Python.")
+@report_options
 @click.pass_obj
 def command(
     out: Output,
     file: Path,
-    genesis: Path | None,
+    genesis: str | None,
     slices: int | None,
     seed: str,
     folder: Path | None,
     traced_job: str,
     oracle: bool,
+    report_folder: Path,
+    no_report: bool,
+    sign_key: Path | None,
+    password_file: Path | None,
 ) -> None:
-    """Re-check a job's RECEIPT, or a PROOF of fraud, offline.
+    """Re-check a job's RECEIPT, a whole chain, or a PROOF of fraud, offline.
 
     Of a receipt: signatures, state proofs, samples, the score, and slices of the training, run
     again on this machine. Trusts your genesis file and this program; neither the receipt nor who
-    gave it. Exits with 7 when something does not hold.
+    gave it. Exits with 7 when something does not hold. The report, one HTML page and the same as
+    JSON, is left here, or in --report.
+
+    Of a chain, the CAR file that mlchain archive writes: all blocks from the genesis on are
+    executed again, and slices drawn over all jobs.
 
     Of a proof: what its worker had committed to under your genesis file, its signature, openings,
     and the one operation, executed again; or a whole chunk if the worker did not answer, which
@@ -122,6 +169,7 @@ def command(
     """
     from mlchain.client.accusation import is_accusation
     from mlchain.client.fraud import is_fraud_proof
+    from mlchain.client.receipt import Report
     from mlchain.errors import VerificationFailed
 
     if is_fraud_proof(file):
@@ -130,13 +178,36 @@ def command(
     if genesis is None:
         raise click.UsageError("a file of a chain is checked against --genesis, your own copy")
     if is_accusation(file):
-        judge_on_chain(out, file, genesis, folder)
+        judge_on_chain(out, file, find_genesis(genesis, file), folder)
         return
-    report = audit_file(out, file, genesis, slices, seed, folder)
+    from mlchain.cli.signing import open_key
+    from mlchain.client.archive import is_archive
+    from mlchain.client.audit_page import chain_document, receipt_document
+
+    key = open_key(sign_key, password_file) if sign_key else None
+    report: Report | ChainReport
+    if is_archive(file):
+        digest = genesis_hash(genesis)
+        report = audit_archive(out, file, digest, slices, seed)
+        document = chain_document(report, digest, now_text())
+        name = f"audit-{file.stem}-1-{report.last}"
+    else:
+        chain = find_genesis(genesis, file)
+        digest = chain.hash
+        report = audit_file(out, file, chain, slices, seed, folder)
+        document = receipt_document(report, digest, file.name, now_text())
+        name = f"audit-{file.stem}"
+    saved = () if no_report else save_report(out, report_folder, name, document, key)
     failed = report.failed
     if failed is not None:
         raise VerificationFailed(f"{failed.name}: {failed.text}", "do not rely on this result")
-    out.result("audit", report_document(report), report_lines(report))
+    if isinstance(report, Report):
+        answer = {**report_document(report), "report": list(saved)}
+        out.result("audit", answer, report_lines(report))
+        return
+    shared = {key: document[key] for key in ChainView.__annotations__ if key in document}
+    answer = {**shared, "chain_id": report.chain_id, "report": list(saved)}
+    out.result("audit-chain", answer, chain_lines(report))
 
 
 def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:
@@ -167,7 +238,7 @@ def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:
     out.result("fraud", document, [text])
 
 
-def judge_on_chain(out: Output, file: Path, genesis: Path, folder: Path | None) -> None:
+def judge_on_chain(out: Output, file: Path, genesis: Genesis, folder: Path | None) -> None:
     """Judge a fraud proof that rests on a chain.
 
     Raises:
@@ -180,12 +251,11 @@ def judge_on_chain(out: Output, file: Path, genesis: Path, folder: Path | None) 
     from mlchain.client.fraud import FraudProven, judgement_document
     from mlchain.client.receipt import find_in_folder
     from mlchain.errors import CodecError, InvalidSignature, RejectedProgram, VerificationFailed
-    from mlchain.ledger.genesis import load_genesis
     from mlchain.ml_runtime.proof import Outcome
 
     finder = {"find_file": find_in_folder(folder)} if folder is not None else {}
     try:
-        found = judge_accusation(read_accusation(file), load_genesis(genesis), **finder)
+        found = judge_accusation(read_accusation(file), genesis, **finder)
     except (CodecError, InvalidSignature, RejectedProgram, VerificationFailed) as error:
         raise CodecError(f"{file} proves nothing: {error.message}", error.hint) from error
     document = judgement_document(found)
@@ -201,7 +271,7 @@ def judge_on_chain(out: Output, file: Path, genesis: Path, folder: Path | None) 
 def audit_file(
     out: Output,
     receipt: Path,
-    genesis: Path,
+    genesis: Genesis,
     slices: int | None,
     seed: str = "",
     folder: Path | None = None,
@@ -212,13 +282,8 @@ def audit_file(
         VerificationFailed: the file is no receipt. A receipt that does not hold is reported.
         NotFound: it was made without a file that is needed, and `folder` lacks it.
     """
-    from mlchain.cli.text import bad, bar, good
+    from mlchain.cli.text import bar
     from mlchain.client.receipt import find_in_folder, read_receipt, verify_receipt
-    from mlchain.ledger.genesis import load_genesis
-
-    def tell(check: Check) -> None:
-        mark = good if check.passed else bad
-        out.note(mark(f"{check.name:<{NAME_WIDTH}}{check.text}"))
 
     def progress(done: int, total: int) -> None:
         out.live(f"  re-running  {bar(done, total)}")
@@ -227,10 +292,10 @@ def audit_file(
     finder = {"find_file": find_in_folder(folder)} if folder is not None else {}
     return verify_receipt(
         found,
-        load_genesis(genesis),
+        genesis,
         slices=slices,
         seed=seed,
-        on_check=tell,
+        on_check=lambda check: tell_check(out, check),
         on_chunk=progress,
         **finder,
     )
@@ -238,19 +303,13 @@ def audit_file(
 
 def report_lines(report: Report) -> Iterator[str]:
     """Yield what a passed audit means, and how much it could have missed."""
-    from mlchain.cli.text import dim, good
+    from mlchain.cli.text import good
 
     yield good(
         f"audited   {len(report.checks)} of {len(report.checks)} checks hold; "
         f"re-ran {report.rerun} of {report.chunks} slices here: every byte equal"
     )
-    if report.drawn < report.chunks:
-        for words, one_in in (("1 in 10", 10), ("1 in 100", 100)):
-            yield (
-                f"            had {words} slices been forged, "
-                f"this audit would have missed it with p = {report.miss(one_in)}"
-            )
-        yield dim(f"            the choice was fixed by --seed {report.seed}")
+    yield from miss_lines(report)
 
 
 def report_document(report: Report) -> dict[str, Any]:

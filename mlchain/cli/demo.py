@@ -100,6 +100,7 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
     from mlchain.cli.watch import result_lines, watch_job
     from mlchain.client.client import Client
     from mlchain.client.jobfile import load_job_file
+    from mlchain.ledger.genesis import load_genesis
 
     job_file = load_job_file(job_path)
     with Client(net.url) as client:
@@ -114,7 +115,7 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
         faults = _faults(client, job, cheats)
     out.note("")
     out.note("audit of the receipt, offline:")
-    audit = audit_file(out, receipt, net.genesis, AUDIT_SLICES)
+    audit = audit_file(out, receipt, load_genesis(net.genesis), AUDIT_SLICES)
     if audit.failed is not None:
         raise VerificationFailed(f"audit: {audit.failed.name}: {audit.failed.text}")
     if cheats and not faults:

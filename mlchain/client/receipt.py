@@ -34,6 +34,19 @@ class Check:
 
 
 @dataclass
+class JobRow:
+    """One job of a chain: how many of its chunks were drawn, and what became of them."""
+
+    job_id: bytes
+    name: str
+    chunks: int
+    drawn: tuple[int, ...] = ()
+    compared: tuple[int, ...] = ()
+    differs: int | None = None
+    note: str = ""
+
+
+@dataclass
 class Report:
     """What an audit found. `drawn` chunks of `chunks` were chosen blindly, `rerun` were run."""
 

@@ -105,15 +105,28 @@ class ContentStore:
 
         Raises: as `get`, for files of any size.
         """
+        for part, block in self._walk(cid):
+            if part.depth == 0:
+                yield block
+
+    def blocks(self, cid: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (id, block) of a file, a node before what is below it.
+
+        Raises: as `get`, for files of any size.
+        """
+        for part, block in self._walk(cid):
+            yield part.cid, block
+
+    def _walk(self, cid: bytes) -> Iterator[tuple[Part, bytes]]:
         todo = [self._root(cid)]
         while todo:
             part = todo.pop()
             block = self.get_block(part.cid)
             if part.depth == 0:
                 check_part(part, len(block) == part.size)
-                yield block
             else:
                 todo.extend(reversed(children(part, block)))
+            yield part, block
 
     def missing(self, cid: bytes, limit: int = 1024) -> list[bytes]:
         """Return the ids of up to `limit` blocks still needed for the file; none if it is whole.

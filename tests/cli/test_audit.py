@@ -8,9 +8,13 @@ from factories import make_chain, nudge
 from mlchain import codec
 from mlchain.cli.localnet import LocalNet
 from mlchain.client import receipt as receipts
+from mlchain.client.audit_page import signed_bytes
+from mlchain.client.keystore import MIN_COST, create_key
 from mlchain.client.receipt import Check, Report
+from mlchain.crypto import SecretKey, is_signed
 from mlchain.errors import NotFound
 from mlchain.ledger.genesis import dump_genesis
+from mlchain.ledger.kv import LevelKeyValue
 from mlchain.vm.receipt import attach_files, make_receipt
 
 
@@ -128,7 +132,7 @@ def write_files(home, chain, job_id):
 def test_a_real_receipt_is_audited_offline(run, home, real):
     result = run(*write_files(home, *real[0]), "--slices", "3", "--seed", "mine")
     assert result.exit_code == 0, result.stderr
-    names = [line.split()[1] for line in result.stderr.splitlines()]
+    names = [line.split()[1] for line in result.stderr.splitlines() if "✓" in line]
     assert names[0] == "genesis" and names[-1] == "re-run" and len(names) == 12
     assert "✓ metrics      accuracy 1.0000 (15 of 15)" in result.stderr
     assert "12 of 12 checks hold" in result.stdout and "--seed mine" in result.stdout
@@ -149,3 +153,108 @@ def test_a_receipt_of_another_chain_exits_with_7(run, home, real):
     error = json.loads(result.stdout)["error"]
     assert (result.exit_code, error["code"]) == (7, "verification_failed")
     assert error["message"].startswith("genesis: ")
+
+
+# ---- the report, and whole chains ---------------------------------------------------------------
+
+
+def test_every_audit_leaves_a_page_and_a_document(run, run_json, home, real):
+    command = write_files(home, *real[0])
+    code, document = run_json(*command, "--slices", "3", "--report", "out")
+    assert code == 0
+    assert document["data"]["report"] == ["out/audit-job.html", "out/audit-job.json"]
+    report = json.loads((home / "out" / "audit-job.json").read_text())["report"]
+    assert report["passed"] and report["drawn"] == 3 and len(report["checks"]) == 12
+    assert "✓ passed" in (home / "out" / "audit-job.html").read_text()
+
+
+def test_a_failed_audit_leaves_its_report_too(run, home, real):
+    assert run(*write_files(home, *real[1]), "--slices", "all").exit_code == 7
+    report = json.loads((home / "audit-job.json").read_text())["report"]
+    assert (report["passed"], report["jobs"][0]["differs"]) == (False, 5)
+    page = (home / "audit-job.html").read_text()
+    assert "✗ failed" in page and '<span class="d">x</span>' in page
+
+
+def test_no_report_is_written_when_none_is_wanted(run, home, real):
+    assert run(*write_files(home, *real[0]), "--slices", "0", "--no-report").exit_code == 0
+    assert not list(home.glob("audit-*"))
+
+
+def test_an_auditor_signs_the_report_and_anybody_can_check_it(run, home, real):
+    create_key(home / "auditor.json", SecretKey(b"a" * 32), "secret", cost=MIN_COST)
+    (home / "password").write_text("secret")
+    how = ("--slices", "0", "--sign", "auditor.json", "--password-file", "password")
+    assert run(*write_files(home, *real[0]), *how).exit_code == 0
+    found = json.loads((home / "audit-job.json").read_text())
+    key, signature = (bytes.fromhex(found["signature"][n]) for n in ("key", "signature"))
+    assert is_signed(key, signed_bytes(found["report"]), signature)
+    found["report"]["passed"] = False
+    assert not is_signed(key, signed_bytes(found["report"]), signature)
+
+
+def test_a_genesis_may_be_named_by_its_hash(run, home, real):
+    name, file, option, _ = write_files(home, *real[0])
+    digest = real[0][0].genesis.hash.hex()
+    spoken = " ".join(digest[i : i + 4] for i in range(0, 64, 4))
+    for text in (digest, spoken):
+        assert run(name, file, option, text, "--slices", "0", "--no-report").exit_code == 0
+    assert run(name, file, option, "00" * 32, "--slices", "0").exit_code == 3
+
+
+def home_of(chain, folder):
+    """What a stopped node leaves: its stores, and the genesis file."""
+    folder.mkdir()
+    (folder / "genesis.json").write_text(dump_genesis(chain.genesis))
+    for name, kv in (("data", chain.store._kv), ("content", chain.content._kv)):
+        level = LevelKeyValue(folder / name)
+        level.write(dict(kv.items()))
+        level.close()
+    return str(folder)
+
+
+def test_the_auditors_first_ten_minutes(run, run_json, home, real):
+    """A node's archive, audited with nothing but the hash: every line of the screen."""
+    chain, _ = real[0]
+    stopped = home_of(chain, home / "aurora")
+    result = run("archive", "--home", stopped, "--out", "hearts-1.car")
+    assert result.exit_code == 0, result.stderr
+    digest = chain.genesis.hash.hex()
+    result = run("audit", "hearts-1.car", "--genesis", digest, "--slices", "3", "--seed", "mine")
+    assert result.exit_code == 0, result.stderr
+    height = chain.store.height
+    for said in (
+        f"✓ genesis      {digest}  0 of 2 members signed",
+        f"✓ headers      {height} of {height} linked, each signed by more than 2/3 of the power",
+        f"✓ state        {height} of {height} state roots recomputed from genesis",
+        "✓ data         ",
+        "✓ re-run       3 of 3 equal, of 8",
+        "! note         2 of 2 members did not sign genesis",
+        f"audit-hearts-1-1-{height}.html",
+    ):
+        assert said in result.stderr, result.stderr
+    assert "passed with 1 note" in result.stdout
+    assert "had 1 in 100 slices been forged" in result.stdout and "--seed mine" in result.stdout
+    code, document = run_json("audit", "hearts-1.car", "--genesis", digest, "--slices", "all")
+    assert (code, document["schema"], document["data"]["rerun"]) == (0, "mlchain.audit-chain/1", 8)
+
+
+def test_a_forged_chain_and_a_wrong_hash_exit_with_7(run, home, real):
+    chain, _ = real[1]
+    assert run("archive", "--home", home_of(chain, home / "n"), "--out", "f.car").exit_code == 0
+    digest = chain.genesis.hash.hex()
+    result = run("audit", "f.car", "--genesis", digest, "--slices", "all")
+    assert result.exit_code == 7 and "chunk 5 was committed as" in result.stderr
+    assert run("audit", "f.car", "--genesis", digest, "--slices", "0").exit_code == 0  # control
+    result = run("audit", "f.car", "--genesis", "00" * 32)
+    assert result.exit_code == 7 and "you named 0000" in result.stderr
+
+
+def test_an_archive_needs_a_stopped_node_that_has_run(run, home, real):
+    assert run("archive", "--home", str(home), "--out", "f.car").exit_code == 2
+    stopped = home_of(real[0][0], home / "n")
+    running = LevelKeyValue(home / "n" / "data")
+    result = run("archive", "--home", stopped, "--out", "f.car")
+    running.close()
+    assert result.exit_code == 2 and "in use" in result.stderr
+    assert not list(home.glob("*.car*"))

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.client.accusation import judge_accusation
+from mlchain.client.archive import read_archive, write_archive
 from mlchain.client.ceremony import (
     GenesisSignature,
     SignedJoin,
@@ -136,6 +137,8 @@ def _ledger() -> dict[str, Target]:
     receipts = [codec.encode(receipt), codec.encode(attach_files(receipt, chain.content))]
     genesis = dump_genesis(chain.genesis).encode()
     bodies = [decode_transaction(data).body for data in found]
+    archive = BytesIO()
+    write_archive(archive, store, chain.content)
     key = make_key("validator-1")
     joined = make_join(
         "c-1", 64, bytes(32), 1, "a", "validator", key, make_key("peer"), key.public, "h", 1
@@ -160,6 +163,7 @@ def _ledger() -> dict[str, Target]:
         ),
         "receipt": Target(partial(codec.decode, Receipt, max_bytes=64 << 20), receipts),
         "content block": Target(_content_block, _content_blocks()),
+        "archive": Target(lambda data: read_archive(BytesIO(data)), [archive.getvalue()]),
         "CAR file": Target(_car_file, _car_files()),
     }
 
