@@ -14,7 +14,7 @@ NAMES = (
     "last+signature blocks+request blocks+answer batch head chunk+request have+question frames "
     "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
     "conflict state+chunk state+question offers snapshot+index "
-    "whole+question whole+block CAR+file "
+    "whole+question whole+block CAR+file archive join+file genesis+signature "
     "opening+request opening "
     "accusation trace+question trace+answer"
 )
