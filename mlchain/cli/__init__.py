@@ -24,6 +24,7 @@ COMMANDS = {
     "job": ("job", "Show jobs and fetch their results."),
     "model": ("model", "Look into model files, import and export models."),
     "data": ("data", "Files by content id: add, fetch, check, exchange with IPFS."),
+    "predict": ("predict", "Ask a registered model, and have validators certify the answer."),
     "audit": ("audit", "Re-check a job's receipt, or a whole chain, offline."),
     "archive": ("archive", "Write a whole chain into one file, for auditors."),
     "light": ("light", "Follow the chain by its certificates and prove what it says."),

@@ -19,6 +19,7 @@ from mlchain.cli.audit_chain import (
     save_report,
     tell_check,
 )
+from mlchain.cli.audit_prediction import PredictionAuditView, audit_prediction
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
 
@@ -105,7 +106,12 @@ def _slices(ctx: click.Context, param: click.Parameter, value: str) -> int | Non
 @click.command(
     "audit",
     cls=Command,
-    answers={"audit": ReportedView, "audit-chain": ChainView, "fraud": VerdictView},
+    answers={
+        "audit": ReportedView,
+        "audit-chain": ChainView,
+        "prediction-audit": PredictionAuditView,
+        "fraud": VerdictView,
+    },
     examples=(
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json",
         "mlchain audit 7f3ae1c2.receipt --genesis genesis.json --slices all",
@@ -152,7 +158,7 @@ def command(
     sign_key: Path | None,
     password_file: Path | None,
 ) -> None:
-    """Re-check a job's RECEIPT, a whole chain, or a PROOF of fraud, offline.
+    """Re-check a RECEIPT of a job or an answer, a whole chain, or a PROOF of fraud, offline.
 
     Of a receipt: signatures, state proofs, samples, the score, and slices of the training, run
     again on this machine. Trusts your genesis file and this program; neither the receipt nor who
@@ -169,6 +175,7 @@ def command(
     """
     from mlchain.client.accusation import is_accusation
     from mlchain.client.fraud import is_fraud_proof
+    from mlchain.client.prediction_receipt import is_prediction_receipt
     from mlchain.client.receipt import Report
     from mlchain.errors import VerificationFailed
 
@@ -179,6 +186,9 @@ def command(
         raise click.UsageError("a file of a chain is checked against --genesis, your own copy")
     if is_accusation(file):
         judge_on_chain(out, file, find_genesis(genesis, file), folder)
+        return
+    if is_prediction_receipt(file):
+        audit_prediction(out, file, find_genesis(genesis, file), folder)
         return
     from mlchain.cli.signing import open_key
     from mlchain.client.archive import is_archive

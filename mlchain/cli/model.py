@@ -12,7 +12,8 @@ from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.model_registry import list_, register
 from mlchain.cli.output import Output
-from mlchain.web.answers import Amount, RegistryRow
+from mlchain.web.answers import Amount
+from mlchain.web.model_answers import RegistryRow
 
 if TYPE_CHECKING:
     from mlchain.ml_runtime.model import Model

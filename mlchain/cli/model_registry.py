@@ -11,7 +11,7 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
-from mlchain.web.answers import Registry, RegistryRow
+from mlchain.web.model_answers import Registry, RegistryRow
 
 if TYPE_CHECKING:
     from mlchain.ml_runtime.model import Model

@@ -37,6 +37,7 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import VALIDATORS, ValidatorRecord
 from mlchain.vm.families.models import MODELS, Model
+from mlchain.vm.prediction_receipt import PredictionReceipt
 from mlchain.vm.receipt import Proven, Receipt, find_newcomers, wanted_files
 
 FindFile = Callable[[bytes], bytes | None]
@@ -46,7 +47,9 @@ FindFile = Callable[[bytes], bytes | None]
 class Standing:
     """How a file stands on a chain: which of its headers are certified, and by whom."""
 
-    def __init__(self, certified: Receipt | Accusation, genesis: Genesis) -> None:
+    def __init__(
+        self, certified: Receipt | Accusation | PredictionReceipt, genesis: Genesis
+    ) -> None:
         self.certified, self.genesis = certified, genesis
         self.sets = [(0, genesis.validators())]
 

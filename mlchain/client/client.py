@@ -61,7 +61,7 @@ class Client:
         self, url: str = DEFAULT_URL, *, timeout_s: float = 10.0, poll_s: float = 0.3
     ) -> None:
         self.url = url.rstrip("/")
-        self.poll_s = poll_s
+        self.poll_s, self.timeout_s = poll_s, timeout_s
         try:
             self._http = httpx.Client(
                 base_url=self.url,
@@ -144,6 +144,19 @@ class Client:
     def registered(self, model: str) -> Json:
         """Return a registered model by NAME, NAME@VERSION or content id."""
         return self._object(f"/v1/registry/{quote(model, safe='@')}")
+
+    def prediction(self, identity: str, wait_s: float = 0) -> Json:
+        """Return a request and its answer; waits on the node's side for at most `wait_s`."""
+        path = (
+            f"/v1/predictions/{identity}?wait={wait_s:g}"
+            if wait_s
+            else "/v1/predictions/" + identity
+        )
+        return self._object(path)
+
+    def prediction_receipt(self, identity: str) -> bytes:
+        """Return the receipt of an answer: everything needed to check it offline."""
+        return self._request("GET", f"/v1/predictions/{identity}/receipt")
 
     def data(self, content_id: str) -> bytes:
         """Return content by its id, compared with it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlchain import codec
 from mlchain.client.client import EXECUTION_GAS, Client
 from mlchain.crypto import SecretKey
-from mlchain.errors import ConfigError, NotFound
+from mlchain.errors import CodecError, ConfigError, NotFound
 from mlchain.ledger.unixfs import cid_text, parse_cid
 from mlchain.ml_runtime import Dataset, Model, State, Task, Trainer
 from mlchain.ml_runtime.serving import describe_model
@@ -38,14 +38,14 @@ def publish(client: Client, model: Model, label: Label, key: SecretKey) -> tuple
     """
     data, facts = model.encode(), describe_model(model)
     content = client.put_data(data)
+    parent, source = (parse_cid(cid) if cid else b"" for cid in (label.parent, label.data))
     request = RegisterModel(
         label.name, parse_cid(content), len(data), facts.features, facts.outputs, facts.answer,
-        facts.gas, bytes.fromhex(label.job), *(parse_cid(cid) if cid else b"" for cid in
-        (label.parent, label.data)), label.licence,
+        facts.gas, bytes.fromhex(label.job), parent, source, label.licence,
     )  # fmt: skip
     try:
         codec.decode(RegisterModel, codec.encode(request))
-    except codec.CodecError as error:
+    except CodecError as error:
         raise ConfigError(
             f"cannot be registered: {error.message}",
             "a name is lower case letters, digits, dots, hyphens, underscores; at most 64",

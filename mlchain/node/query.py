@@ -22,6 +22,7 @@ from mlchain.node.governance_view import describe_governance
 from mlchain.node.job_view import JobViews, ProgressSource, job_event
 from mlchain.node.membership import Names
 from mlchain.node.plain import Json, parse_hash, to_json
+from mlchain.node.prediction_view import PredictionViews
 from mlchain.node.registry_view import RegistryViews
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families import KINDS
@@ -29,6 +30,7 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, MEMBERS, VALIDATORS, WORKERS, MemberRecord
 from mlchain.vm.families.models import MODELS
+from mlchain.vm.prediction_receipt import PredictionReceipt, make_prediction_receipt
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
 MAX_ROWS = 1_000
@@ -76,6 +78,7 @@ class Query:
         self._node = node
         self._names = Names(chain.state)
         self._jobs = JobViews(self._names, self._role_of)
+        self.predictions = PredictionViews(chain.state, self._names)
         self.registry = RegistryViews(chain.state, lambda: chain.validators, self._names)
 
     # ---- the node -------------------------------------------------------------------------------
@@ -422,6 +425,14 @@ class Query:
         """
         found = make_receipt(self._chain.store, job_id)
         return attach_files(found, self._content) if has_files else found
+
+    def prediction_receipt(self, request: bytes) -> PredictionReceipt:
+        """Return the proof of an answer, with the files that are here. A thread may do it.
+
+        Raises:
+            NotFound: no such request, or it has no answer.
+        """
+        return make_prediction_receipt(self._chain.store, self._content, request)
 
     def _name(self, key: bytes) -> str:
         return self._names.get(key) or crypto.address(key)

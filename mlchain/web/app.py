@@ -23,7 +23,7 @@ from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.job_routes import add_jobs, add_receipts
 from mlchain.web.metrics import MEDIA_TYPE as METRICS_TYPE
 from mlchain.web.metrics import Metrics
-from mlchain.web.model_routes import add_registry
+from mlchain.web.model_routes import add_predictions, add_registry
 from mlchain.web.node_api import NodeApi
 from mlchain.web.openapi import EVENTS, JSON, TEXT, describe, says
 from mlchain.web.replies import as_json, final
@@ -83,6 +83,7 @@ def make_app(
     add_receipts(app, node)
     add_data(app, node, clients)
     add_registry(app, node)
+    add_predictions(app, node)
     _add_stream(app, node, metrics)
     return app
 

@@ -1,13 +1,19 @@
-"""The registry of models."""
+"""The registry of models, and predictions."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from typing import Annotated
+
+import trio
+from fastapi import FastAPI, Query
 from starlette.responses import Response
 
-from mlchain.web import answers
-from mlchain.web.node_api import Limit, NodeApi
-from mlchain.web.openapi import says
+from mlchain import codec
+from mlchain.errors import NotFound
+from mlchain.node.plain import Json, parse_hash
+from mlchain.web import model_answers as answers
+from mlchain.web.node_api import HashText, Limit, NodeApi
+from mlchain.web.openapi import BYTES, says
 from mlchain.web.replies import as_json
 
 
@@ -29,3 +35,59 @@ def add_registry(app: FastAPI, node: NodeApi) -> None:
     )
     async def registered(model: str) -> Response:
         return as_json(node.query.registry.find(model))
+
+
+MAX_WAIT_S = 60
+MAX_RECEIPTS = 2
+"""Made at a time; others wait for their turn."""
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
+
+
+def add_predictions(app: FastAPI, node: NodeApi) -> None:
+    """Add requests, their answers and receipts."""
+    turn = trio.CapacityLimiter(MAX_RECEIPTS)
+
+    @app.get(
+        "/v1/predictions/{identity}",
+        summary="A request and its answer; `wait` so many seconds for its end",
+        **says(answers.PredictionView, 404, 422),
+    )
+    async def prediction(identity: HashText, wait: Wait = 0) -> Response:
+        return as_json(await wait_for_answer(node, identity, wait))
+
+    @app.get(
+        "/v1/predictions/{identity}/receipt",
+        summary="The proof of an answer, with model, rows and answer where the node has them",
+        **says(BYTES, 404, 422),
+    )
+    async def receipt(identity: HashText) -> Response:
+        request = parse_hash(identity, "a prediction's id")
+
+        def make() -> bytes:
+            return codec.encode(node.query.prediction_receipt(request))
+
+        return Response(await trio.to_thread.run_sync(make, limiter=turn), media_type=BYTES)
+
+
+async def wait_for_answer(node: NodeApi, identity: str, wait_s: float) -> Json:
+    """Return a prediction, once it has ended if that is within `wait_s` seconds.
+
+    Its transaction may still be on the way to a block: that is waited for, too.
+
+    Raises:
+        NotFound: no such request after that time.
+    """
+    if wait_s:
+        async with node.subscribe_blocks() as blocks:
+            with trio.move_on_after(wait_s):
+                while not _has_ended(node, identity):
+                    await blocks.receive()
+    return node.query.predictions.find(identity)
+
+
+def _has_ended(node: NodeApi, identity: str) -> bool:
+    try:
+        return node.query.predictions.find(identity)["state"] in ("answered", "failed")
+    except NotFound:
+        state = node.query.transaction(identity)
+        return bool(state["state"] == "included")  # and failed: there is nothing to wait for

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from mlchain import __version__
-from mlchain.web import answers
+from mlchain.web import answers, model_answers
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -81,8 +81,9 @@ def schemas() -> dict[str, Any]:
     """Return the JSON Schemas of all answers by name."""
     kinds = [
         kind
-        for kind in vars(answers).values()
-        if isinstance(kind, type) and kind.__module__ == answers.__name__
+        for module in (answers, model_answers)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
     ]
     _, found = msgspec.json.schema_components(kinds, ref_template=REF)
     return found

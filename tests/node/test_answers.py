@@ -7,13 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import trio
+from msgspec.structs import replace
 from node.harness import Cluster, key, run_cluster
 
-from mlchain.ml_runtime import Model
+from mlchain.client.checks import FindFile
+from mlchain.client.prediction_receipt import CHECKS, verify_prediction_receipt
+from mlchain.codec import decode, encode
+from mlchain.ml_runtime import Dataset, Model
 from mlchain.ml_runtime.importers.writer import Writer
 from mlchain.ml_runtime.serving import Outcome, describe_model, encode_rows
+from mlchain.vm.families.data import RegisterData, is_available
 from mlchain.vm.families.models import MODEL_FILES, UNHELD, RegisterModel
-from mlchain.vm.families.predictions import PREDICTIONS, PredictionState, RequestPrediction
+from mlchain.vm.families.predictions import (
+    PREDICTIONS,
+    Prediction,
+    PredictionState,
+    RequestPrediction,
+)
+from mlchain.vm.prediction_receipt import PredictionReceipt
 
 
 def make_model(shift: float = 0.0) -> Model:
@@ -48,7 +59,8 @@ async def until(condition, timeout_s: float = 60) -> None:
 def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_liar(
     tmp_path: Path,
 ) -> None:
-    """One network: a false registration, rows in a request and by content id."""
+    """One network: a false registration, rows in a request and by content id, an evaluation,
+    and receipts of them."""
 
     async def main() -> None:
         liar = {"validator-2": "wrong-answer"}
@@ -87,4 +99,51 @@ def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_l
             assert said == make_model().answers(rows).tolist() and found.value == b""
             assert PREDICTIONS.get(state(), bad).outcome == Outcome.INVALID_ROWS
 
+            dataset = Dataset.from_arrays(rows, (rows.sum(axis=1) > 0).astype(int), classes=2)
+            data = dataset.encode()
+            held = cluster.nodes["validator-0"].content.put(data)
+            await cluster.send(RegisterData(held, len(data), 200, 4))
+            for node in cluster.nodes.values():
+                node.duties.add_available(held)
+                node.agreement.poke()
+            await until(lambda: is_available(state(), held, node.chain.validators))
+            measured = await cluster.send(
+                RequestPrediction(good.content, b"", held, 50, True, "drawn:1", 50, 0)
+            )
+            await until(lambda: answered(measured))
+            (evaluation,) = MODEL_FILES.get(state(), good.content).evaluations
+            assert evaluation.metrics.total == 50 and evaluation.metrics.correct >= 49
+
+            query = cluster.nodes["validator-0"].query
+            view = query.predictions.find(one.hex())
+            assert (view["state"], view["answers"]) == ("answered", ["yes"])
+            assert set(view["agreed"]).isdisjoint({"validator-2"})
+            assert query.registry.find("good")["evaluations"][0]["total"] == 50
+            for request in (one, many, measured):
+                receipt = query.prediction_receipt(request)
+                checks = verify_prediction_receipt(receipt, cluster.genesis, finder(cluster))
+                assert [check.text for check in checks if not check.passed] == []
+                assert len(checks) == len(CHECKS)
+            refused(receipt, cluster)
+
     trio.run(main)
+
+
+def finder(cluster: Cluster) -> FindFile:
+    """Files that the node of the receipt lacks come from the others."""
+    stores = [node.content for node in cluster.nodes.values()]
+    return lambda name: next((s.get(name) for s in stores if s.has(name)), None)
+
+
+def refused(receipt: PredictionReceipt, cluster: Cluster) -> None:
+    """A receipt with another answer, another signer or another model does not hold."""
+    found = decode(Prediction, receipt.prediction.value)
+    forged = encode(replace(found, outcome=2, content=b"", value=b""))
+    few = replace(receipt.commit, signatures=receipt.commit.signatures[:2])
+    for bad, name in (
+        (replace(receipt, prediction=replace(receipt.prediction, value=forged)), "state"),
+        (replace(receipt, commit=few), "certificate"),
+        (replace(receipt, genesis=bytes(32)), "genesis"),
+    ):
+        last = verify_prediction_receipt(bad, cluster.genesis, finder(cluster))[-1]
+        assert (last.name, last.passed) == (name, False)

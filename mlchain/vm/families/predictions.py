@@ -133,9 +133,9 @@ def committee_size(tier: str) -> int:
     return int(tier.partition(":")[2]) if tier.startswith(DRAWN) else 0
 
 
-def request_gas(file: ModelFile, rows: int) -> int:
-    """Return what one validator computes for a request."""
-    return ANSWER_GAS + file.gas * rows + READ_GAS * rows_limit(rows, file.features)
+def request_gas(row_gas: int, features: int, rows: int) -> int:
+    """Return what one validator computes for a request, `row_gas` being the model's for a row."""
+    return ANSWER_GAS + row_gas * rows + READ_GAS * rows_limit(rows, features)
 
 
 def least_fee(gas: int, tier: str, voters: int) -> int:
@@ -173,7 +173,7 @@ class RequestPrediction(Payload, frozen=True):
         data = self._name_rows(ctx.state, file)
         if self.is_evaluation and not is_available(ctx.state, data, voters):
             raise InvalidRows("the dataset to evaluate on is not held by a quorum")
-        gas = request_gas(file, self.rows)
+        gas = request_gas(file.gas, file.features, self.rows)
         if gas > MAX_REQUEST_GAS or self.rows * file.outputs > MAX_SCORES:
             raise InvalidTransaction(
                 f"{self.rows} rows are {gas} gas, at most {MAX_REQUEST_GAS}", "ask in parts"
