@@ -38,6 +38,8 @@ def add_registry(app: FastAPI, node: NodeApi) -> None:
 
 
 MAX_WAIT_S = 60
+MAX_WAITING = 32
+"""Clients that wait for an answer at a time."""
 MAX_RECEIPTS = 2
 """Made at a time; others wait for their turn."""
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
@@ -45,7 +47,7 @@ Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
 
 def add_predictions(app: FastAPI, node: NodeApi) -> None:
     """Add requests, their answers and receipts."""
-    turn = trio.CapacityLimiter(MAX_RECEIPTS)
+    turn, waiting = trio.CapacityLimiter(MAX_RECEIPTS), trio.CapacityLimiter(MAX_WAITING)
 
     @app.get(
         "/v1/predictions/{identity}",
@@ -53,7 +55,10 @@ def add_predictions(app: FastAPI, node: NodeApi) -> None:
         **says(answers.PredictionView, 404, 422),
     )
     async def prediction(identity: HashText, wait: Wait = 0) -> Response:
-        return as_json(await wait_for_answer(node, identity, wait))
+        if waiting.available_tokens < 1:  # the client asks again
+            return as_json(node.query.predictions.find(identity))
+        async with waiting:
+            return as_json(await wait_for_answer(node, identity, wait))
 
     @app.get(
         "/v1/predictions/{identity}/receipt",
@@ -77,7 +82,7 @@ async def wait_for_answer(node: NodeApi, identity: str, wait_s: float) -> Json:
     Raises:
         NotFound: no such request after that time.
     """
-    if wait_s:
+    if wait_s and not _has_ended(node, identity):
         async with node.subscribe_blocks() as blocks:
             with trio.move_on_after(wait_s):
                 while not _has_ended(node, identity):
@@ -89,5 +94,4 @@ def _has_ended(node: NodeApi, identity: str) -> bool:
     try:
         return node.query.predictions.find(identity)["state"] in ("answered", "failed")
     except NotFound:
-        state = node.query.transaction(identity)
-        return bool(state["state"] == "included")  # and failed: there is nothing to wait for
+        return bool(node.query.transaction(identity)["state"] != "pending")  # failed, or unknown

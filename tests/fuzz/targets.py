@@ -72,6 +72,7 @@ from mlchain.ml_runtime.proof import (
     sign_claim,
     verify_fraud_proof,
 )
+from mlchain.ml_runtime.serving import decode_rows
 from mlchain.node.artifacts import ChunkRequest
 from mlchain.node.custodian import OpeningRequest
 from mlchain.node.exchange import HaveQuestion
@@ -379,6 +380,7 @@ def _training() -> dict[str, Target]:
 
     return {
         "accusation": _accusations(),
+        "rows": Target(partial(decode_rows, features=2), [b"[1,2.5]", b"[[1,2],[3e5,-4]]"]),
         "fraud proof": Target(_judge, _fraud_proofs(task, trainer.dataset, trainer.seed)),
         "plan": Target(plan, [trainer.plan.encode()]),
         "task": Target(partial(codec.decode, Task), [codec.encode(task)]),

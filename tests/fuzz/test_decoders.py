@@ -16,7 +16,7 @@ NAMES = (
     "conflict state+chunk state+question offers snapshot+index "
     "whole+question whole+block CAR+file archive join+file genesis+signature "
     "opening+request opening "
-    "accusation trace+question trace+answer"
+    "accusation trace+question trace+answer rows"
 )
 TARGETS = [name.replace("+", " ") for name in NAMES.split()]
 MAX_PEAK_BYTES = 8 << 20
