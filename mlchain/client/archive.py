@@ -344,6 +344,7 @@ def _open_jobs(store: Store, content: ContentStore, report: ChainReport) -> list
             raise VerificationFailed(f"job {name}: {error.message}") from error
         else:
             audits.append(audit)
+        row.attested = audit.attested
         report.jobs.append(row)
     return audits
 

@@ -50,7 +50,13 @@ p.strip{line-height:1.2;letter-spacing:-.02em;margin:.3em 0}
 def receipt_document(report: Report, genesis: bytes, source: str, made_at: str) -> dict[str, Any]:
     """Return an audit of a receipt for programs."""
     job = JobRow(
-        report.job_id, source, report.chunks, (), tuple(sorted(report.compared)), report.differs
+        report.job_id,
+        source,
+        report.chunks,
+        (),
+        tuple(sorted(report.compared)),
+        report.differs,
+        report.attested,
     )
     return _document(report, genesis, f"receipt of job {report.job_id.hex()}", made_at, [job])
 
@@ -81,7 +87,8 @@ def _document(
         "miss_1_in_100": report.miss(100) if report.chunks else "1",
         "jobs": [
             {"job": job.job_id.hex(), "name": job.name, "chunks": job.chunks,
-             "compared": list(job.compared), "differs": job.differs, "note": job.note}
+             "compared": list(job.compared), "differs": job.differs, "note": job.note,
+             "attested": dict(sorted(job.attested.items()))}
             for job in jobs
         ],
         "notes": [],
@@ -190,9 +197,17 @@ def _chance(document: Mapping[str, Any]) -> str:
 def _jobs(jobs: list[dict[str, Any]]) -> str:
     return "".join(
         f"<h2>{escape(job['name'])} <small><code>{escape(job['job'][:8])}</code> "
-        f"{escape(job['note'])}</small></h2>{_strip(job)}"
+        f"{escape(job['note'])}</small></h2>{_strip(job)}{_attested(job)}"
         for job in jobs
     )
+
+
+def _attested(job: Mapping[str, Any]) -> str:
+    """Return who said what when the job ran: the word of validators, not of this audit."""
+    if not job["attested"]:
+        return ""
+    said = ", ".join(f"{escape(name)} {count}" for name, count in job["attested"].items())
+    return f"<p><small>attested when the job ran, slices by validator: {said}</small></p>"
 
 
 def _strip(job: Mapping[str, Any]) -> str:

@@ -66,6 +66,8 @@ class Audit(Standing):
         self.receipt = receipt
         self._find_file = find_file
         self._files = {file.content: file.data for file in receipt.files}
+        self.attested: dict[str, int] = {}
+        """Chunks that each validator said it re-ran, by name; filled by `check_attestations`."""
 
     @cached_property
     def job(self) -> Job:
@@ -268,7 +270,10 @@ def check_attestations(audit: Audit) -> str:
             ticket = shown[attested.validator].setdefault(height, attested.ticket)
             require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
             key, ticket = attested.validator, attested.ticket
-            union |= dict.fromkeys(segment_slice(audit.job, segment, key, ticket))
+            drawn = segment_slice(audit.job, segment, key, ticket)
+            union |= dict.fromkeys(drawn)
+            name = chains[key][0]
+            audit.attested[name] = audit.attested.get(name, 0) + len(drawn)
         rerun += len(union)
         seen += len(union | dict.fromkeys(reviewed_offsets(segment)))
     for key, tickets in shown.items():

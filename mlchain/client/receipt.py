@@ -43,6 +43,8 @@ class JobRow:
     drawn: tuple[int, ...] = ()
     compared: tuple[int, ...] = ()
     differs: int | None = None
+    attested: dict[str, int] = field(default_factory=dict)
+    """Chunks that each validator said it re-ran, by name."""
     note: str = ""
 
 
@@ -60,6 +62,8 @@ class Report:
     """The chunks that were run and found equal."""
     differs: int | None = None
     """The chunk that was run and found to be another."""
+    attested: dict[str, int] = field(default_factory=dict)
+    """Chunks that each validator said it re-ran when the job ran, by name."""
 
     @property
     def failed(self) -> Check | None:
@@ -141,6 +145,7 @@ def verify_receipt(
             break
         if name == "genesis":
             check_registry(genesis)
+    report.attested = audit.attested
     return report
 
 

@@ -54,6 +54,14 @@ def test_the_page_says_what_was_checked_and_what_could_have_been_missed(document
     assert page.count("█") == len(document["jobs"][0]["compared"])
 
 
+def test_the_page_says_who_re_ran_what_when_the_job_ran(document, honest):
+    said = document["jobs"][0]["attested"]
+    assert set(said) == {m.name for m in honest[0].genesis.members if m.role == "validator"}
+    assert all(0 < count <= document["chunks"] for count in said.values())
+    page = render(document)
+    assert all(f"{name} {count}" in page for name, count in said.items())
+
+
 def test_what_differs_is_a_cross_in_words_in_shape_and_in_colour():
     page = render(forged())
     assert "✗ failed" in page and "✓ passed" not in page
@@ -71,6 +79,7 @@ def test_words_of_others_cannot_become_markup():
     evil = '"><script>alert(1)</script>'
     job = {
         "job": evil, "name": evil, "chunks": 1, "compared": [], "differs": None, "note": evil,
+        "attested": {evil: 1},
     }  # fmt: skip
     check = {"name": evil, "passed": False, "text": evil}
     page = render(
@@ -83,7 +92,7 @@ def test_a_long_job_is_drawn_in_part_and_counted_in_full():
     job = JobRow(b"j" * 32, "long", 10 * MAX_MARKS, compared=(0, 5 * MAX_MARKS))
     document = forged(
         jobs=[{"job": job.job_id.hex(), "name": "long", "chunks": job.chunks,
-               "compared": list(job.compared), "differs": None, "note": ""}]
+               "compared": list(job.compared), "differs": None, "note": "", "attested": {}}]
     )  # fmt: skip
     page = render(document)
     assert page.count("█") == 1 and page.count("·") == MAX_MARKS - 1
