@@ -70,9 +70,7 @@ class Answerer:
             at_work = {key: None for (key,), _ in OPEN.items(state)}
             self._answers = {k: a for k, a in self._answers.items() if k in at_work}
         for request, answer in self._answers.items():
-            prediction = PREDICTIONS.get(state, request)
-            if prediction is not None and is_answer_of(prediction, self.key, answer):
-                self.duties.add_answer(answer)
+            self._say(request, answer)
         for wake in self._wakes.values():
             wake.set()
 
@@ -114,7 +112,7 @@ class Answerer:
             self._say(request, answer)
 
     def _say(self, request: bytes, answer: Answer) -> None:
-        """Bind ourselves, or show the answer if we were bound before a crash."""
+        """Bind ourselves, or show the answer if we are bound and nobody else can be any more."""
         now = PREDICTIONS.get(self.chain.state(), request)
         if now is None:
             return

@@ -79,12 +79,15 @@ def _bind(block: BlockContext, identity: bytes, prediction: Prediction, is_due: 
     """Fix who is bound, once all are, or a quorum was in the block before."""
     voters = block.validators
     ready = [b.validator for b in prediction.bound] + [t.validator for t in prediction.told]
-    is_quorum = not prediction.committee and _weight(block, ready) >= voters.quorum
+    is_open = bool(prediction.bound) and not prediction.committee
+    is_quorum = is_open and _weight(block, ready) >= voters.quorum
     is_whole = all(key in ready for key in prediction.committee or voters.keys)
     if is_whole or (is_quorum and 0 < prediction.ready < block.height):
         _put(block, identity, prediction, state=PredictionState.CLOSED)
     elif is_quorum and not prediction.ready:
         PREDICTIONS.put(block.state, replace(prediction, ready=block.height), identity)
+    elif is_due and prediction.committee:
+        _ask_the_rest(block, identity, prediction)
     elif is_due:
         _give_up(block, identity, prediction)
 
@@ -96,7 +99,8 @@ def _judge(block: BlockContext, identity: bytes, prediction: Prediction, is_due:
     if found is not None and (is_whole or 0 < prediction.ready < block.height):
         _record(block, identity, prediction, found)
     elif is_whole or is_due:
-        _give_up(block, identity, prediction)
+        _punish_silent(block, identity, prediction)
+        _ask_the_rest(block, identity, prediction)
     elif found is not None and not prediction.ready:
         PREDICTIONS.put(block.state, replace(prediction, ready=block.height), identity)
 
@@ -142,16 +146,21 @@ def _record(block: BlockContext, identity: bytes, prediction: Prediction, found:
         add_evaluation(block.state, prediction.model, evaluation)
 
 
-def _give_up(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
-    """Let everybody compute what a committee did not agree on; else return the fee.
+def _ask_the_rest(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    """Let those compute who were not drawn, or too slow to be bound: else one liar and one slow
+    validator among the first could leave an honest quorum without an answer.
 
-    What the committee told stays: it is judged by what the others find.
+    What was told stays, and is judged by what the others find.
     """
-    if prediction.committee:
-        _put(
-            block, identity, prediction, state=PredictionState.OPEN, committee=(), bound=()
-        )  # fmt: skip
-        return
+    told = [t.validator for t in prediction.told]
+    if all(key in told for key in block.validators.keys):
+        _give_up(block, identity, prediction)
+    else:
+        _put(block, identity, prediction, state=PredictionState.OPEN, committee=(), bound=())
+
+
+def _give_up(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    """Return the fee: nobody knows who is wrong."""
     credit(block.state, prediction.requester, prediction.escrow)
     _put(block, identity, prediction, state=PredictionState.FAILED, escrow=0)
     OPEN.delete(block.state, identity)
@@ -162,13 +171,17 @@ def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is
     """Whoever was bound shows its answer some time, or pays for hiding it."""
     silent = _silent(prediction)
     if is_due:
-        for key in silent:
-            slash_validator(
-                block, key, "answer-withheld", b"", identity,
-                is_removed=False, amount=block.params.slash_unavailable,
-            )  # fmt: skip
+        _punish_silent(block, identity, prediction)
     if is_due or not silent:
         OPEN.delete(block.state, identity)
+
+
+def _punish_silent(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    for key in _silent(prediction):
+        slash_validator(
+            block, key, "answer-withheld", b"", identity,
+            is_removed=False, amount=block.params.slash_unavailable,
+        )  # fmt: skip
 
 
 def _silent(prediction: Prediction) -> list[bytes]:

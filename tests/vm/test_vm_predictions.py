@@ -279,6 +279,45 @@ def test_a_committee_that_disagrees_is_judged_by_all():
     assert scene.world.balance(second) == 0 < scene.world.balance(first)
 
 
+def late_one(scene: Scene) -> tuple[bytes, str]:
+    """A liar and three of five honest validators were bound; the last was a moment too slow."""
+    request, slow = scene.asked(), "validator-4"
+    said = scene.all_say(RIGHT, validator_0=WRONG)
+    del said[slow]
+    scene.bind(request, said)
+    scene.world.block()
+    assert scene.at(request).state == PredictionState.CLOSED
+    scene.tell(request, said)
+    return request, slow
+
+
+def test_a_liar_among_the_first_cannot_hinder_an_honest_quorum_one_of_which_is_slow():
+    scene = Scene(5)
+    request, slow = late_one(scene)
+    found = scene.answer(request, {slow: RIGHT})
+    assert (found.state, found.value) == (PredictionState.ANSWERED, RIGHT)
+    assert scene.world.balance(slow) == 140 // 4 and scene.world.balance(LIAR) == 0
+    assert [fault.kind for fault in scene.world.faults()] == ["wrong-answer"]
+
+
+def test_control_without_a_second_round_such_a_request_fails(monkeypatch):
+    monkeypatch.setattr(predicting, "_ask_the_rest", predicting._give_up)
+    scene = Scene(5)
+    request, _ = late_one(scene)
+    assert scene.at(request).state == PredictionState.FAILED
+
+
+def test_whoever_is_bound_again_and_again_and_says_nothing_pays_each_time():
+    scene = Scene(5)
+    request, slow = late_one(scene)
+    for _ in range(2):
+        scene.bind(request, {slow: RIGHT})
+        scene.world.blocks(PARAMS.dispute_window + 1)
+    assert [fault.kind for fault in scene.world.faults()] == ["answer-withheld"] * 2
+    scene.world.blocks(PARAMS.dispute_window)
+    assert scene.at(request).state == PredictionState.FAILED
+
+
 def waits_for(scene: Scene, blocks: int) -> bool:
     """Whether a request without tip is served although richer ones come in every block."""
     poor = scene.asked(tip=0)
