@@ -34,6 +34,7 @@ def command(out: Output, url: str) -> None:
         f"  head     #{status['height']}  {short(status['block_id'])}"
         f"  {time_text(status['time_ms'])}" + ("  syncing" if status.get("syncing") else ""),
         f"  mempool  {status['mempool']} transactions",
+        *([f"  chains   registered up to #{end}"] if (end := status.get("chains_end")) else []),
         *([f"  blocks   from #{status['kept']} on"] if status.get("kept") else []),
         "",
     ]

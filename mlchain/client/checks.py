@@ -37,6 +37,7 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import VALIDATORS, ValidatorRecord
 from mlchain.vm.families.models import MODELS, Model
+from mlchain.vm.families.renewal import RENEWED, Renewed
 from mlchain.vm.prediction_receipt import PredictionReceipt
 from mlchain.vm.receipt import Proven, Receipt, find_newcomers, wanted_files
 
@@ -253,32 +254,39 @@ def check_leaves(audit: Audit) -> str:
 
 def check_attestations(audit: Audit) -> str:
     """A quorum attested each segment, with tickets of the chains that they had registered."""
-    chains = _find_chains(audit)
-    shown: dict[bytes, dict[int, bytes]] = {key: {} for key in chains}
+    names, chains = _find_chains(audit)
+    shown: dict[tuple[bytes, int], dict[int, bytes]] = {}
     rerun = seen = 0
     for index, segment in enumerate(audit.segments):
         keys = [attested.validator for attested in segment.attestations]
-        height, last = segment.commit_height, audit.genesis.params.ticket_heights
+        height, length = segment.commit_height, audit.genesis.params.ticket_heights
         in_order = 0 < height < segment.hard_height <= audit.receipt.header.height
-        require(in_order and height <= last, f"segment {index}: impossible heights")
+        require(in_order, f"segment {index}: impossible heights")
         voters = audit.set_after(segment.hard_height - 1)
         weight = sum(voters.weight(key) for key in keys)
         fair = len(set(keys)) == len(keys) and segment.worker not in keys
         require(fair and weight >= voters.quorum, f"segment {index}: no quorum attested it")
         union: dict[int, None] = {}
         for attested in segment.attestations:
-            ticket = shown[attested.validator].setdefault(height, attested.ticket)
-            require(ticket == attested.ticket, f"segment {index}: two tickets for one height")
             key, ticket = attested.validator, attested.ticket
+            starts = [s for s in sorted(chains.get(key, ())) if s <= height <= s + length]
+            why = f"attested by a stranger: no chain of {key.hex()[:16]} holds height {height}"
+            require(bool(starts), f"segment {index}: {why}")
+            first = shown.setdefault((key, starts[0]), {}).setdefault(height, ticket)
+            require(ticket == first, f"segment {index}: two tickets for one height")
             drawn = segment_slice(audit.job, segment, key, ticket)
             union |= dict.fromkeys(drawn)
-            name = chains[key][0]
-            audit.attested[name] = audit.attested.get(name, 0) + len(drawn)
+            audit.attested[names[key]] = audit.attested.get(names[key], 0) + len(drawn)
         rerun += len(union)
         seen += len(union | dict.fromkeys(reviewed_offsets(segment)))
-    for key, tickets in shown.items():
-        _require_chain(*chains[key], tickets)
-    by = sum(1 for tickets in shown.values() if tickets)
+    for (key, start), tickets in shown.items():
+        _require_chain(key, chains[key][start], tickets)
+    renewals = [
+        (each.validator, codec.decode(Renewed, each.proven.value).start)
+        for each in audit.receipt.renewed
+    ]
+    require(all(each in shown for each in renewals), "hash chains that hold no ticket shown here")
+    by = len({key for key, _ in shown})
     total = sum(commit.count + bool(commit.trap) for commit in audit.commits)
     later = f"; {seen} with what was reviewed since" if seen > rerun else ""
     how = "as they were drawn or dealt"
@@ -337,14 +345,18 @@ def require_proven(audit: Standing, key: bytes, proven: Proven) -> None:
     verify_proof(audit.certified.header.state_root, key, proven.value, proven.proof)
 
 
-def _find_chains(audit: Audit) -> dict[bytes, tuple[str, Reveal]]:
-    """Return name and a known element of the ticket chain of all who may have attested, by key.
+def _find_chains(audit: Audit) -> tuple[dict[bytes, str], dict[bytes, dict[int, Reveal]]]:
+    """Return the names of all who may have attested, and a known element of each of their ticket
+    chains by its start, both by key.
 
     The genesis file has the tips of the first validators. Who joined since, or goes on under
-    another key, is proven by its record in the state, with the last ticket that it showed.
+    another key, is proven by its record in the state, with the last ticket that it showed; so are
+    the chains that were registered later.
     """
-    members = audit.genesis.members
-    chains = {m.key: (m.name, Reveal(m.ticket_tip, 0)) for m in members if m.role == "validator"}
+    members, length = audit.genesis.members, audit.genesis.params.ticket_heights
+    founders = [member for member in members if member.role == "validator"]
+    names = {member.key: member.name for member in founders}
+    chains = {member.key: {0: Reveal(member.ticket_tip, 0)} for member in founders}
     keys, newcomers = find_newcomers(audit.genesis, audit.segments), audit.receipt.newcomers
     require(
         len(newcomers) >= len(keys),
@@ -361,18 +373,27 @@ def _find_chains(audit: Audit) -> dict[bytes, tuple[str, Reveal]]:
                 f"joined since is not proven: {error.message}"
             ) from error
         record = codec.decode(ValidatorRecord, proven.value)
-        is_possible = record.tickets.height <= audit.genesis.params.ticket_heights
-        require(is_possible, f"{record.name} showed a ticket beyond the end of its chain")
-        chains[key] = record.name, record.tickets
-    return chains
+        names[key], chains[key] = record.name, {record.start: record.tickets}
+    for each in audit.receipt.renewed:
+        require_proven(audit, RENEWED.key(each.validator, each.generation), each.proven)
+        renewed = codec.decode(Renewed, each.proven.value)
+        chains.setdefault(each.validator, {}).setdefault(renewed.start, renewed.tickets)
+    for key, known in chains.items():
+        for start, reveal in known.items():
+            is_possible = start <= reveal.height <= start + length
+            name = key.hex()[:16]
+            require(is_possible, f"{name} showed a ticket beyond the end of its chain")
+    return names, chains
 
 
-def _require_chain(name: str, known: Reveal, tickets: dict[int, bytes]) -> None:
+def _require_chain(key: bytes, known: Reveal, tickets: dict[int, bytes]) -> None:
     """Tickets by height and the `known` element are of one hash chain: one walk down."""
     above: tuple[int, bytes] | None = None
     for height, ticket in sorted([*tickets.items(), (known.height, known.element)], reverse=True):
         if above and hash_down(above[1], above[0] - height) != ticket:
-            raise VerificationFailed(f"a ticket of {name} is not of the chain it registered")
+            raise VerificationFailed(
+                f"a ticket of {key.hex()[:16]} is not of the chain it registered"
+            )
         above = height, ticket
 
 

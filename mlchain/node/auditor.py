@@ -104,6 +104,7 @@ class Auditor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat, "data", self._hold_all)
             nursery.start_soon(self._repeat, "segments", partial(self._begin_all, nursery))
+            nursery.start_soon(self._repeat, "chains", partial(self._try, self._renew))
             for act in self.custodian.acts if self.custodian else ():
                 nursery.start_soon(self._repeat, act.__name__, partial(self._try, act))
 
@@ -123,6 +124,11 @@ class Auditor:
             log.info("audit-dropped", reason=stale.message)
         except MlchainError as error:
             log.warning("audit-interrupted", reason=error.message)
+
+    async def _renew(self, state: State) -> None:
+        """Register the next hash chains in time."""
+        epoch_blocks = self.chain.params.epoch_blocks
+        await self.duties.chains.renew(self.chain.height, epoch_blocks, self.outbox)
 
     async def _hold_all(self, state: State) -> None:
         for (job_id,), _ in ACTIVE.items(state):

@@ -24,7 +24,6 @@ from mlchain.consensus.work.custody import (
     result_root,
     verify_opening,
 )
-from mlchain.consensus.work.tickets import hash_down
 from mlchain.errors import MlchainError, NotFound
 from mlchain.ledger.state import State
 from mlchain.node.artifacts import Artifacts
@@ -43,10 +42,10 @@ from mlchain.vm.families.custody import (
     ShowDigest,
     audit_begin,
     audit_end,
+    find_key,
     get_attestment,
 )
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, Segment
-from mlchain.vm.families.members import VALIDATORS
 
 log = structlog.get_logger("custodian")
 
@@ -306,10 +305,10 @@ class Custodian:
             MlchainError: the chunk could not be re-run here.
         """
         job, index, maker, chunk = place
-        segment, record = about.segment, VALIDATORS.get(state, maker)
+        segment = about.segment
         assert segment.commit is not None, "what is attested is committed"
-        if record is None or record.custody.height < segment.attest_from:
+        element = find_key(state, maker, about, self.chain.params)
+        if element is None:
             raise NotFound("its key is not public")
-        element = hash_down(record.custody.element, record.custody.height - segment.attest_from)
         target = Target(job, about.job, index, segment, segment.commit)
         return await self.examiner.make_digest(state, target, chunk, digest_key(element))

@@ -22,11 +22,12 @@ from mlchain.consensus.work.attestation import (
 )
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import key_due
-from mlchain.consensus.work.tickets import BEACON, CUSTODY, TICKETS, make_chain
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, TICKETS
 from mlchain.crypto import SecretKey
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
+from mlchain.node.chains import OwnChains
 from mlchain.vm.answering import is_answer_of, may_bind
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
@@ -42,11 +43,8 @@ class Duties:
     """Results of one validator on their way to the chain."""
 
     def __init__(self, genesis: Genesis, key: SecretKey) -> None:
-        length = genesis.params.ticket_heights
         self.key = key.public
-        self._tickets = make_chain(key, TICKETS, genesis.chain_id, length)
-        self._beacon = make_chain(key, BEACON, genesis.chain_id, length)
-        self._custody = make_chain(key, CUSTODY, genesis.chain_id, length)
+        self.chains = OwnChains(genesis, key)
         self._window = genesis.params.attest_window
         self._available: dict[bytes, None] = {}
         self._attestations: dict[bytes, Attestation] = {}
@@ -59,11 +57,11 @@ class Duties:
 
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
-        return self._tickets.at(height)
+        return self.chains.element(TICKETS, height)
 
     def custody_key(self, height: int) -> bytes | None:
         """Return what keys our digests of segments attested from `height` on; secret until due."""
-        return self._custody.at(height)
+        return self.chains.element(CUSTODY, height)
 
     def add_available(self, content: bytes) -> None:
         """Announce a dataset that is here, whole and decoded."""
@@ -111,8 +109,8 @@ class Duties:
         """Return the extension of our precommit for a block at `height`."""
         return codec.encode(
             Extension(
-                self._beacon.at(height) or NO_ELEMENT,
-                self._custody.at(key_due(height, self._window)) or NO_ELEMENT,
+                self.chains.element(BEACON, height) or NO_ELEMENT,
+                self.chains.element(CUSTODY, key_due(height, self._window)) or NO_ELEMENT,
                 tuple(self._available)[:MAX_AVAILABLE],
                 tuple(self._attestations.values())[:MAX_ATTESTATIONS],
                 tuple(self._verdicts.values())[:MAX_VERDICTS],
@@ -125,6 +123,7 @@ class Duties:
     def settle(self, state: State) -> None:
         """Forget what stands on chain after the last block, or can no longer get there."""
         self._window = get_params(state).attest_window
+        self.chains.follow(state)
         for content in list(self._available):
             records = DATASETS.get(state, content), MODEL_FILES.get(state, content)
             if any(record is not None and self.key in record.holders for record in records):

@@ -11,6 +11,7 @@ from mlchain.vm.epochs import approved_weight
 from mlchain.vm.families.changes import AnyChange, change_digest
 from mlchain.vm.families.governance import DECIDED, PROPOSALS, Proposal
 from mlchain.vm.families.members import MEMBERS, get_validator_set
+from mlchain.vm.families.renewal import generations
 from mlchain.vm.params import epoch_of, get_params
 from mlchain.vm.protocol import get_planned, get_protocol
 
@@ -49,6 +50,15 @@ def describe_governance(state: State, height: int) -> Json:
             }
             for (number,), done in decided
         ],
+    }
+
+
+def describe_chains(state: State, validator: bytes) -> Json:
+    """Say up to where the hash chains of a validator are opened, and where they end."""
+    found = [chains for _, chains in generations(state, validator)]
+    return {
+        "ticket_height": max(chains.tickets.height for chains in found),
+        "chains_end": found[-1].start + get_params(state).ticket_heights,
     }
 
 

@@ -142,6 +142,8 @@ class Node:
         self.membership = Membership(keys, transport, store.state())
         self.keys = keys = self.membership.keys
         self.duties = self.duties_type(genesis, keys.validator) if keys.validator else None
+        if self.duties:
+            self.duties.settle(store.state())
         self.chain = self.chain_type(
             store,
             keys.validator.public if keys.validator else None,

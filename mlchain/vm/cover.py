@@ -13,12 +13,14 @@ from msgspec.structs import replace
 from mlchain import crypto
 from mlchain.consensus.work.assurance import parse_tier
 from mlchain.consensus.work.commitment import commit_id
-from mlchain.consensus.work.tickets import hash_down
+from mlchain.consensus.work.tickets import BEACON, hash_down
+from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.jobs import Cover, Job, Segment
-from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.members import MEMBERS
+from mlchain.vm.families.renewal import known_element
 
 
 def finality_depth(validators: ValidatorSet) -> int:
@@ -63,7 +65,8 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
     known = {
         key: element
         for key in block.validators.keys
-        if key != segment.worker and (element := _element(block.state, key, height)) is not None
+        if key != segment.worker
+        and (element := _element(block.state, key, height, block.params)) is not None
     }
     expected = len(block.validators) - (segment.worker in block.validators)
     if len(known) < expected and block.height <= height + finality_depth(block.validators):
@@ -74,12 +77,20 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
     return replace(segment, cover=Cover(seed, tuple(known), (), block.height))
 
 
-def _element(state: State, key: bytes, height: int) -> bytes | None:
+def _element(state: State, key: bytes, height: int, params: Params) -> bytes | None:
     """Return a validator's beacon element of `height`, None while it has shown none so high."""
-    record = VALIDATORS.get(state, key)
-    if record is None or record.beacon.height < height:
+    if _is_newer(state, key, height):
         return None
-    return hash_down(record.beacon.element, record.beacon.height - height)
+    known = known_element(state, key, BEACON, height, params.ticket_heights)
+    if known is None or known.height < height:
+        return None
+    return hash_down(known.element, known.height - height)
+
+
+def _is_newer(state: State, key: bytes, height: int) -> bool:
+    """Tell whether it joined when the others had shown their elements: it could choose its own."""
+    member = MEMBERS.get(state, key)
+    return member is None or member.since >= height
 
 
 def _hand_over(block: BlockContext, segment: Segment, cover: Cover) -> Segment:

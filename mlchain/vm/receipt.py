@@ -19,7 +19,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from mlchain import codec
-from mlchain.codec import ContentId, Hash, Record
+from mlchain.codec import ContentId, Hash, PublicKey, Record, Uint
 from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.consensus.work.sampling import miss_probability
 from mlchain.errors import MlchainError, NotFound
@@ -42,6 +42,8 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import VALIDATORS, validators_after
 from mlchain.vm.families.models import MODELS
+from mlchain.vm.families.renewal import RENEWED, find_chains
+from mlchain.vm.params import get_params
 
 MAX_ATTACHED_BYTES = 128 << 20
 """Files beyond this are left out of a receipt; the auditor brings them, or computes them again."""
@@ -78,6 +80,14 @@ class File(Record, frozen=True):
     data: Annotated[bytes, Meta(max_length=MAX_ATTACHED_BYTES)]
 
 
+class ProvenChains(Record, frozen=True):
+    """A `Renewed` record of a validator, with its number."""
+
+    validator: PublicKey
+    generation: Uint
+    proven: Proven
+
+
 class Receipt(Record, frozen=True):
     """Everything about one settled or trapped job, proven under the state root of `header`."""
 
@@ -94,6 +104,8 @@ class Receipt(Record, frozen=True):
     segments: Annotated[tuple[Proven, ...], Meta(max_length=MAX_SEGMENTS)]
     newcomers: Annotated[tuple[Proven, ...], Meta(max_length=MAX_NEWCOMERS)]
     """The validator records of `find_newcomers`, in that order."""
+    renewed: Annotated[tuple[ProvenChains, ...], Meta(max_length=MAX_NEWCOMERS)]
+    """Hash chains, registered later, that hold tickets by which segments were attested."""
     files: Annotated[tuple[File, ...], Meta(max_length=MAX_FILES)]
     """In the order of their ids, each once."""
 
@@ -120,7 +132,12 @@ def make_receipt(store: Store, job_id: bytes) -> Receipt:
         job_id, prove_record(state, JOBS.key(job_id)),
         prove_record(state, PLANS.key(job.plan)), model,
         tuple(prove_record(state, SEGMENTS.key(job_id, index)) for index in range(job.hard)),
-        tuple(prove_record(state, VALIDATORS.key(key)) for key in newcomers), (),
+        tuple(prove_record(state, VALIDATORS.key(key)) for key in newcomers),
+        tuple(
+            ProvenChains(key, number, prove_record(state, RENEWED.key(key, number)))
+            for key, number in _find_renewed(state, [segment for segment in segments if segment])
+        ),
+        (),
     )  # fmt: skip
 
 
@@ -132,6 +149,18 @@ def find_newcomers(genesis: Genesis, segments: list[Segment]) -> list[bytes]:
     founders = {member.key for member in genesis.members if member.role == "validator"}
     attested = {a.validator for segment in segments for a in segment.attestations}
     return sorted(attested - founders)
+
+
+def _find_renewed(state: State, segments: list[Segment]) -> list[tuple[bytes, int]]:
+    """Return (validator, generation) of the later hash chains whose tickets segments show."""
+    length = get_params(state).ticket_heights
+    found: dict[tuple[bytes, int], None] = {}
+    for segment in segments:
+        for attested in segment.attestations:
+            chains = find_chains(state, attested.validator, segment.commit_height, length)
+            if chains is not None and chains[0]:
+                found[attested.validator, chains[0]] = None
+    return sorted(found)
 
 
 def attach_files(

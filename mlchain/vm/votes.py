@@ -20,7 +20,8 @@ from mlchain.consensus.work.attestation import (
 )
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import key_due
-from mlchain.consensus.work.tickets import Reveal, check_reveal
+from mlchain.consensus.work.tickets import BEACON as BEACON_CHAIN
+from mlchain.consensus.work.tickets import CUSTODY, TICKETS, check_reveal
 from mlchain.errors import CodecError
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Params
@@ -38,8 +39,9 @@ from mlchain.vm.families.jobs import (
     SegmentState,
     is_checker,
 )
-from mlchain.vm.families.members import VALIDATORS, replace_validator
+from mlchain.vm.families.members import VALIDATORS
 from mlchain.vm.families.models import add_model_holder
+from mlchain.vm.families.renewal import known_element, show_element
 from mlchain.vm.settlement import process_custody_verdict
 
 
@@ -65,25 +67,22 @@ def is_valid_extension(
     state: State, height: int, validator: bytes, data: bytes, params: Params
 ) -> bool:
     """Tell whether a precommit of `height` may carry `data`: well-formed, right elements."""
-    record = VALIDATORS.get(state, validator)
     try:
         extension = decode_extension(data)
     except CodecError:
         return False
-    if record is None:
+    if VALIDATORS.get(state, validator) is None:
         return False
-    due = key_due(height, params.attest_window)
-    length = params.ticket_heights
-    return _is_due(record.beacon, extension.beacon, height, length) and _is_due(
-        record.custody, extension.custody, due, length
-    )
-
-
-def _is_due(known: Reveal, element: bytes, height: int, length: int) -> bool:
-    """Tell whether `element` is that of `height`; a chain that is used up shows none."""
-    if height > length:
-        return element == NO_ELEMENT
-    return check_reveal(known, element, height, length) is not None
+    for purpose, element, due in (
+        (BEACON_CHAIN, extension.beacon, height),
+        (CUSTODY, extension.custody, key_due(height, params.attest_window)),
+    ):
+        known = known_element(state, validator, purpose, due, params.ticket_heights)
+        if known is None and element != NO_ELEMENT:
+            return False
+        if known is not None and check_reveal(known, element, due) is None:
+            return False
+    return True
 
 
 def process_last_commit(block: BlockContext, commit: Commit) -> None:
@@ -106,27 +105,21 @@ def process_last_commit(block: BlockContext, commit: Commit) -> None:
 def _process_beacon(
     block: BlockContext, validator: bytes, extension: Extension, height: int
 ) -> bool:
-    record = VALIDATORS.get(block.state, validator)
-    if record is None or height <= record.beacon.height:
+    state, length = block.state, block.params.ticket_heights
+    known = known_element(state, validator, BEACON_CHAIN, height, length)
+    if known is None or height <= known.height:
         return False
-    reveal = check_reveal(record.beacon, extension.beacon, height, block.params.ticket_heights)
-    if reveal is None:
-        return False
-    replace_validator(block.state, validator, beacon=reveal)
-    return True
+    return show_element(state, validator, BEACON_CHAIN, height, extension.beacon, block.params)
 
 
 def _process_custody(
     block: BlockContext, validator: bytes, extension: Extension, height: int
 ) -> None:
     """Make the key that is due public."""
-    record = VALIDATORS.get(block.state, validator)
     due = key_due(height, block.params.attest_window)
-    if record is None or due <= record.custody.height:
-        return
-    reveal = check_reveal(record.custody, extension.custody, due, block.params.ticket_heights)
-    if reveal is not None:
-        replace_validator(block.state, validator, custody=reveal)
+    known = known_element(block.state, validator, CUSTODY, due, block.params.ticket_heights)
+    if known is not None and due > known.height:
+        show_element(block.state, validator, CUSTODY, due, extension.custody, block.params)
 
 
 def _process_extension(
@@ -158,8 +151,7 @@ def _process_attestation(
     hashes as blocks since the validator's last right one: one of them in a block is enough.
     """
     segment = SEGMENTS.get(block.state, attestation.job, attestation.segment)
-    record = VALIDATORS.get(block.state, validator)
-    if segment is None or record is None or not _is_at_work(segment, attestation.commit):
+    if segment is None or not _is_at_work(segment, attestation.commit):
         return True
     is_in_time = 0 < height - segment.attest_from <= block.params.attest_window
     known = [a.validator for a in segment.attestations]
@@ -168,12 +160,11 @@ def _process_attestation(
     job = JOBS.get(block.state, attestation.job)
     if job is None or not is_checker(job, segment, validator):
         return True
-    reveal = check_reveal(
-        record.tickets, attestation.ticket, segment.commit_height, block.params.ticket_heights
-    )
-    if reveal is None:
+    drawn_at = segment.commit_height
+    if not show_element(
+        block.state, validator, TICKETS, drawn_at, attestation.ticket, block.params
+    ):
         return False
-    replace_validator(block.state, validator, tickets=reveal)
     attested = Attested(validator, attestation.ticket, attestation.result_root)
     SEGMENTS.put(
         block.state,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-Amount = int | str
-"""A whole number; text of it if a reader might round it."""
+Amount = int | str  # a whole number; text of it if a reader might round it
 
 
 class Okay(TypedDict):
@@ -38,7 +37,7 @@ class PeerRow(TypedDict):
 
 
 class Status(TypedDict):
-    """What a node is, and what it knows of chain and peers; `kept` is its first whole block."""
+    """What a node is, and knows of chain and peers; `kept` is its first whole block."""
 
     name: str
     role: str
@@ -51,6 +50,7 @@ class Status(TypedDict):
     time_ms: int
     validators: int
     mempool: int
+    chains_end: int
     syncing: bool
     peers: list[PeerRow]
 
@@ -93,10 +93,11 @@ class WorkerRow(TypedDict):
 
 
 class ValidatorRow(WorkerRow):
-    """Who votes; `ticket_height` is up to where its hash chains are opened."""
+    """Who votes; its hash chains are opened up to `ticket_height`, registered to `chains_end`."""
 
     weight: int
     ticket_height: int
+    chains_end: int
 
 
 class Validators(TypedDict):

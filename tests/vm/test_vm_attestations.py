@@ -14,6 +14,7 @@ from mlchain.consensus.work.custody import KEY_DELAY, key_due
 from mlchain.consensus.work.tickets import BEACON, CUSTODY, Reveal
 from mlchain.crypto import digest
 from mlchain.vm import votes
+from mlchain.vm.families import renewal
 from mlchain.vm.families.members import VALIDATORS
 from mlchain.vm.votes import NO_ELEMENT, is_valid_extension
 
@@ -171,8 +172,8 @@ def test_many_wrong_tickets_cost_one_check(world, monkeypatch):
     job = world.running()
     world.commit(job)
     checks = []
-    real = votes.check_reveal
-    monkeypatch.setattr(votes, "check_reveal", lambda *a: (checks.append(a[2]), real(*a))[1])
+    real = renewal.check_reveal
+    monkeypatch.setattr(renewal, "check_reveal", lambda *a: (checks.append(a[2]), real(*a))[1])
     height = world.segment(job).commit_height
     wrong = world.attestation(ME, job, 0, ticket=bytes(32))
 

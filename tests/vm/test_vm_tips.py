@@ -74,7 +74,7 @@ def test_of_two_proposals_with_one_chain_the_second_fails(world):
 
 
 def test_control_without_the_rule_two_validators_have_one_chain(world, monkeypatch):
-    monkeypatch.setattr(changes, "_check_tips", lambda state, tips: None)
+    monkeypatch.setattr(changes, "check_tips", lambda state, tips: None)
     tips = {field: getattr(FIRST, field) for field in FIELDS}
     number = world.propose(world.add("validator-4", **tips))
     world.end_epoch()

@@ -24,14 +24,7 @@ from mlchain.consensus.work.attestation import Attestation, Extension, Outcome, 
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
 from mlchain.consensus.work.custody import key_due
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.tickets import (
-    BEACON,
-    CUSTODY,
-    PURPOSES,
-    TICKETS,
-    TicketChain,
-    make_chain,
-)
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, PURPOSES, TICKETS, make_chain
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.block import Block, Body, Receipt, SegmentRef, header_id
 from mlchain.ledger.commit import NIL, Commit, Vote, VoteKind, make_commit, sign_bytes
@@ -64,9 +57,11 @@ from mlchain.vm.families.members import (
     get_validator_set,
     same_schedule_since,
 )
+from mlchain.vm.families.renewal import find_chains
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.initial import compute_supply, write_genesis
+from mlchain.vm.votes import NO_ELEMENT
 
 CHAIN = "test-world"
 BOND = 1_000_000
@@ -102,8 +97,8 @@ JOB = SubmitJob(
 
 
 @cache
-def chain_of(name: str, purpose: str, chain_id: str, length: int) -> TicketChain:
-    return make_chain(make_key(name), purpose, chain_id, length)
+def chain_of(name: str, purpose: str, chain_id: str, length: int, generation: int = 0) -> Any:
+    return make_chain(make_key(name), purpose, chain_id, length, generation)
 
 
 def make_member(
@@ -298,9 +293,9 @@ class World:
 
     def extension(self, name: str, height: int) -> Extension:
         said = self.saying.get(name, {})
-        beacon = self.chain(name, BEACON).at(height)
-        custody = self.chain(name, CUSTODY).at(key_due(height, self.genesis.params.attest_window))
-        assert beacon and custody, "the test outlives the hash chains"
+        beacon = self.element(name, BEACON, height)
+        due = key_due(height, self.genesis.params.attest_window)
+        custody = self.element(name, CUSTODY, due)
         return Extension(beacon, custody, *(said.get(part, ()) for part in PARTS))
 
     def say(self, name: str, part: str, *items: Any) -> None:
@@ -308,13 +303,19 @@ class World:
         said = self.saying.setdefault(name, {})
         said[part] = (*said.get(part, ()), *items)
 
-    def chain(self, name: str, purpose: str) -> TicketChain:
-        return chain_of(name, purpose, self.genesis.chain_id, self.genesis.params.ticket_heights)
+    def chain(self, name: str, purpose: str, generation: int = 0) -> Any:
+        length = self.genesis.params.ticket_heights
+        return chain_of(name, purpose, self.genesis.chain_id, length, generation)
+
+    def element(self, name: str, purpose: str, height: int) -> bytes:
+        """Of whichever registered chain holds that height."""
+        length = self.genesis.params.ticket_heights
+        if (found := find_chains(self.state(), make_key(name).public, height, length)) is None:
+            return NO_ELEMENT
+        return self.chain(name, purpose, found[0]).at(height - found[1].start) or NO_ELEMENT
 
     def ticket(self, name: str, height: int) -> bytes:
-        element = self.chain(name, TICKETS).at(height)
-        assert element is not None
-        return element
+        return self.element(name, TICKETS, height)
 
     def double_vote(self, name: str, height: int = 0, chain_id: str = "") -> bytes:
         """Evidence of two prevotes in one round, by default at the height of the next block."""

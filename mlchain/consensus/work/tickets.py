@@ -2,13 +2,17 @@
 
 A validator registers the tip x_0 of a chain with x_{h-1} = H(x_h). The element of height h is
 secret until its owner shows it, cannot be chosen afterwards (the tip fixes it), and is checked by
-hashing it down to any element already known. Three chains serve three purposes: *tickets* draw the
-secret slices, *beacon* elements are shown in every precommit and make the public randomness,
-*custody* elements key the digests that prove re-execution and are shown when those are final.
+hashing it down to any element already known. Before a chain ends, its owner registers the next
+*generation*: the element of height h is then number h - start of the one that holds h.
+
+Three chains serve three purposes: *tickets* draw the secret slices, *beacon* elements are shown in
+every precommit and make the public randomness, *custody* elements key the digests that prove
+re-execution and are shown when those are final.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2s
 
 from mlchain import crypto
@@ -44,15 +48,10 @@ class TicketChain:
     Every 1,024th element is kept, so one element costs at most 1,023 hashes.
     """
 
-    def __init__(self, secret: bytes, length: int) -> None:
+    def __init__(self, length: int, kept: dict[int, bytes]) -> None:
+        """`kept` are the `strides` of the chain."""
         self.length = length
-        self._kept = {length: secret}
-        height, element = length, secret
-        while height > 0:
-            step = height % _STRIDE or _STRIDE
-            element = hash_down(element, step)
-            height -= step
-            self._kept[height] = element
+        self._kept = kept
 
     @property
     def tip(self) -> bytes:
@@ -67,18 +66,36 @@ class TicketChain:
         return hash_down(self._kept[above], above - height)
 
 
-def make_chain(key: crypto.SecretKey, purpose: str, chain_id: str, length: int) -> TicketChain:
-    """Return the chain that `key` uses for `purpose` on one ledger."""
-    return TicketChain(key.derive(f"{purpose}/{chain_id}"), length)
+def strides(secret: bytes, length: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (height, element) of a chain from its top to its tip, about 1,024 hashes at a time."""
+    height, element = length, secret
+    yield height, element
+    while height > 0:
+        step = height % _STRIDE or _STRIDE
+        element = hash_down(element, step)
+        height -= step
+        yield height, element
 
 
-def check_reveal(known: Reveal, element: bytes, height: int, length: int) -> Reveal | None:
+def chain_secret(key: crypto.SecretKey, purpose: str, chain_id: str, generation: int = 0) -> bytes:
+    """Return the top of the chain that `key` uses for `purpose` on one ledger."""
+    return key.derive(f"{purpose}/{chain_id}" + (f"/{generation}" if generation else ""))
+
+
+def make_chain(
+    key: crypto.SecretKey, purpose: str, chain_id: str, length: int, generation: int = 0
+) -> TicketChain:
+    """Return the whole chain of `chain_secret`."""
+    secret = chain_secret(key, purpose, chain_id, generation)
+    return TicketChain(length, dict(strides(secret, length)))
+
+
+def check_reveal(known: Reveal, element: bytes, height: int) -> Reveal | None:
     """Return what is public after `element` was shown for `height`; None if it does not belong.
 
-    `known` is the highest public element before. Costs |height - known.height| hashes.
+    `known` is the highest public element before, of the chain that holds `height`. Costs
+    |height - known.height| hashes.
     """
-    if height > length:
-        return None
     if height <= known.height:
         below = hash_down(known.element, known.height - height)
         return known if below == element else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from mlchain.consensus.work.tickets import PURPOSES, TicketChain, make_chain
+from mlchain.consensus.work.tickets import PURPOSES, TICKETS, TicketChain, make_chain
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
+from mlchain.ledger.state import State
 from mlchain.sim.work.machine import EPOCH_MS
+from mlchain.vm.families.renewal import find_chains
 from mlchain.vm.registry import registry_digest
 
 CHAIN_ID = "test-sim"
@@ -31,9 +33,18 @@ def make_key(name: str) -> SecretKey:
 
 
 @cache
-def ticket_chain(name: str, purpose: str) -> TicketChain:
+def ticket_chain(name: str, purpose: str, generation: int = 0) -> TicketChain:
     """Return a validator's hash chain."""
-    return make_chain(make_key(name), purpose, CHAIN_ID, PARAMS.ticket_heights)
+    return make_chain(make_key(name), purpose, CHAIN_ID, PARAMS.ticket_heights, generation)
+
+
+def ticket_of(state: State, name: str, height: int) -> bytes | None:
+    """Return a validator's ticket of `height`, of whichever registered chain holds it."""
+    found = find_chains(state, make_key(name).public, height, PARAMS.ticket_heights)
+    if found is None:
+        return None
+    number, chains = found
+    return ticket_chain(name, TICKETS, number).at(height - chains.start)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.consensus.work.sampling import draw_slice
-from mlchain.consensus.work.tickets import Reveal
+from mlchain.consensus.work.tickets import TICKETS
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import decode_transaction
@@ -25,6 +25,7 @@ from mlchain.vm import execute, lifecycle, votes
 from mlchain.vm.families import members
 from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
 from mlchain.vm.families.jobs import SEGMENTS
+from mlchain.vm.families.renewal import show_element
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class _NoAudit(Auditor):
             self.duties.add_attestation(mine, target.segment.attest_from)
 
 
-def _any_ticket(known: Reveal, element: bytes, height: int, length: int) -> Reveal:
-    return known
+def _any_ticket(
+    state: Any, validator: bytes, purpose: str, height: int, element: bytes, params: Any
+) -> bool:
+    return purpose == TICKETS or show_element(state, validator, purpose, height, element, params)
 
 
 def _early(block: Any, validator: bytes, attestation: Any, height: int) -> bool:
@@ -127,7 +130,7 @@ def _set_nonce(state: State, key: bytes, nonce: int) -> None:
 
 MUTANTS: dict[str, Mutant] = {
     "no-audit": Mutant("skip", {"auditor_type": _NoAudit}),
-    "any-ticket": Mutant("grind-tickets", names={(votes, "check_reveal"): _any_ticket}),
+    "any-ticket": Mutant("grind-tickets", names={(votes, "show_element"): _any_ticket}),
     "early-attestations": Mutant("early-attest", names={(votes, "_process_attestation"): _early}),
     "public-slice": Mutant("one-chunk", names={(node_auditor, "segment_slice"): _public_slice}),
     "one-verdict": Mutant("wrong-verdicts", names={(lifecycle, "settle"): _one_decides}),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from mlchain import codec
 from mlchain.consensus.safety import LastSign
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
-from mlchain.consensus.work.tickets import TICKETS
 from mlchain.errors import MlchainError
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.commit import verify_commit
@@ -21,7 +20,7 @@ from mlchain.node.chain import Committed
 from mlchain.node.compute import Handle, Trapped
 from mlchain.sim.checkers import Violation
 from mlchain.sim.work import lesson
-from mlchain.sim.work.cast import ticket_chain
+from mlchain.sim.work.cast import ticket_of
 from mlchain.sim.work.order import Order
 from mlchain.vm.families.jobs import (
     JOBS,
@@ -120,8 +119,8 @@ class Promises:
             if len(set(keys)) < len(keys) or segment.worker in keys:
                 raise Violation(f"attestation: {where} twice, or by its worker")
             for each in segment.attestations:
-                chain = ticket_chain(names[each.validator], TICKETS)
-                if each.ticket != chain.at(segment.commit_height):
+                right = ticket_of(state, names[each.validator], segment.commit_height)
+                if each.ticket != right:
                     raise Violation(f"attestation: {where} with a ticket that was chosen")
 
     def _check_hard(self, store: Store, state: State, ref: SegmentRef) -> None:
@@ -136,7 +135,7 @@ class Promises:
         for place in self._honest.values():
             if place.role != "validator":
                 continue
-            ticket = ticket_chain(place.name, TICKETS).at(segment.commit_height)
+            ticket = ticket_of(state, place.name, segment.commit_height)
             drawn = segment_slice(job, segment, place.key, ticket or b"")
             if seen := sorted(wrong.keys() & set(drawn)):
                 raise Violation(

@@ -95,7 +95,7 @@ class AddMember(Change, frozen=True, tag="add"):
     def apply(self, block: BlockContext) -> None:
         """Take the bond, and enrol."""
         debit(block.state, self.member.key, self.member.bond)
-        enrol(block.state, self.member, block.height)
+        enrol(block.state, self.member, block.height, first_start(block))
 
     def moved_weight(self, state: State) -> int:
         """One vote more."""
@@ -167,7 +167,7 @@ class ReplaceKeys(Change, frozen=True, tag="replace"):
             bond = worker.bond
             WORKERS.put(state, replace(worker, bond=0), self.old)
         retire(state, self.old, block.height, successor=member.key)
-        enrol(state, replace(member, bond=bond), block.height)
+        enrol(state, replace(member, bond=bond), block.height, first_start(block))
 
     def moved_weight(self, state: State) -> int:
         """A vote in other hands, perhaps."""
@@ -247,7 +247,7 @@ def _check_newcomer(
     if (member.role == "validator") != all(any(tip) for tip in tips):
         raise InvalidTransaction("validators register the tips of their hash chains, others none")
     if member.role == "validator" and member.key != old:
-        _check_tips(state, tips)
+        check_tips(state, tips)
     for (key,), other in MEMBERS.items(state):
         if key == old or other.left:
             continue
@@ -258,7 +258,16 @@ def _check_newcomer(
             raise InvalidTransaction(f"{other.name} has this peer key at another address")
 
 
-def _check_tips(state: State, tips: tuple[bytes, ...]) -> None:
+def first_start(block: BlockContext) -> int:
+    """Return the height of the tips of one that joins after this block.
+
+    It can attest what is still open, and shows nothing older: who chose chains that begin earlier
+    would know by then what the others have shown.
+    """
+    return max(0, block.height - block.params.attest_window)
+
+
+def check_tips(state: State, tips: tuple[bytes, ...]) -> None:
     """Return if each of `tips` is of a chain of its own.
 
     An element shown for one purpose, or by one member, would be known before it is due in another.

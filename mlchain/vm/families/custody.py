@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from mlchain.codec import Hash, PublicKey, Record, Uint
 from mlchain.consensus.work.custody import KEY_DELAY, Opening, verify_opening
-from mlchain.consensus.work.tickets import PURPOSES, check_reveal
+from mlchain.consensus.work.tickets import CUSTODY, PURPOSES, check_reveal, hash_down
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
@@ -24,7 +24,8 @@ from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
 from mlchain.vm.families.jobs import segment_slice as slice_of
-from mlchain.vm.families.members import VALIDATORS, replace_validator, slash_validator
+from mlchain.vm.families.members import VALIDATORS, slash_validator
+from mlchain.vm.families.renewal import known_element, show_element
 from mlchain.vm.families.segments import HASH_GAS
 
 MAX_OPEN = 4
@@ -93,6 +94,15 @@ def get_attestment(state: State, job_id: bytes, index: int, validator: bytes) ->
     return Attestment(job, segment, attested[0], tuple(first + offset for offset in drawn))
 
 
+def find_key(state: State, validator: bytes, about: Attestment, params: Params) -> bytes | None:
+    """Return the custody element behind the digests of an attestation, None while it is secret."""
+    height = about.segment.attest_from
+    known = known_element(state, validator, CUSTODY, height, params.ticket_heights)
+    if known is None or known.height < height:
+        return None
+    return hash_down(known.element, known.height - height)
+
+
 def audit_begin(segment: Segment, params: Params) -> int:
     """Return the first height at which digests of a segment can be claimed wrong."""
     return segment.attest_from + params.attest_window + KEY_DELAY + 1
@@ -148,7 +158,10 @@ class ClaimDigest(Payload, frozen=True):
             state = ClaimState.ASKED
             if record.left_height:
                 raise InvalidTransaction("it has left, or changed its key: it cannot answer")
-        if state == ClaimState.DISPUTED and record.custody.height < about.segment.attest_from:
+        if (
+            state == ClaimState.DISPUTED
+            and find_key(ctx.state, self.validator, about, ctx.block.params) is None
+        ):
             raise InvalidTransaction("its key is not on chain: nobody could re-run the chunk")
         claim = CustodyClaim(ctx.sender, state, digest, ctx.block.height, ())
         CUSTODY_CLAIMS.put(ctx.state, claim, *place)
@@ -174,15 +187,12 @@ class ShowDigest(Payload, frozen=True):
         if claim is None or claim.state != ClaimState.ASKED:
             raise InvalidTransaction("nobody asks for this digest")
         about = get_attestment(ctx.state, *place[:3])
-        record = VALIDATORS.get(ctx.state, ctx.sender)
-        assert record is not None, "the role was checked"
-        height, length = about.segment.attest_from, ctx.block.params.ticket_heights
-        ctx.charge(HASH_GAS * abs(height - record.custody.height))
-        reveal = check_reveal(record.custody, self.key, height, length)
-        if reveal is None:
+        height, params = about.segment.attest_from, ctx.block.params
+        known = known_element(ctx.state, ctx.sender, CUSTODY, height, params.ticket_heights)
+        ctx.charge(HASH_GAS * abs(height - known.height) if known else 0)
+        if not show_element(ctx.state, ctx.sender, CUSTODY, height, self.key, params):
             raise InvalidTransaction("the key is not the one of that height")
         verify_opening(about.attested.result_root, about.chunks, self.chunk, self.opening)
-        replace_validator(ctx.state, ctx.sender, custody=reveal)
         shown = replace(
             claim, state=ClaimState.SHOWN, digest=self.opening.digest, height=ctx.block.height
         )
@@ -207,12 +217,17 @@ class ReportReveal(Payload, frozen=True):
         record = VALIDATORS.get(ctx.state, self.validator)
         if record is None or record.left_height:
             raise InvalidTransaction("it is no validator")
-        known = (record.tickets, record.beacon, record.custody)[self.purpose]
+        length = ctx.block.params.ticket_heights
+        known = known_element(
+            ctx.state, self.validator, PURPOSES[self.purpose], self.height, length
+        )
+        if known is None:
+            raise InvalidTransaction(f"no hash chain of it holds height {self.height}")
         due = latest_due(self.purpose, ctx.block)
         if self.height <= max(due, known.height):
             raise InvalidTransaction(f"what is above height {max(due, known.height)} is secret")
         ctx.charge(HASH_GAS * max(0, self.height - known.height))
-        if check_reveal(known, self.element, self.height, ctx.block.params.ticket_heights) is None:
+        if check_reveal(known, self.element, self.height) is None:
             raise InvalidTransaction("the element is not of its registered chain")
         slash_validator(
             ctx.block, self.validator, "early-reveal", ctx.sender,

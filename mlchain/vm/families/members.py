@@ -39,8 +39,9 @@ class MemberRecord(Record, frozen=True):
 
 
 class ValidatorRecord(Record, frozen=True):
-    """A validator: its bond, and the public ends of its three hash chains.
+    """A validator: its bond, and the public ends of the three hash chains that it came with.
 
+    `start`: the height of their tips. Those that follow are in `families/renewal.py`.
     `jailed_height` is 0, or the height of the block in which a fault removed it from the set;
     `left_height` the same, for whatever reason it is out of the set.
     """
@@ -48,6 +49,7 @@ class ValidatorRecord(Record, frozen=True):
     name: Name
     weight: Uint
     bond: Uint
+    start: Uint
     tickets: Reveal
     beacon: Reveal
     custody: Reveal
@@ -153,8 +155,11 @@ def bond_holder(state: State, key: bytes) -> bytes:
     return key
 
 
-def enrol(state: State, member: Member, height: int) -> None:
-    """Make `member` one after the block at `height`; its bond has been paid."""
+def enrol(state: State, member: Member, height: int, start: int = 0) -> None:
+    """Make `member` one after the block at `height`; its bond has been paid.
+
+    Its hash chains have their tips at height `start`.
+    """
     record = MemberRecord(
         member.name, member.role, member.peer, member.host, member.port, height, 0, b""
     )
@@ -163,8 +168,10 @@ def enrol(state: State, member: Member, height: int) -> None:
         tips = (member.ticket_tip, member.beacon_tip, member.custody_tip)
         for tip in tips:
             TIPS.put(state, Registered(member.key), tip)
-        tickets, beacon, custody = (Reveal(tip, 0) for tip in tips)
-        validator = ValidatorRecord(member.name, 1, member.bond, tickets, beacon, custody, 0, 0)
+        tickets, beacon, custody = (Reveal(tip, start) for tip in tips)
+        validator = ValidatorRecord(
+            member.name, 1, member.bond, start, tickets, beacon, custody, 0, 0
+        )
         VALIDATORS.put(state, validator, member.key)
     elif member.role == "worker":
         WORKERS.put(state, WorkerRecord(member.name, member.bond, 0, 0, 0), member.key)

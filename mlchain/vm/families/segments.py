@@ -11,7 +11,7 @@ from mlchain.codec import Hash, Uint
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.tickets import check_reveal
+from mlchain.consensus.work.tickets import TICKETS, check_reveal
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State
 from mlchain.vm.backlog import owe, slice_gas
@@ -30,7 +30,8 @@ from mlchain.vm.families.jobs import (
     get_segment,
     is_in_slice,
 )
-from mlchain.vm.families.members import VALIDATORS, WORKERS, slash_worker
+from mlchain.vm.families.members import WORKERS, slash_worker
+from mlchain.vm.families.renewal import known_element
 
 COMMIT_GAS = 5_000
 CLAIM_GAS = 5_000
@@ -217,10 +218,11 @@ def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset
     Raises:
         InvalidTransaction: the ticket is not the sender's for that height.
     """
-    record = VALIDATORS.get(ctx.state, ctx.sender)
-    assert record is not None, "the role was checked"
-    length = ctx.block.params.ticket_heights
-    ctx.charge(HASH_GAS * abs(segment.commit_height - record.tickets.height))
-    if check_reveal(record.tickets, ticket, segment.commit_height, length) is None:
+    height, length = segment.commit_height, ctx.block.params.ticket_heights
+    known = known_element(ctx.state, ctx.sender, TICKETS, height, length)
+    if known is None:
+        raise InvalidTransaction(f"no hash chain of the sender holds height {height}")
+    ctx.charge(HASH_GAS * abs(height - known.height))
+    if check_reveal(known, ticket, height) is None:
         raise InvalidTransaction("the ticket is not of the sender's registered chain")
     return is_in_slice(job, segment, ctx.sender, ticket, offset)

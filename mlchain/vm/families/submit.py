@@ -28,6 +28,7 @@ from mlchain.vm.families.jobs import (
     Seed,
     plan_id,
 )
+from mlchain.vm.families.renewal import find_chains
 
 MAX_ACTIVE_JOBS = 256
 """Every block looks at each of them, for about 20 us (`benchmarks/growth.py`)."""
@@ -86,7 +87,7 @@ class SubmitJob(Payload, frozen=True):
         floor = -(-gas // GAS_PER_MICROCREDIT)
         if self.fee < floor:
             raise InvalidTransaction(f"fee {self.fee} is below {floor} for {gas} gas")
-        if ctx.block.height >= ctx.block.params.ticket_heights:
+        if not _has_tickets(ctx):
             raise InvalidTransaction("the validators' tickets are used up: nobody could attest")
         dataset = DATASETS.get(ctx.state, self.dataset)
         if dataset is None:
@@ -119,3 +120,13 @@ class SubmitJob(Payload, frozen=True):
         JOBS.put(ctx.state, job, ctx.transaction_id)
         ACTIVE.put(ctx.state, Active(), ctx.transaction_id)
         ctx.emit(f"job {ctx.transaction_id.hex()} submitted")
+
+
+def _has_tickets(ctx: Context) -> bool:
+    """Tell whether a quorum has hash chains that hold the next height."""
+    able = [
+        key
+        for key in ctx.block.validators.keys
+        if find_chains(ctx.state, key, ctx.block.height + 1, ctx.block.params.ticket_heights)
+    ]
+    return sum(map(ctx.block.validators.weight, able)) >= ctx.block.validators.quorum

@@ -8,9 +8,12 @@ from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import result_root
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.crypto import digest
+from mlchain.consensus.work.tickets import BEACON, TICKETS
+from mlchain.crypto import SecretKey, digest
+from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.node.auditor import Auditor
+from mlchain.node.chains import OwnChains
 from mlchain.node.duties import Duties
 from mlchain.node.subject import Finding, Target
 from mlchain.sim.work.cheat import Cheat
@@ -113,13 +116,15 @@ class WrongVerdicts(Cheat):
     parts = {"auditor_type": _WrongJudge}
 
 
+class _WrongChains(OwnChains):
+    def element(self, purpose: str, height: int) -> bytes | None:
+        return super().element(TICKETS if purpose == BEACON else purpose, height)
+
+
 class _WrongBeacon(Duties):
-    def extension(self, height: int) -> bytes:
-        kept, self._beacon = self._beacon, self._tickets
-        try:
-            return super().extension(height)
-        finally:
-            self._beacon = kept
+    def __init__(self, genesis: Genesis, key: SecretKey) -> None:
+        super().__init__(genesis, key)
+        self.chains = _WrongChains(genesis, key)
 
 
 class WrongBeacon(Cheat):
