@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from mlchain.sim.scenario import Scenario
@@ -11,13 +12,17 @@ from mlchain.sim.work.world import World
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, JobState, SegmentState
 from mlchain.vm.families.renewal import find_chains, generations
 
-LENGTH, EPOCH = 16, 4
+LENGTH, EPOCH = 14, 4
 UNTIL = 100
 """By then the custody keys of the first segments are due, and were looked at."""
 
 
 class LongWorld(World):
-    """Goes on for some blocks when the jobs have ended."""
+    """Begins shortly before chains end, and goes on for some blocks when the jobs have ended."""
+
+    async def _submit_all(self) -> None:
+        await trio.sleep(8)  # invented seconds, a block each
+        await super()._submit_all()
 
     def _is_over(self) -> bool:
         return super()._is_over() and min(self._heights()) >= UNTIL
@@ -36,7 +41,7 @@ def short_chains(monkeypatch):
 
 
 def run(seed: int, calm: bool = True) -> LongWorld:
-    world = LongWorld(Scenario(seed, 4, "none", world="work", calm=calm, orders=1))
+    world = LongWorld(Scenario(seed, 4, "none", world="work", calm=calm, orders=2))
     outcome = world.run()
     assert not outcome.violation, outcome.violation
     return world
