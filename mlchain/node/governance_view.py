@@ -53,12 +53,18 @@ def describe_governance(state: State, height: int) -> Json:
     }
 
 
+def find_chains_end(state: State, validator: bytes | None) -> int:
+    """Return where the last registered hash chains end, 0 for who is no validator."""
+    starts = [chains.start for _, chains in generations(state, validator)] if validator else []
+    return starts[-1] + get_params(state).ticket_heights if starts else 0
+
+
 def describe_chains(state: State, validator: bytes) -> Json:
     """Say up to where the hash chains of a validator are opened, and where they end."""
     found = [chains for _, chains in generations(state, validator)]
     return {
         "ticket_height": max(chains.tickets.height for chains in found),
-        "chains_end": found[-1].start + get_params(state).ticket_heights,
+        "chains_end": find_chains_end(state, validator),
     }
 
 

@@ -18,7 +18,7 @@ from mlchain.ledger.genesis import Genesis, dump_genesis
 from mlchain.ledger.state import MAX_KEY_BYTES
 from mlchain.ledger.transaction import decode_transaction
 from mlchain.node.chain import Chain
-from mlchain.node.governance_view import describe_chains, describe_governance
+from mlchain.node.governance_view import describe_chains, describe_governance, find_chains_end
 from mlchain.node.job_view import JobViews, ProgressSource, job_event
 from mlchain.node.membership import Names
 from mlchain.node.plain import Json, parse_hash, to_json
@@ -110,7 +110,7 @@ class Query:
                 "time_ms": store.head.time_ms,
                 "validators": len(self._chain.validators),
                 "mempool": len(self._chain.mempool),
-                "chains_end": self._chains_end(),
+                "chains_end": find_chains_end(self._chain.state(), self._chain.key),
                 "syncing": node.sync.is_syncing,
                 "peers": [
                     {
@@ -123,12 +123,6 @@ class Query:
                 ],
             }
         )
-
-    def _chains_end(self) -> int:
-        """Return where our last registered hash chains end, 0 for who is no validator."""
-        key, state = self._chain.key, self._chain.state()
-        is_one = key is not None and VALIDATORS.get(state, key) is not None
-        return int(describe_chains(state, key)["chains_end"]) if key and is_one else 0
 
     def genesis(self) -> str:
         """Return the text of the genesis file."""
