@@ -30,6 +30,7 @@ COMMANDS = {
     "light": ("light", "Follow the chain by its certificates and prove what it says."),
     "status": ("status", "Show what a node knows: head, peers, validators, mempool."),
     "gov": ("gov", "Propose and approve changes of members, parameters and rules."),
+    "tx": ("tx", "Make, sign and send transactions on different machines."),
     "keys": ("keys", "Create and look after signing keys."),
     "init": ("init", "Make a member's keys and its join file for a new chain."),
     "genesis": ("genesis", "Begin a chain with others: build, compare and sign its genesis."),

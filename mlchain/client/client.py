@@ -234,19 +234,31 @@ class Client:
         Without `nonce` the account's next one is asked for: wait for one transaction before the
         next, or count on.
         """
+        body = self.prepare(payload, key.public, gas=gas, gas_price=gas_price, nonce=nonce)
+        return self.post_transaction(codec.encode(sign_transaction(body, key)))
+
+    def prepare(
+        self,
+        payload: Payload,
+        sender: bytes,
+        *,
+        gas: int = EXECUTION_GAS,
+        gas_price: int = 1,
+        nonce: int | None = None,
+    ) -> TransactionBody:
+        """Return what `sender` has to sign to send `payload`; the arguments are those of `send`."""
         data = codec.encode(payload)
         if nonce is None:
-            nonce = int(self.account(key.public.hex())["nonce"])
-        body = TransactionBody(
+            nonce = int(self.account(sender.hex())["nonce"])
+        return TransactionBody(
             chain_id=str(self.status()["chain_id"]),
-            sender=key.public,
+            sender=sender,
             nonce=nonce,
             gas_limit=intrinsic_gas(len(data) + ENVELOPE_BYTES) + gas,
             gas_price=gas_price,
             kind=payload.KIND,
             payload=data,
         )
-        return self.post_transaction(codec.encode(sign_transaction(body, key)))
 
     # Waiting
 

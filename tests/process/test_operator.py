@@ -125,6 +125,13 @@ def test_four_organisations_begin_a_chain_as_the_page_says(tmp_path):
         until(lambda: all(_height(each) >= 3 for each in everybody), "blocks at all four")
         assert "all peers connected" in first.types(first.line("status"))
         assert "peers      birch" in first.types(first.line("doctor"))
+
+        # money moves by a key that no node has: made here, signed there, sent from here
+        payer, to = (_address(each) for each in everybody[:2])
+        first.types(f"mlchain tx transfer {to} 5000000 --from {payer} --out pay.tx")
+        cold = "--key ~/aurora/keys/account.json --password-file ~/password.txt"
+        first.types(f"mlchain tx sign pay.tx {cold} --out pay.signed", MLCHAIN_URL="http://none:1")
+        assert "transfer 5,000,000" in first.types("mlchain tx send pay.signed")
     finally:
         for node in nodes:
             node.terminate()
@@ -136,6 +143,11 @@ def test_four_organisations_begin_a_chain_as_the_page_says(tmp_path):
     said = first.types(f"mlchain audit hearts-1.car --genesis '{heard}'")
     assert "4 of 4 members signed" in said and "state roots recomputed from genesis" in said
     assert (first.home / "hearts-1.car").exists() and list(first.home.glob("audit-hearts-1-*.html"))
+
+
+def _address(each: Organisation) -> str:
+    said = each.types(f"mlchain keys show account --keys-dir ~/{each.name}/keys --json")
+    return str(json.loads(said)["data"]["address"])
 
 
 def _height(each: Organisation) -> int:
