@@ -171,7 +171,7 @@ def _read(kind: type[Record], file: Path) -> Any:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except (ValueError, CodecError) as error:
         what = "signed transaction" if kind.__name__ == "Transaction" else "transaction to sign"
-        raise ConfigError(f"{file}: no {what}", "mlchain tx makes them") from error
+        raise ConfigError(f"{file}: no {what}", "mlchain tx transfer, mlchain tx sign") from error
 
 
 def _write(file: Path, data: bytes) -> None:
