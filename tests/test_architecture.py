@@ -65,6 +65,9 @@ HOMES = {  # a library that only these files may name, so that it can be exchang
     "numba": ("ml_runtime/backend_numba.py",),
     "onnx": ("ml_runtime/importers/onnx/file.py",),
     "torch": ("ml_runtime/backend_torch*.py",),
+    "anyio": ("client/asynchronous.py",),
+    "sklearn": ("client/estimators/*", "client/sources.py"),
+    "matplotlib": ("client/estimators/draw.py",),
     "fastapi": ("web/*",),
     "hypercorn": ("web/*", "node/*"),
 }

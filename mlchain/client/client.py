@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -16,15 +16,36 @@ from urllib.parse import quote
 import httpx
 
 from mlchain import codec
-from mlchain.client.progress import FINAL_STATES, describe_chain, describe_job
+from mlchain.client.events import Event, EventReader
+from mlchain.client.http import (
+    DEFAULT_URL,
+    SILENCE_S,
+    STREAM,
+    Json,
+    Notify,
+    Query,
+    Watch,
+    append,
+    checked,
+    connection,
+    describe_silence,
+    describe_wait,
+    is_included,
+    problem_error,
+    reaching,
+    rows_of,
+    sending,
+    streaming,
+)
+from mlchain.client.progress import (
+    FINAL_STATES,
+    describe_job,
+    require_settled,
+)
 from mlchain.consensus.light import MAX_PATH_BYTES, LightPath, LightQuestion, StateAnswer
 from mlchain.crypto import SecretKey
 from mlchain.errors import (
     CodecError,
-    NotFound,
-    Rejected,
-    Timeout,
-    Unreachable,
     VerificationFailed,
 )
 from mlchain.ledger import unixfs
@@ -32,20 +53,12 @@ from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.vm.context import Payload
 from mlchain.vm.gas import intrinsic_gas
 
-DEFAULT_URL = "http://127.0.0.1:8645"
-MAX_ANSWER_BYTES = 1 << 30
-"""No answer is read beyond this: models and datasets are the largest."""
-
 MAX_LIGHT_BYTES = 2 * MAX_PATH_BYTES
 
 ENVELOPE_BYTES = 512
 """Most bytes that the body around a payload, and its signature, add to a transaction."""
 EXECUTION_GAS = 200_000
 """Gas most requests stay far below; what is not used is not charged."""
-
-Json = dict[str, Any]
-Query = dict[str, str | int] | None
-Notify = Callable[[str], None]
 
 
 class Client:
@@ -62,15 +75,8 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         self.poll_s, self.timeout_s = poll_s, timeout_s
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                timeout=timeout_s,
-                trust_env=False,
-                verify=self.url.startswith("https:"),  # reading all certificates takes a while
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Unreachable(f"not a URL: {url}", f"as in {DEFAULT_URL}") from error
+        with reaching(url):
+            self._http = httpx.Client(**connection(self.url, timeout_s))
 
     def __enter__(self) -> Client:
         return self
@@ -104,7 +110,7 @@ class Client:
     def jobs(self, state: str = "", limit: int = 50) -> list[Json]:
         """Return the newest jobs, all or those in one state."""
         query: Query = {"limit": limit} | ({"state": state} if state else {})
-        return _rows(self._json("/v1/jobs", query), "jobs")
+        return rows_of(self._json("/v1/jobs", query), "jobs")
 
     def job(self, identity: str) -> Json:
         """Return one job by its id or a unique beginning of it."""
@@ -127,7 +133,7 @@ class Client:
 
     def frauds(self, identity: str) -> list[Json]:
         """Return which fraud files the node made about a job: segment, attempt and chunk."""
-        return _rows(self._json(f"/v1/jobs/{identity}/fraud"), "files")
+        return rows_of(self._json(f"/v1/jobs/{identity}/fraud"), "files")
 
     def fraud(self, identity: str, segment: int, attempt: int, chunk: int) -> bytes:
         """Return one fraud file."""
@@ -139,7 +145,7 @@ class Client:
 
     def registry(self, limit: int = 50) -> list[Json]:
         """Return the last version of each registered name."""
-        return _rows(self._json("/v1/registry", {"limit": limit}), "models")
+        return rows_of(self._json("/v1/registry", {"limit": limit}), "models")
 
     def registered(self, model: str) -> Json:
         """Return a registered model by NAME, NAME@VERSION or content id."""
@@ -180,14 +186,14 @@ class Client:
 
     def validators(self) -> list[Json]:
         """Return the members that vote."""
-        return _rows(self._json("/v1/validators"), "validators")
+        return rows_of(self._json("/v1/validators"), "validators")
 
     def blocks(self, before: int | None = None, limit: int = 20) -> list[Json]:
         """Return blocks, newest first, below height `before`."""
         query: dict[str, str | int] = {"limit": limit}
         if before is not None:
             query["before"] = before
-        return _rows(self._json("/v1/blocks", query), "blocks")
+        return rows_of(self._json("/v1/blocks", query), "blocks")
 
     def block(self, height: int) -> Json:
         """Return one block."""
@@ -269,21 +275,14 @@ class Client:
             Rejected: included, but it failed; says why.
             Timeout: not included in time; it may be later.
         """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = self.transaction(identity)
-            if found["state"] == "included":
-                if found.get("code") != "ok":
-                    raise Rejected(str(found.get("message") or f"code {found.get('code')}"))
-                return found
-            waiting = (
-                f"transaction {identity[:8]} to be in a block: {describe_chain(self.status())}"
-            )
-            if time.monotonic() >= deadline:
-                raise Timeout(f"waited {timeout_s:g} s for {waiting}", "mlchain status")
+        watch = Watch(timeout_s)
+        while not is_included(found := self.transaction(identity)):
+            waiting = describe_wait(identity, self.status())
+            watch.require_time(f"waited {timeout_s:g} s for {waiting}", "mlchain status")
             if notify is not None:
                 notify(f"waiting for {waiting}")
             time.sleep(self.poll_s)
+        return found
 
     def follow(
         self, identity: str, patience_s: float = 120.0, notify: Notify | None = None
@@ -295,24 +294,54 @@ class Client:
         Raises:
             Timeout: nothing changed for `patience_s`; the job goes on without us.
         """
-        last: Json | None = None
-        deadline = time.monotonic() + patience_s
+        watch = Watch(patience_s)
         while True:
             job = self.job(identity)
-            if job != last:
+            if watch.is_new(job):
                 yield job
-                last, deadline = job, time.monotonic() + patience_s
             if job["state"] in FINAL_STATES:
                 return
-            if time.monotonic() >= deadline:
-                raise Timeout(
-                    f"job {identity[:8]}: nothing new for {patience_s:g} s, "
-                    f"{describe_job(job)}; {describe_chain(self.status())}",
-                    f"the job goes on: mlchain job show {identity[:8]}",
-                )
+            watch.require_time(*describe_silence(job, self.status(), patience_s))
             if notify is not None:
                 notify(describe_job(job))
             time.sleep(self.poll_s)
+
+    def wait_for_job(
+        self, identity: str, patience_s: float = 120.0, notify: Notify | None = None
+    ) -> Json:
+        """Return the job once it is settled.
+
+        Raises:
+            Rejected: it ended without a model.
+            Timeout: nothing changed for `patience_s`; the job goes on without us.
+        """
+        job: Json = {}
+        for found in self.follow(identity, patience_s, notify):
+            job = found
+        require_settled(job)
+        return job
+
+    def events(self, after: int | None = None, silence_s: float = SILENCE_S) -> Iterator[Event]:
+        """Yield blocks as they become final, and what each did to jobs, until it is closed.
+
+        Begins after block `after`, or now. A connection that breaks is opened again where it was.
+
+        Raises:
+            Unreachable: it cannot be opened, or nothing came for `silence_s`; nodes send something
+                every 15 s.
+        """
+        reader = EventReader(after)
+        while True:
+            with (
+                reaching(self.url),
+                self._http.stream("GET", STREAM, **streaming(reader, silence_s)) as answer,
+            ):
+                if answer.status_code >= 300:
+                    raise problem_error(answer.status_code, answer.read(), self.url + STREAM)
+                reader.begin()
+                for line in answer.iter_lines():
+                    if (event := reader.feed(line)) is not None:
+                        yield event
 
     # One request
 
@@ -338,46 +367,11 @@ class Client:
     def _request(
         self, method: str, path: str, query: Query = None, body: bytes | None = None
     ) -> bytes:
-        headers = {"content-type": "application/octet-stream"} if body is not None else {}
-        try:
-            with self._http.stream(
-                method, path, params=query, content=body, headers=headers
-            ) as answer:
-                data = bytearray()
-                for piece in answer.iter_bytes():
-                    data += piece
-                    if len(data) > MAX_ANSWER_BYTES:
-                        raise CodecError(f"{self.url}{path}: more than {MAX_ANSWER_BYTES} bytes")
-        except httpx.TimeoutException as error:
-            raise Unreachable(
-                f"the node at {self.url} does not answer in time", "mlchain status"
-            ) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(
-                f"no node answers at {self.url}: {error}", "mlchain testnet up, or give --url"
-            ) from error
-        if answer.status_code >= 300:
-            raise problem_error(answer.status_code, bytes(data), f"{self.url}{path}")
-        return bytes(data)
-
-
-def problem_error(status: int, data: bytes, where: str) -> Exception:
-    """Return the error that an answer of status >= 300 stands for (RFC 9457 problem details)."""
-    try:
-        problem = json.loads(data)
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        problem = {}
-    message = str(problem.get("detail") or problem.get("title") or f"{where}: HTTP {status}")
-    hint = str(problem.get("hint") or "")
-    if status == 404:
-        return NotFound(message, hint)
-    if status == 429 or status >= 500:
-        return Unreachable(message, hint)
-    return Rejected(message, hint)
-
-
-def _rows(answer: Any, name: str) -> list[Json]:
-    """Return the rows of a list answer, bare or under its name beside a cursor."""
-    return list(answer[name] if isinstance(answer, dict) else answer)
+        data = bytearray()
+        with (
+            reaching(self.url),
+            self._http.stream(method, path, **sending(query, body)) as answer,
+        ):
+            for piece in answer.iter_bytes():
+                append(data, piece, self.url + path)
+        return checked(answer.status_code, bytes(data), self.url + path)

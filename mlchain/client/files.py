@@ -15,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 import httpx
 
-from mlchain.client.client import Client, problem_error
+from mlchain.client.client import Client
+from mlchain.client.http import problem_error
 from mlchain.errors import (
     CodecError,
     ConfigError,

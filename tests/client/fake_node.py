@@ -21,6 +21,7 @@ class FakeNode:
     url: str = ""
     routes: dict[str, Any] = field(default_factory=dict)
     requests: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
     def answer(self, route: str, body: bytes) -> Answer:
         self.requests.append((route, body))
@@ -48,6 +49,7 @@ def serve(node: FakeNode | None = None) -> Iterator[FakeNode]:
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            node.headers.append({name.lower(): value for name, value in self.headers.items()})
             status, data = node.answer(f"{self.command} {self.path}", body)
             self.send_response(status)
             self.send_header("content-length", str(len(data)))

@@ -76,7 +76,7 @@ def test_an_answer_that_is_not_json_is_refused(node, client):
 
 
 def test_an_answer_beyond_the_bound_is_refused(node, client, monkeypatch):
-    monkeypatch.setattr("mlchain.client.client.MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr("mlchain.client.http.MAX_ANSWER_BYTES", 1000)
     node.routes["GET /v1/jobs/7f/model"] = bytes(1001)
     with pytest.raises(CodecError, match="more than 1000 bytes"):
         client.model("7f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -20,8 +21,11 @@ PAGE = (ROOT / "docs" / "sdk.md").read_text()
 WRITTEN = "http://127.0.0.1:8645"
 
 
+NOTEBOOK = json.loads((ROOT / "examples" / "iris.ipynb").read_text())
+
+
 def programs() -> list[str]:
-    """The programs of the page, or the cells of the notebook, in their order."""
+    """The programs of the page, in their order."""
     return re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -75,11 +79,17 @@ def test_the_first_ten_minutes_are_as_the_page_says(network, desk):
     assert len(figure.axes) == 2
     assert (desk / "iris.receipt").stat().st_size > 1000
     assert (desk / "iris.onnx").stat().st_size > 100
-    here = ChainClassifier(epochs=200, random_state=4).fit(names["X_train"], names["y_train"])
-    there = here.set_params(network=network.net.url, key="alice")
-    digest = here.state_digest_
-    assert there.fit(names["X_train"], names["y_train"]).state_digest_ == digest
+
+
+def test_the_notebook_runs_and_the_chain_gives_the_bytes_of_this_process(network, desk):
+    cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] for cell in cells), "nothing of one machine is kept"
+    names, _ = run("\n".join("".join(cell["source"]) for cell in cells), network)
+    here, there = names["here"], names["clf"]
+    assert isinstance(there.receipt_, ChainReceipt)
+    assert here.state_digest_ == there.state_digest_
     assert np.array_equal(there.predict(names["X_test"]), here.predict(names["X_test"]))
+    assert there.receipt_.strip == "█" * there.receipt_.chunks, "all were run again"
 
 
 def test_the_lines_without_a_chain_run_too(network, desk, capsys):
