@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mlchain.client.client import EXECUTION_GAS, Client, Json, Notify
+from mlchain.client.client import EXECUTION_GAS, Client
+from mlchain.client.http import Json, Notify
 from mlchain.crypto import SecretKey
 from mlchain.errors import CodecError, ConfigError, NotFound, Rejected, Timeout
 from mlchain.ledger.unixfs import parse_cid
