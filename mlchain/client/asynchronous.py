@@ -42,6 +42,7 @@ from mlchain.client.training import TrainingJob
 from mlchain.consensus.light import LightPath, LightQuestion, StateAnswer
 from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
+from mlchain.ledger.transaction import TransactionBody
 from mlchain.vm.context import Payload
 
 T = TypeVar("T")
@@ -223,6 +224,20 @@ class AsyncClient:
     async def post_transaction(self, data: bytes) -> str:
         """Hand in an encoded transaction and return its id."""
         return await self._run(lambda c: c.post_transaction(data))
+
+    async def prepare(
+        self,
+        payload: Payload,
+        sender: bytes,
+        *,
+        gas: int = EXECUTION_GAS,
+        gas_price: int = 1,
+        nonce: int | None = None,
+    ) -> TransactionBody:
+        """Return what `send` would sign; see `Client.prepare`."""
+        return await self._run(
+            lambda c: c.prepare(payload, sender, gas=gas, gas_price=gas_price, nonce=nonce)
+        )
 
     async def send(
         self,
