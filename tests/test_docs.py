@@ -96,7 +96,7 @@ def wrong_with_command(text: str) -> Iterator[str]:
     from mlchain.cli import main
 
     command: click.Command = main
-    context = click.Context(main, info_name="mlchain")
+    context = click.Context(main, info_name="mlchain", **main.context_settings)  # click caches -h
     for word in shlex.split(text, comments=True)[1:]:
         if word.startswith("-") and word != "-":
             known = [flag for p in command.get_params(context) for flag in p.opts]
@@ -107,7 +107,7 @@ def wrong_with_command(text: str) -> Iterator[str]:
             if found is None:
                 yield f"{text}: no command {word}"
                 return
-            command, context = found, click.Context(found, info_name=word)
+            command, context = found, click.Context(found, context, word)
 
 
 def files_exist(page: Page) -> Iterator[str]:
@@ -293,7 +293,7 @@ def test_the_pages_keep_the_rule(rule):
 
 
 CAUGHT = [
-    (commands_exist, "`mlchain dev`"),
+    (commands_exist, "`mlchain devel`"),
     (commands_exist, "`mlchain testnet down`"),
     (commands_exist, "`mlchain node --verbosely`"),
     (commands_exist, "```\n$ mlchain audit x --fast\n```"),

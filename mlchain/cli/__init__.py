@@ -20,6 +20,7 @@ from mlchain.cli.failure import describe
 from mlchain.cli.output import Output, use_colour
 
 COMMANDS = {
+    "dev": ("dev", "Run a whole chain in one process, to try things: start here."),
     "submit-job": ("submit", "Sign a training job, send it, and watch it being verified."),
     "job": ("job", "Show jobs and fetch their results."),
     "model": ("model", "Look into model files, import and export models."),

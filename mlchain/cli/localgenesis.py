@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from mlchain.vm.registry import registry_digest
 
 if TYPE_CHECKING:
     from mlchain.cli.localnet import NodePlan
+    from mlchain.crypto import SecretKey
 
 LOOPBACK = "127.0.0.1"
 ACCOUNTS = ("alice", "bob")
@@ -56,19 +57,31 @@ LOCAL_PARAMS = Params(
 """Quick blocks and generous windows: many processes share few cores here."""
 
 
-def write_network(folder: Path, chain_id: str, nodes: Sequence[NodePlan]) -> Genesis:
-    """Make every node's keys and the genesis that joins them, write both, return the genesis."""
-    members = [_make_member(folder, chain_id, node) for node in nodes]
+def write_network(
+    folder: Path,
+    chain_id: str,
+    nodes: Sequence[NodePlan],
+    accounts: Mapping[str, SecretKey] | None = None,
+    params: Params | None = None,
+) -> Genesis:
+    """Make every node's keys and the genesis that joins them, write both, return the genesis.
+
+    Without `accounts` the funded ones get fresh keys, which are written as well.
+    """
+    params = params or LOCAL_PARAMS
+    length = params.ticket_heights
+    members = [_make_member(folder, chain_id, node, length) for node in nodes]
     allocations = [Allocation(member.key, MEMBER_BALANCE) for member in members]
-    for name in ACCOUNTS:
-        key = new_secret()
-        create_key(folder / "keys" / f"{name}.json", key, None, force=True)
-        allocations.append(Allocation(key.public, ACCOUNT_BALANCE))
+    if accounts is None:
+        accounts = {name: new_secret() for name in ACCOUNTS}
+        for name, key in accounts.items():
+            create_key(folder / "keys" / f"{name}.json", key, None, force=True)
+    allocations += [Allocation(key.public, ACCOUNT_BALANCE) for key in accounts.values()]
     genesis = Genesis(
         chain_id=chain_id,
         time_ms=int(time.time() * 1000),
         registry=registry_digest(),
-        params=LOCAL_PARAMS,
+        params=params,
         members=tuple(members),
         allocations=tuple(allocations),
     )
@@ -77,14 +90,13 @@ def write_network(folder: Path, chain_id: str, nodes: Sequence[NodePlan]) -> Gen
     return genesis
 
 
-def _make_member(folder: Path, chain_id: str, node: NodePlan) -> Member:
+def _make_member(folder: Path, chain_id: str, node: NodePlan, length: int) -> Member:
     key, peer = new_secret(), new_secret()
     keys = folder / node.name / "keys"
     create_key(keys / f"{node.role}.json", key, None, force=True)
     create_key(keys / "peer.json", peer, None, force=True)
     tips = [bytes(32)] * len(PURPOSES)
     if node.role == "validator":
-        length = LOCAL_PARAMS.ticket_heights
         tips = [make_chain(key, purpose, chain_id, length).tip for purpose in PURPOSES]
     return Member(
         name=node.name,

@@ -122,15 +122,35 @@ class Config:
         Raises:
             ConfigError: it would.
         """
-        if not chain_id.startswith(DEV_PREFIX):
-            return
         for key, where in (("p2p_listen", self.p2p_listen), ("http_listen", self.http_listen)):
-            if not where.is_loopback:
-                raise ConfigError(
-                    f"{key}: {where} is open to other machines, but everybody has the keys of "
-                    f"chain {chain_id}",
-                    "listen on 127.0.0.1, or make a chain of your own",
-                )
+            check_exposure(chain_id, key, where)
+
+
+def check_exposure(chain_id: str, key: str, where: Address) -> None:
+    """Return unless a chain with published keys would be reachable from other machines at `where`.
+
+    Raises:
+        ConfigError: it would; `key` is what says so.
+    """
+    if chain_id.startswith(DEV_PREFIX) and not where.is_loopback:
+        raise ConfigError(
+            f"{key}: {where} is open to other machines, but everybody has the keys of "
+            f"chain {chain_id}",
+            "listen on 127.0.0.1, or make a chain of your own",
+        )
+
+
+def parse_address(text: str, where: str) -> Address:
+    """Return HOST:PORT as an address; `where` says where it stands, for the error.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigError(f"{where}: {text!r} is not host:port", "as in 127.0.0.1:8644")
+    return Address(host, int(port))
 
 
 def load_config(
@@ -256,11 +276,7 @@ def _path(text: str, folder: Path, where: str) -> Path:
 
 
 def _address(text: str, folder: Path, where: str) -> Address:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigError(f"{where}: {text!r} is not host:port", "as in 127.0.0.1:8644")
-    return Address(host, int(port))
+    return parse_address(text, where)
 
 
 def _log_format(text: str, folder: Path, where: str) -> str:

@@ -134,12 +134,14 @@ class JobViews:
             "revoked_height": model.revoked_height or None,
         }
 
-    def seen(self, state: State, ref: SegmentRef) -> tuple[int, int]:
-        """Return how many chunks of a segment somebody re-ran, and how many it has."""
+    def seen(self, state: State, ref: SegmentRef) -> tuple[tuple[int, ...], int]:
+        """Return which chunks of a segment somebody re-ran, and how many it has."""
         job, segment = JOBS.get(state, ref.job), SEGMENTS.get(state, ref.job, ref.index)
-        assert job is not None and segment is not None, "a block refers to it"
-        row = self._segment(state, job, ref.index, segment)
-        return row["chunks_seen"], row["chunks"]
+        if job is None or segment is None or segment.commit is None:
+            return (), 0  # fallen since
+        drawn = [self._slice(job, segment, attested) for attested in segment.attestations]
+        seen = sorted({offset for part in [*drawn, reviewed_offsets(segment)] for offset in part})
+        return tuple(seen), segment.commit.count
 
     def fault(self, fault: Fault) -> Json:
         """Return a punished misdeed."""

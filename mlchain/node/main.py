@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 import trio
@@ -104,13 +104,13 @@ def run_node(
     try:
         trio.run(_run, config, keys, serve, misbehaviour, strict_exception_groups=True)
     except BaseExceptionGroup as group:
-        raise _first_cause(group) from None
+        raise first_cause(group) from None
 
 
 async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
     """Run nodes one after another: each until its keys play another role than it was made for."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        nursery.start_soon(stop_on_signal, nursery.cancel_scope)
         await catch_up(config, keys)
         while True:
             await _run_one(config, keys, serve, misbehaviour)
@@ -162,14 +162,15 @@ async def catch_up(config: Config, keys: Keys) -> None:
         kv.close()
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def stop_on_signal(scope: trio.CancelScope) -> None:
+    """Cancel `scope` at the first SIGINT or SIGTERM."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
             return
 
 
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error a person should read out of a group: ours first."""
     ours, rest = group.split(MlchainError)
     found: BaseException = ours or rest or group
@@ -178,12 +179,13 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
-def set_up_logging(kind: str) -> None:
-    """Log to stderr: one readable line per event, or one JSON document."""
+def set_up_logging(kind: str, stream: TextIO | None = None) -> None:
+    """Log to `stream`, or stderr: one readable line per event, or one JSON document."""
+    stream = stream or sys.stderr
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if kind == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     )
     structlog.configure(
         processors=[
@@ -193,6 +195,6 @@ def set_up_logging(kind: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(message)s")

@@ -24,8 +24,8 @@ from mlchain.node.membership import Names
 from mlchain.node.plain import Json, parse_hash, to_json
 from mlchain.node.prediction_view import PredictionViews
 from mlchain.node.registry_view import RegistryViews
+from mlchain.node.transaction_view import describe_transaction
 from mlchain.p2p.transport import Transport
-from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, MEMBERS, VALIDATORS, WORKERS, MemberRecord
@@ -203,9 +203,9 @@ class Query:
             row |= {"state": "included", "height": height, "index": index, "code": receipt.code}
             row |= {"gas_used": receipt.gas_used, "message": receipt.message}
             row |= {"events": receipt.events}
-            row |= _describe(self._chain.store.block(height).body.transactions[index])
+            row |= describe_transaction(self._chain.store.block(height).body.transactions[index])
         elif (data := self._chain.mempool.get(identity)) is not None:
-            row |= {"state": "pending", **_describe(data)}
+            row |= {"state": "pending", **describe_transaction(data)}
         elif (other := self._chain.mempool.replacement(identity)) is not None:
             row |= {"state": "replaced", "replaced_by": other}
         return to_json(row)
@@ -250,7 +250,7 @@ class Query:
         commit = store.commit(height) if height else None
         transactions = [
             {"id": receipt.transaction, "code": receipt.code, "gas_used": receipt.gas_used}
-            | _describe(data)
+            | describe_transaction(data)
             for data, receipt in zip(block.body.transactions, store.receipts(height), strict=True)
         ]
         signers = [self._name(s.validator) for s in commit.signatures] if commit else []
@@ -315,8 +315,13 @@ class Query:
         signers = [vote.validator for vote in self._chain.store.commit(height).signatures]
         return key in self._chain.validators and key not in signers
 
-    def seen(self, ref: SegmentRef) -> tuple[int, int]:
-        """Return how many chunks of a committed segment somebody re-ran, and how many it has."""
+    def faults(self, height: int) -> list[Json]:
+        """Return what was punished in a block."""
+        found = [fault for _, fault in FAULTS.items(self._chain.state()) if fault.height == height]
+        return [to_json(self._jobs.fault(fault)) for fault in found]
+
+    def seen(self, ref: SegmentRef) -> tuple[tuple[int, ...], int]:
+        """Return which chunks of a segment somebody re-ran, and how many it has."""
         return self._jobs.seen(self._chain.state(), ref)
 
     # ---- jobs -----------------------------------------------------------------------------------
@@ -437,10 +442,3 @@ class Query:
 
     def _name(self, key: bytes) -> str:
         return self._names.get(key) or crypto.address(key)
-
-
-def _describe(data: bytes) -> Json:
-    body = decode_transaction(data).body
-    kind = KINDS.get(body.kind)
-    name = kind.__name__ if kind else str(body.kind)
-    return {"kind": name, "sender": crypto.address(body.sender), "nonce": body.nonce}

@@ -6,6 +6,7 @@ a web page of another site can neither read nor write.
 
 from __future__ import annotations
 
+import weakref
 from typing import Annotated, Any
 
 import trio
@@ -47,8 +48,10 @@ async def serve(
     Raises:
         ConfigError: the address cannot be had.
     """
-    metrics = Metrics(node)
-    app = make_app(node, limits, metrics)
+    # FastAPI remembers handlers for ever, and they would keep the node and its databases
+    borrowed: NodeApi = weakref.proxy(node)
+    metrics = Metrics(borrowed)
+    app = make_app(borrowed, limits, metrics)
     async with trio.open_nursery() as nursery:
         await nursery.start(metrics.watch)
         await serve_http(app, host, port, trio.Event(), task_status=task_status)

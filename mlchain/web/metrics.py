@@ -166,7 +166,7 @@ class Metrics:
     def _note_coverage(self, block: Block) -> None:
         for ref in block.body.finalise:
             seen, chunks = self._node.query.seen(ref)
-            self._seen += seen
+            self._seen += len(seen)
             self._final += chunks
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import trio
+from factories import make_chain
 from hypercorn.events import Closed, RawData
 from hypercorn.trio.tcp_server import TCPServer
+from web_harness import FakeNode
 
+from mlchain.web.app import serve
 from mlchain.web.server import Connection, serve_http
 
 
@@ -70,3 +76,19 @@ def test_a_head_waits_for_what_follows_and_leaves_with_it(monkeypatch, ours):
         b"HTTP/1.1 200 \r\n\r\nbody", b"HTTP/1.1 100 \r\n\r\n", b"HTTP/1.1 204 \r\n\r\n", "Closed",
     ]  # fmt: skip
     assert (sent == whole) is ours, "the control sends six pieces"
+
+
+def test_a_node_that_was_served_is_forgotten():
+    """FastAPI keeps handlers in caches: without care, a node would stay with its open databases."""
+
+    async def main() -> None:
+        node = FakeNode(make_chain())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, node, "127.0.0.1", 0)
+            nursery.cancel_scope.cancel()
+        gone.append(weakref.ref(node))
+
+    gone: list[weakref.ref[FakeNode]] = []
+    trio.run(main)
+    gc.collect()
+    assert gone[0]() is None
