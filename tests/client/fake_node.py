@@ -90,6 +90,7 @@ STATUS = {
         {"name": "worker-1", "role": "worker", "connected": False, "last_seen_ms": 1},
     ],
     "mempool": 3,
+    "chains_end": 50_000,
     "syncing": False,
 }
 
