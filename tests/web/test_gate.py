@@ -90,3 +90,25 @@ def test_buckets_refill_with_time_and_forget_the_longest_silent():
 )  # fmt: skip
 def test_loopback_is_told_by_the_number(address, expected):
     assert is_loopback(address) is expected
+
+
+def test_a_page_of_another_site_is_told_nothing_and_may_write_nothing():
+    """No CORS header, ever: the browser hides answers from it, and asks before it sends bytes."""
+    from_page = {"origin": "https://elsewhere.example"}
+    asks = {**from_page, "access-control-request-method": "POST"}
+
+    async def main() -> None:
+        async with open_web() as web:
+            (transfer,) = transfers(web.chain, 1)
+            answers = [
+                await web.http.get("/v1/status", headers=from_page),
+                await web.http.options("/v1/txs", headers=asks),
+                await web.http.post("/v1/txs", content=transfer, headers=from_page),
+            ]
+            assert [answer.status_code for answer in answers] == [200, 405, 415]
+            for answer in answers:
+                assert not [name for name in answer.headers if name.startswith("access-control")]
+            sent = await web.http.post("/v1/txs", content=transfer, headers=BYTES)  # the control
+            assert sent.status_code == 200
+
+    trio.run(main)
