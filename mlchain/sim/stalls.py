@@ -26,7 +26,9 @@ ANSWER_MS = 40
 SLOW_MS = 10
 """A typical delay from which on the late messages outlast a vote's timeout."""
 
-DOWN, PARTITION, SILENCED, WEATHER, LIARS = "down", "partition", "silenced", "weather", "liars"
+DOWN, PARTITION, SILENCED, WEATHER = "down", "partition", "silenced", "weather"
+LIARS, ROUNDS = "liars", "rounds"
+"""Nothing was broken: in these rounds a liar proposed, or one that nobody had asked for a block."""
 
 
 class Stall(NamedTuple):
@@ -100,10 +102,10 @@ class Stalls:
                 who[cause] = names
                 last = end
         cause = max(spans, key=lambda name: spans[name], default="")
-        if not cause and self.liars:
-            cause = LIARS
         if now_ms - last > self.most_ms(round_):
             cause = ""
+        elif not cause:
+            cause = LIARS if self.liars else ROUNDS
         return Stall(
             place, height, since, last, now_ms - since, cause, who.get(cause, ())
         )  # fmt: skip

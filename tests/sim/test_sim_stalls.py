@@ -66,6 +66,14 @@ def test_liars_may_waste_their_rounds_and_no_more() -> None:
     assert late.cause == "liars", "later rounds wait more"
 
 
+def test_without_a_fault_and_a_liar_rounds_may_pass_but_not_for_ever() -> None:
+    watch = stalls((0, 1, 2, 3), liars=0)
+    assert stall(watch, watch.most_ms(0)).cause == "rounds"
+    assert stall(stalls((0, 1, 2, 3), liars=0), watch.most_ms(0) + 1).cause == ""
+    outcome = run(Scenario(25314))
+    assert (outcome.adversary, outcome.violation) == ("none", "") and "rounds" in outcome.stalls
+
+
 def longest() -> Outcome:
     outcome = run(Scenario(52))
     assert outcome.stalls and not outcome.violation
@@ -73,7 +81,7 @@ def longest() -> Outcome:
 
 
 def test_a_run_tells_what_its_stalls_came_of() -> None:
-    assert set(longest().stalls) <= {"down", "partition", "silenced", "weather", "liars"}
+    assert set(longest().stalls) <= {"down", "partition", "silenced", "weather", "liars", "rounds"}
 
 
 def test_control_who_does_not_know_of_the_faults_cannot_explain_the_stall(
