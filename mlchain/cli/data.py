@@ -12,7 +12,7 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
-from mlchain.web.answers import ContentInfo
+from mlchain.web.answers import Collected, ContentFiles, ContentInfo
 
 if TYPE_CHECKING:
     from mlchain.client.files import Named, Notify
@@ -39,6 +39,12 @@ class NamedContent(TypedDict):
     file: NotRequired[str]
     text: NotRequired[str]
     hex: NotRequired[str]
+
+
+class Unpinned(TypedDict):
+    """A file that may make way."""
+
+    cid: str
 
 
 NAMED = {"data": NamedContent}
@@ -154,6 +160,71 @@ def show(out: Output, cid: str, url: str) -> None:
         "  every block is here" if info["whole"] else "  not every block is here yet",
     ]
     out.result("data-info", info, lines)
+
+
+@command.command("list", answers={"data-files": ContentFiles}, examples=("mlchain data list",))
+@options.url
+@click.pass_obj
+def list_(out: Output, url: str) -> None:
+    """List the files that a node keeps, the newest first."""
+    from mlchain.cli.text import table
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        found = client.data_files()
+    rows = [
+        (row["cid"], "" if row["size"] is None else str(row["size"]), "pinned" * row["pinned"])
+        for row in found["files"]
+    ]
+    bound = f" of {found['quota']}" if found["quota"] else ""
+    lines = table(("content id", "bytes", ""), rows) if rows else []
+    out.result("data-files", found, [*lines, f"{found['used']}{bound} bytes in all"])
+
+
+@command.command("pin", answers={"data-info": ContentInfo}, examples=("mlchain data pin bafkrei…",))
+@click.argument("cid", metavar="ID")
+@options.url
+@click.pass_obj
+def pin(out: Output, cid: str, url: str) -> None:
+    """Have your own node keep a file, fetched from its peers if it is not there."""
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+
+    with Client(url, timeout_s=600) as client:
+        info = client.pin_data(cid)
+    out.result("data-info", info, [good(f"{cid}  {info['size']} bytes, pinned")])
+
+
+@command.command(
+    "unpin", answers={"data-unpinned": Unpinned}, examples=("mlchain data unpin bafkrei…",)
+)
+@click.argument("cid", metavar="ID")
+@options.url
+@click.pass_obj
+def unpin(out: Output, cid: str, url: str) -> None:
+    """Let a file make way again when your node needs room."""
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+
+    with Client(url) as client:
+        client.pin_data(cid, is_wanted=False)
+    out.result("data-unpinned", {"cid": cid}, [good(f"{cid} may make way")])
+
+
+@command.command("gc", answers={"data-gc": Collected}, examples=("mlchain data gc",))
+@options.url
+@click.pass_obj
+def gc(out: Output, url: str) -> None:
+    """Have your own node remove content beyond its quota; without one, all that nobody needs.
+
+    What open jobs and models rest on stays, and what you pinned.
+    """
+    from mlchain.cli.text import good
+    from mlchain.client.client import Client
+
+    with Client(url, timeout_s=600) as client:
+        done = client.collect_data()
+    out.result("data-gc", done, [good(f"{done['freed']} bytes removed, {done['used']} left")])
 
 
 @command.command(

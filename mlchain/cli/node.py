@@ -80,6 +80,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Remove older blocks while running; at least 100 are kept [all].",
 )
 @click.option(
+    "--content-quota",
+    metavar="SIZE",
+    help="Remove content that nobody needs or pinned beyond this, as 20GB [no bound].",
+)
+@click.option(
     "--recheck",
     type=click.Choice(("on", "off")),
     help="A worker runs a chunk of each own commit again, and admits what is wrong [off].",

@@ -180,6 +180,20 @@ class Client:
         unixfs.parse_cid(content_id)
         return self._object(f"/v1/data/{content_id}/info")
 
+    def data_files(self) -> Json:
+        """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
+        return self._object("/v1/content")
+
+    def pin_data(self, content_id: str, is_wanted: bool = True) -> Json:
+        """Have our own node fetch and keep a file, or let it go."""
+        unixfs.parse_cid(content_id)
+        verb = "pin" if is_wanted else "unpin"
+        return self._object(f"/v1/data/{content_id}/{verb}", "POST", b"")
+
+    def collect_data(self) -> Json:
+        """Have our own node remove what nobody needs: `freed` and `used` bytes."""
+        return self._object("/v1/content/collect", "POST", b"")
+
     def governance(self) -> Json:
         """Return epoch, parameters, rules, members and proposals."""
         return self._object("/v1/governance")

@@ -6,9 +6,10 @@ Datasets, models and chunk states live here, their ids in the state. What the id
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from mlchain.errors import CodecError, NotFound, StoreCorrupted, VerificationFailed
 from mlchain.ledger.kv import KeyValue
@@ -36,15 +37,38 @@ MAX_GET_BYTES = 1 << 30
 _BATCH = 16  # blocks in one write while a file is added
 
 
+_SWEEP = 256  # blocks looked at in one step of a collection
+
+Lock = AbstractContextManager[Any]
+
+
+class Kept(NamedTuple):
+    """A file in the list: `order` grows with each file that is added, `size` is -1 if unknown."""
+
+    cid: bytes
+    order: int
+    is_pinned: bool
+    size: int
+
+
 class ContentStore:
     """Files by content id, kept as blocks in a key-value store of their own.
 
     Two keys for a block, so that asking for it does not read it: `i` id -> size in 4 bytes, and
-    `b` id -> bytes. Every block is hashed again whenever it is read.
+    `b` id -> bytes. Every block is hashed again whenever it is read. For every file that was put or
+    asked for, `f` id -> a number in 8 bytes that grows; and for those pinned, `p` id.
+
+    `lock` keeps a collection and the writes of other threads apart.
     """
 
-    def __init__(self, kv: KeyValue) -> None:
+    def __init__(self, kv: KeyValue, lock: Lock | None = None) -> None:
         self._kv = kv
+        self._lock: Lock = lock or nullcontext()
+        self._last = 0
+        self._writers = 0
+        self._young: dict[bytes, None] = {}
+        """Blocks written while a file was being added or a collection ran: no file names them yet,
+        or none did when the collection looked."""
 
     def put(self, source: bytes | BinaryIO, profile: str = DEFAULT) -> bytes:
         """Add a file and return its content id; adding it again changes nothing.
@@ -57,12 +81,131 @@ class ContentStore:
         def keep(cid: bytes, block: bytes) -> None:
             pending.update(_rows(cid, block))
             if len(pending) >= 2 * _BATCH:
-                self._kv.write(pending)
+                self._write(pending)
                 pending.clear()
 
-        cid = add(source, keep, profile)
-        self._kv.write(pending)
+        with self._writing():
+            cid = add(source, keep, profile)
+            self._write(pending)
+            self.note(cid)
         return cid
+
+    def note(self, cid: bytes) -> None:
+        """Put a file at the end of the list, whether or not it is here: it was asked for now."""
+        block_limit(cid)
+        with self._lock:
+            if not self._last:
+                orders = (int.from_bytes(n, "big") for _, n in self._kv.items(b"f"))
+                self._last = max(orders, default=0)
+            self._last += 1
+            self._kv.write({b"f" + cid: self._last.to_bytes(8, "big")})
+
+    def pin(self, cid: bytes, is_wanted: bool = True) -> None:
+        """Keep a file whatever a collection is told, or no longer."""
+        block_limit(cid)
+        if is_wanted:
+            self._kv.write({b"p" + cid: b""})
+        else:
+            self._kv.write({}, [b"p" + cid])
+
+    def is_pinned(self, cid: bytes) -> bool:
+        """Tell whether a file is pinned."""
+        return self._kv.get(b"p" + cid) is not None
+
+    def files(self) -> list[Kept]:
+        """Return the files of the list and those pinned, the newest first."""
+        pinned = dict.fromkeys(key[1:] for key, _ in self._kv.items(b"p"))
+        orders = dict.fromkeys(pinned, 0)
+        orders |= {key[1:]: int.from_bytes(n, "big") for key, n in self._kv.items(b"f")}
+        found = [Kept(cid, n, cid in pinned, self._size_or(cid)) for cid, n in orders.items()]
+        return sorted(found, key=lambda kept: (-kept.order, kept.cid))
+
+    def used_bytes(self) -> int:
+        """Return the bytes of all blocks; looks at each key."""
+        return sum(int.from_bytes(size, "big") for _, size in self._kv.items(b"i"))
+
+    def collect(self, needed: Iterable[bytes], max_bytes: int) -> int:
+        """Remove blocks until at most `max_bytes` are left; return how many bytes went.
+
+        What is `needed` or pinned stays even beyond that; of the other files the newest stay. Files
+        may be added meanwhile, from other threads: their blocks stay.
+        """
+        with self._writing():
+            files = self.files()
+            stays: dict[bytes, int] = {}
+            for cid in (*needed, *(kept.cid for kept in files if kept.is_pinned)):
+                stays |= self._blocks(cid, stays)
+            room = max_bytes - sum(stays.values())
+            gone = []
+            for place, kept in enumerate(files):
+                more = self._blocks(kept.cid, stays)
+                room -= sum(more.values())
+                if room < 0:
+                    gone = [b"f" + kept.cid for kept in files[place:] if kept.cid not in stays]
+                    break
+                stays |= more
+            return self._sweep(stays, gone)
+
+    def _sweep(self, stays: dict[bytes, int], gone: list[bytes]) -> int:
+        """Remove all blocks but these and the young ones, and files from the list."""
+        freed = 0
+        blocks = [(key[1:], int.from_bytes(n, "big")) for key, n in self._kv.items(b"i")]
+        for start in range(0, len(blocks), _SWEEP):
+            with self._lock:
+                victims = [
+                    (cid, size)
+                    for cid, size in blocks[start : start + _SWEEP]
+                    if cid not in stays and cid not in self._young
+                ]
+                self._kv.write({}, [kind + cid for cid, _ in victims for kind in (b"i", b"b")])
+            freed += sum(size for _, size in victims)
+        with self._lock:
+            self._kv.write({}, [key for key in gone if key[1:] not in self._young])
+        return freed
+
+    def _blocks(self, cid: bytes, known: dict[bytes, int]) -> dict[bytes, int]:
+        """Return the blocks of a file that are here and not `known`, with their sizes."""
+        found: dict[bytes, int] = {}
+        todo: list[Part | None] = [None]  # None: the whole file
+        while todo:
+            part = todo.pop()
+            block = part.cid if part else cid
+            size = self._block_size(block)
+            if size is None or block in found or block in known:
+                continue
+            found[block] = size
+            try:
+                part = part or self._root(cid)
+                if part.depth:
+                    todo.extend(children(part, self.get_block(block)))
+            except (VerificationFailed, StoreCorrupted):
+                continue  # no file, or damaged: what is below it cannot be known
+        return found
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Remember what is written while this lasts."""
+        with self._lock:
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writers -= 1
+                if not self._writers:
+                    self._young.clear()
+
+    def _write(self, rows: dict[bytes, bytes]) -> None:
+        with self._lock:
+            if self._writers:
+                self._young.update(dict.fromkeys(key[1:] for key in rows))
+            self._kv.write(rows)
+
+    def _size_or(self, cid: bytes, unknown: int = -1) -> int:
+        try:
+            return self.size(cid)
+        except (NotFound, VerificationFailed, StoreCorrupted):
+            return unknown
 
     def has(self, cid: bytes) -> bool:
         """Tell whether the whole file is here."""
@@ -189,7 +332,7 @@ class ContentStore:
             raise CodecError(f"block {cid_text(cid)}: {len(block)} bytes, at most {limit}")
         if cid[4:] != sha256(block).digest():
             raise VerificationFailed(f"these bytes are not block {cid_text(cid)}")
-        self._kv.write(_rows(cid, block))
+        self._write(_rows(cid, block))
 
     def _block_size(self, cid: bytes) -> int | None:
         block_limit(cid)

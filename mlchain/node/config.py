@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Config:
     """Blocks between two snapshots; 0 for none, None for the chain's epochs."""
     keep_blocks: int
     """Blocks kept, 0 for all."""
+    content_quota: int
+    """Bytes of content kept beyond what the chain needs and the operator pins, 0 for no bound."""
     backend: str
     """What computes them, and what a validator re-runs, in the node's own processes."""
     recheck: bool
@@ -198,10 +201,13 @@ def load_config(
         trust=_pick(sources, "trust", _trust),
         snapshot_every=_pick(sources, "snapshot_every", _count),
         keep_blocks=_pick(sources, "keep_blocks", _keep) or 0,
+        content_quota=_pick(sources, "content_quota", _bytes) or 0,
         backend=_pick(sources, "backend", _backend) or BACKEND_NAMES[0],
         recheck=_pick(sources, "recheck", _switch) or False,
     )
 
+
+_SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)B?", re.ASCII)
 
 KEYS = tuple(Config.__dataclass_fields__)
 """Every key of the table `[node]`; also flags, with `-` for `_`, and variables, in capitals."""
@@ -306,6 +312,14 @@ def _count(text: str, folder: Path, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise ConfigError(f"{where}: {text!r} is not a number of blocks")
     return int(text)
+
+
+def _bytes(text: str, folder: Path, where: str) -> int:
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise ConfigError(f"{where}: {text!r} is not a number of bytes", "as in 500MB or 20GB")
+    size: int = int(found[1]) * 1000 ** " KMGT".index(found[2] or " ")
+    return size
 
 
 def _keep(text: str, folder: Path, where: str) -> int:

@@ -115,6 +115,7 @@ class Exchange:
         block_limit(cid)
         lock = self._fetching.setdefault(cid, trio.Lock())
         async with lock:
+            await self.on_disk(self.store.note, cid)
             fetch = _Fetch(self, cid, [peer for peer in dict.fromkeys(peers) if self.trusts(peer)])
             while missing := await self.on_disk(self.store.missing, cid, WINDOW):
                 if missing != [cid]:

@@ -52,6 +52,7 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
         config.snapshots,
         genesis.params.epoch_blocks if every is None else every,
         config.keep_blocks,
+        config.content_quota,
     )
     transport = make_transport(genesis, config, keys)
     return Node(

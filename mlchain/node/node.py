@@ -26,7 +26,6 @@ from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
 from mlchain.errors import ConfigError, MlchainError
 from mlchain.ledger.commit import Commit
-from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
@@ -44,6 +43,7 @@ from mlchain.node.defence import Defence
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
 from mlchain.node.files import SYSTEM, Files
+from mlchain.node.keeper import Keeper, open_content
 from mlchain.node.membership import Keys, Membership
 from mlchain.node.outbox import Outbox
 from mlchain.node.prosecution import Cases, Prosecutor
@@ -98,6 +98,7 @@ class Storage:
     """Blocks between two snapshots, 0 for none."""
     keep_blocks: int = 0
     """Blocks kept, 0 for all."""
+    content_quota: int = 0
     files: Files = SYSTEM
 
 
@@ -150,11 +151,14 @@ class Node:
             self.duties.has_attested if self.duties else lambda ref, commit: True,
             self.clock.monotonic_ms,
         )
-        self.content = ContentStore(storage.content)
+        self.content = open_content(storage.content)
         self.exchange = Exchange(transport, self.content)
         self.spool = self._open_spool(storage.spool)
         self.artifacts = Artifacts(
             genesis, self.membership, transport, self.content, self.exchange, self.spool
+        )
+        self.keeper = Keeper(
+            self.content, storage.content_quota, self.chain.state, self.artifacts.hold_content
         )
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)
@@ -196,6 +200,7 @@ class Node:
                     await stack.enter_async_context(part.compute)
                     nursery.start_soon(part.run)
             nursery.start_soon(self._watch_disk)
+            nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.sync.run)
             nursery.start_soon(self.upkeep.run)
             nursery.start_soon(self.spread.run_sender)

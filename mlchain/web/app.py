@@ -18,7 +18,7 @@ from mlchain import __version__
 from mlchain.web import answers, problems
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
-from mlchain.web.data_routes import add_data
+from mlchain.web.data_routes import add_data, add_keeping
 from mlchain.web.docs_page import render_docs
 from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.job_routes import add_jobs, add_receipts
@@ -87,6 +87,7 @@ def make_app(
     add_data(app, node, clients)
     add_registry(app, node)
     add_predictions(app, node)
+    add_keeping(app, node, clients)
     _add_stream(app, node, metrics)
     return app
 

@@ -15,7 +15,7 @@ from mlchain.ledger.unixfs import DEFAULT, LAYOUTS
 from mlchain.node.plain import Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import answers
-from mlchain.web.bodies import BodyFile, pieces
+from mlchain.web.bodies import BodyFile, check_type, pieces
 from mlchain.web.gate import Clients
 from mlchain.web.node_api import CidText, NodeApi
 from mlchain.web.openapi import BYTES, says
@@ -45,6 +45,7 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
             nonlocal size
             size += more
             clients.charge_bytes(request.scope, more)
+            node.keeper.check_room(more)
 
         async with aclosing(pieces(request, MAX_DATASET_BYTES, count)) as body:
             cid = await trio.to_thread.run_sync(
@@ -69,10 +70,59 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
 
 
+def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
+    """Add what the operator does about the room that content takes."""
+    keeper = node.keeper
+
+    def check(request: Request) -> None:
+        clients.require_operator(request.scope)
+        check_type(request)  # no page of another site may send it from the operator's browser
+
+    @app.get("/v1/content", summary="The files that are kept", **says(answers.ContentFiles))
+    async def files() -> Response:
+        rows = [
+            {"cid": cid_text(kept.cid), "size": None if kept.size < 0 else kept.size}
+            | {"order": kept.order, "pinned": kept.is_pinned}
+            for kept in await keeper.files()
+        ]
+        return as_json({"files": rows, "used": await keeper.used(), "quota": keeper.quota})
+
+    @app.post(
+        "/v1/data/{cid}/pin",
+        summary="Fetch a file from peers if need be, and keep it (the operator alone)",
+        **says(answers.ContentInfo, 403, 404, 503, 504, body=1),
+    )
+    async def pin(request: Request, cid: CidText) -> Response:
+        check(request)
+        content = parse_cid(cid)
+        await keeper.pin(content)
+        return as_json(await trio.to_thread.run_sync(_describe, node.content, content))
+
+    @app.post(
+        "/v1/data/{cid}/unpin",
+        summary="Let a file make way again (the operator alone)",
+        **says(answers.Okay, 403, body=1),
+    )
+    async def unpin(request: Request, cid: CidText) -> Response:
+        check(request)
+        await keeper.unpin(parse_cid(cid))
+        return as_json({"ok": True})
+
+    @app.post(
+        "/v1/content/collect",
+        summary="Remove what nobody needs beyond the quota, or at all (the operator alone)",
+        **says(answers.Collected, 403, body=1),
+    )
+    async def collect(request: Request) -> Response:
+        check(request)
+        return as_json({"freed": await keeper.collect(), "used": await keeper.used()})
+
+
 def _describe(content: ContentStore, cid: bytes) -> Json:
     return {
         "cid": cid_text(cid),
         "size": content.size(cid),
         "profile": content.profile(cid),
         "whole": content.has(cid),
+        "pinned": content.is_pinned(cid),
     }

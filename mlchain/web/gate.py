@@ -86,6 +86,15 @@ class Clients:
             most = self._limits.stored_bytes
             raise HTTPException(413, f"you may store {most} bytes, and more as time goes by")
 
+    def require_operator(self, scope: Scope) -> None:
+        """Return if the request is the operator's own.
+
+        Raises:
+            HTTPException: 403.
+        """
+        if not is_trusted(scope, self._limits):
+            raise HTTPException(403, "only for the node's operator, from the machine it runs on")
+
     def _take(self, buckets: Buckets, scope: Scope, amount: int) -> float:
         if is_trusted(scope, self._limits):
             return 0.0

@@ -8,6 +8,7 @@ from fastapi import Path, Query
 
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.state import MAX_KEY_BYTES
+from mlchain.node.keeper import Keeper
 from mlchain.node.prosecution import Cases
 from mlchain.node.query import MAX_ROWS
 from mlchain.vm.families.jobs import JobState
@@ -37,6 +38,7 @@ class NodeApi(BlockSource, MetricsSource, Protocol):
     """What the API needs of a node. `Node` fits."""
 
     content: ContentStore
+    keeper: Keeper
     cases: Cases
 
     async def submit_transaction(self, data: bytes) -> bytes:

@@ -32,7 +32,7 @@ def store(node):
         profile = node.requests[-1][0].rpartition("=")[2]
         cid = cid_of(body, profile)
         node.routes[f"GET /v1/data/{cid}"] = body
-        info = {"cid": cid, "size": len(body), "profile": profile, "whole": True}
+        info = {"cid": cid, "size": len(body), "profile": profile, "whole": True, "pinned": False}
         node.routes[f"GET /v1/data/{cid}/info"] = info
         return info
 
@@ -139,3 +139,18 @@ def test_a_car_file_that_lacks_a_block_or_has_a_wrong_one_is_refused(run, home):
     result = run("data", "import", "x.car", "-o", "back")
     assert result.exit_code == 3 and "no block" in result.stderr
     assert not (home / "back").exists()
+
+
+def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, node):
+    cid = cid_of(ROWS)
+    row = {"cid": cid, "size": 12, "order": 1, "pinned": True}
+    node.routes["GET /v1/content"] = {"files": [row], "used": 12, "quota": 500}
+    node.routes[f"POST /v1/data/{cid}/pin"] = {"cid": cid, "size": 12, "pinned": True}
+    node.routes[f"POST /v1/data/{cid}/unpin"] = {"ok": True}
+    node.routes["POST /v1/content/collect"] = {"freed": 7, "used": 5}
+    lines = run("data", "list", "--url", node.url).stdout.splitlines()
+    assert lines[1].split() == [cid, "12", "pinned"] and lines[2] == "12 of 500 bytes in all"
+    assert run_json("data", "pin", cid, "--url", node.url)[1]["data"]["pinned"] is True
+    assert run("data", "unpin", cid, "--url", node.url).exit_code == 0
+    assert run_json("data", "gc", "--url", node.url)[1]["data"] == {"freed": 7, "used": 5}
+    assert run("data", "pin", "QmNope", "--url", node.url).exit_code == 2

@@ -159,10 +159,12 @@ def test_every_key_can_be_set_by_variable(places):
     texts = {key: "127.0.0.1:9" if key.endswith("listen") else f"/{key}" for key in KEYS}
     texts["log_format"], texts["executor"] = "json", "processes:4"
     texts |= {"backend": "numba", "sync": "blocks", "snapshot_every": "50", "keep_blocks": "500"}
-    texts |= {"trust": "7:" + "ab" * 32, "recheck": "on"}
+    texts |= {"trust": "7:" + "ab" * 32, "recheck": "on", "content_quota": "20GB"}
     config = load(places, environ={f"MLCHAIN_{key.upper()}": texts[key] for key in KEYS})
     found = {key: str(getattr(config, key)) for key in KEYS}
-    assert found == {**texts, "trust": str((7, b"\xab" * 32)), "recheck": "True"}
+    assert found == {**texts, "trust": str((7, b"\xab" * 32)), "recheck": "True"} | {
+        "content_quota": "20000000000"
+    }
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,7 @@ def test_every_key_can_be_set_by_variable(places):
     [
         ("sync", "fast"), ("trust", "7"), ("trust", "x:00"), ("trust", f"0:{'00' * 32}"),
         ("keep_blocks", "99"), ("keep_blocks", "-1"), ("snapshot_every", "often"),
+        ("content_quota", "much"), ("content_quota", "-1"), ("content_quota", "1.5GB"),
     ],
 )  # fmt: skip
 def test_how_to_catch_up_and_what_to_keep_are_checked(places, key, value):
@@ -181,3 +184,9 @@ def test_by_default_everything_is_kept_and_new_nodes_look_for_a_snapshot(places)
     config = load(places)
     assert (config.sync, config.keep_blocks, config.snapshot_every) == ("auto", 0, None)
     assert load(places, {"keep_blocks": "all"}).keep_blocks == 0
+
+
+def test_a_quota_of_content_is_in_bytes_or_larger_units(places):
+    for text, size in (("0", 0), ("700", 700), ("5MB", 5_000_000), ("2 T", 2 * 10**12)):
+        assert load(places, {"content_quota": text}).content_quota == size
+    assert load(places).content_quota == 0

@@ -90,7 +90,7 @@ def test_data_is_streamed_into_the_store_and_comes_back_by_its_id():
             assert again.status_code == 304 and not again.content
             info = (await web.http.get(f"{path}/info")).json()
             named = {"cid": answer.json()["cid"], "size": len(data), "profile": "kubo-cli"}
-            assert info == named | {"whole": True}
+            assert info == named | {"whole": True, "pinned": False}
             answer = await web.http.post(
                 "/v1/data?profile=unixfs-v1-2025", content=data, headers=BYTES
             )

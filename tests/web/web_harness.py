@@ -15,8 +15,10 @@ import trio
 from factories import GrowingChain, make_chain
 
 from mlchain import codec
+from mlchain.errors import NotFound
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.files import SYSTEM
+from mlchain.node.keeper import Keeper
 from mlchain.node.prosecution import Cases
 from mlchain.node.query import Query
 from mlchain.p2p.transport import PeerStatus
@@ -37,12 +39,21 @@ class FakeNode:
         self.name = "validator-0"
         self.membership = SimpleNamespace(members=chain.genesis.members[:1])
         self.content = chain.content
+        self.keeper = Keeper(chain.content, 0, chain.chain.state, self.hold)
+        self.elsewhere: dict[bytes, bytes] = {}
         self.sync = SimpleNamespace(is_syncing=False)
         self.worker = None
         self.transport = SimpleNamespace(peers=lambda: [PEER])
         self.query = Query(chain.chain, chain.genesis, chain.content, self)
         self.subscribers: list[trio.MemorySendChannel[Any]] = []
         chain.on_block.append(self._on_block)
+
+    async def hold(self, cid: bytes, max_bytes: int) -> None:
+        """Have what another node has."""
+        if cid in self.elsewhere:
+            self.content.put(self.elsewhere[cid])
+        elif not self.content.has(cid):
+            raise NotFound("none of 1 peers has it")
 
     async def gather_files(self, job_id: bytes) -> None:
         """Everything is here."""

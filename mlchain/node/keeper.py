@@ -1,0 +1,119 @@
+"""Room for content: what the operator pins stays, what nobody needs makes way beyond the quota.
+
+The chain's own needs come before the quota: the data and states of open jobs, and every model. Of
+the rest the files stay that were added or asked for last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from mlchain.errors import CodecError
+from mlchain.ledger.content import ContentStore, Kept
+from mlchain.ledger.kv import KeyValue
+from mlchain.ledger.state import State
+from mlchain.ledger.unixfs import MAX_CONTENT_BYTES, block_limit
+from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS
+from mlchain.vm.families.models import MODELS
+
+log = structlog.get_logger("keeper")
+
+LOOK_S = 10.0
+"""Between two looks at how much there is."""
+
+Hold = Callable[[bytes, int], Awaitable[None]]
+
+
+def open_content(kv: KeyValue) -> ContentStore:
+    """Return the store of a node, which several threads write."""
+    return ContentStore(kv, threading.Lock())
+
+
+def needed_content(state: State) -> list[bytes]:
+    """Return the content ids that open jobs and the models of the chain rest on."""
+    found: dict[bytes, None] = {}
+    for (job_id,), _ in ACTIVE.items(state):
+        job = JOBS.get(state, job_id)
+        if job is None:
+            continue
+        found[job.dataset] = None
+        for index in range(job.assigned):
+            segment = SEGMENTS.get(state, job_id, index)
+            if segment is not None and segment.commit is not None:
+                found[segment.commit.leaves_content] = None
+                found[segment.commit.end_content] = None
+    for _, model in MODELS.items(state):
+        found[model.content] = None
+    return list(found)
+
+
+class Keeper:
+    """Keeps content below `quota` bytes, 0 for no bound, as far as needs and pins allow."""
+
+    def __init__(
+        self, store: ContentStore, quota: int, get_state: Callable[[], State], hold: Hold
+    ) -> None:
+        self.quota = quota
+        self._store = store
+        self._get_state = get_state
+        self._hold = hold
+        self._turn = trio.Lock()
+        self._used: int | None = None
+
+    async def run(self) -> None:
+        """Collect whenever there is more than the quota; for ever."""
+        while self.quota:
+            self._used = await trio.to_thread.run_sync(self._store.used_bytes)
+            if self._used > self.quota:
+                await self.collect()
+            await trio.sleep(LOOK_S)
+
+    async def collect(self) -> int:
+        """Remove what nobody needs beyond the quota, or all of it without one; return the bytes."""
+        async with self._turn:
+            needed = needed_content(self._get_state())
+            freed = await trio.to_thread.run_sync(self._store.collect, needed, self.quota)
+            self._used = await trio.to_thread.run_sync(self._store.used_bytes)
+        if freed:
+            log.info("content-removed", bytes=freed, left=self._used)
+        return freed
+
+    def check_room(self, more: int) -> None:
+        """Note that somebody stores `more` bytes.
+
+        Raises:
+            CodecError: twice the quota would be here; the next collection makes room.
+        """
+        if self.quota and self._used is not None:
+            if self._used + more > 2 * self.quota:
+                raise CodecError(
+                    f"this node keeps {self.quota} bytes of content and has {self._used}",
+                    "try again in a few seconds, or ask its operator for a larger --content-quota",
+                )
+            self._used += more
+
+    async def pin(self, cid: bytes) -> None:
+        """Fetch a file from peers if it is not here, and keep it until it is unpinned.
+
+        Raises:
+            MlchainError: nobody has all of it, or it is no file.
+        """
+        block_limit(cid)
+        await self._hold(cid, MAX_CONTENT_BYTES)
+        await trio.to_thread.run_sync(self._store.pin, cid)
+
+    async def unpin(self, cid: bytes) -> None:
+        """Let a file make way again."""
+        await trio.to_thread.run_sync(self._store.pin, cid, False)
+
+    async def files(self) -> list[Kept]:
+        """Return the files that were added, asked for or pinned, the newest first."""
+        return await trio.to_thread.run_sync(self._store.files)
+
+    async def used(self) -> int:
+        """Return the bytes of all content here."""
+        return await trio.to_thread.run_sync(self._store.used_bytes)

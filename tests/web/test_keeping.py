@@ -1,0 +1,95 @@
+"""Content that is kept, over HTTP: the operator pins, lets go and collects, nobody else does."""
+
+import trio
+from web_harness import BYTES, open_web
+
+from mlchain.ledger.unixfs import cid_of, cid_text
+from mlchain.web.gate import Limits
+
+HERE, THERE = b"here", b"there"
+
+
+def name(data: bytes) -> str:
+    return cid_text(cid_of(data))
+
+
+def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
+    async def main() -> None:
+        async with open_web() as web:
+
+            async def post(path: str):
+                return await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
+
+            await web.http.post("/v1/data", content=HERE, headers=BYTES)
+            web.node.elsewhere[cid_of(THERE)] = THERE
+            pinned = (await post(f"data/{name(THERE)}/pin")).json()
+            assert (pinned["whole"], pinned["pinned"], pinned["size"]) == (True, True, 5)
+            rows = (await web.http.get("/v1/content")).json()["files"]
+            assert {row["cid"]: row["pinned"] for row in rows[:2]} == {
+                name(THERE): True,
+                name(HERE): False,
+            }
+            assert (await post("content/collect")).json()["freed"] >= len(HERE)
+            assert (await web.http.get(f"/v1/data/{name(HERE)}")).status_code == 404
+            assert (await web.http.get(f"/v1/data/{name(THERE)}")).content == THERE
+
+            assert (await post(f"data/{name(THERE)}/unpin")).json() == {"ok": True}
+            assert (await post("content/collect")).json()["freed"] == len(THERE)
+            assert (await post(f"data/{name(HERE)}/pin")).status_code == 404
+
+    trio.run(main)
+
+
+def test_nobody_else_does_and_no_web_page_can_make_the_operators_browser_do_it():
+    async def main() -> None:
+        paths = ("content/collect", f"data/{name(HERE)}/pin", f"data/{name(HERE)}/unpin")
+        async with open_web(limits=Limits(trusts_loopback=False)) as web:
+            await web.http.post("/v1/data", content=HERE, headers=BYTES)
+            for path in paths:
+                answer = await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
+                assert answer.status_code == 403
+        async with open_web() as web:
+            for path in paths:
+                answer = await web.http.post(f"/v1/{path}")
+                assert answer.status_code == 415
+            for path in paths:  # the control: who may, can
+                await web.http.post("/v1/data", content=HERE, headers=BYTES)
+                answer = await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
+                assert answer.status_code == 200
+
+    trio.run(main)
+
+
+def test_a_full_node_takes_no_more_until_it_has_collected():
+    async def main() -> None:
+        async with open_web() as web:
+            keeper = web.node.keeper
+            keeper.quota = 1_000_000 + await keeper.used()
+            await keeper.collect()
+            big = bytes(range(250)) * 12_000
+            answer = await web.http.post("/v1/data", content=big, headers=BYTES)
+            assert answer.status_code == 422 and "--content-quota" in answer.json()["hint"]
+            assert await keeper.collect() > 0, "what had come of it was no file yet"
+            answer = await web.http.post("/v1/data", content=big[:500_000], headers=BYTES)
+            assert answer.status_code == 200
+
+    trio.run(main)
+
+
+def test_what_open_jobs_and_models_rest_on_outlives_a_collection():
+    async def main() -> None:
+        from factories import make_chain
+
+        from mlchain.node.keeper import needed_content
+
+        chain = make_chain(4, 2)
+        chain.run_job()
+        async with open_web(chain) as web:
+            cid = web.node.content.put(b"nobody needs this")
+            needed = needed_content(chain.chain.state())
+            assert needed and all(web.node.content.has(content) for content in needed)
+            await web.node.keeper.collect()
+            assert all(web.node.content.has(content) for content in needed)
+            assert not web.node.content.has(cid)
+
+    trio.run(main)
