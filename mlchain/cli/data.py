@@ -12,7 +12,7 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
-from mlchain.web.answers import Collected, ContentFiles, ContentInfo
+from mlchain.web.data_answers import Collected, ContentFiles, ContentInfo
 
 if TYPE_CHECKING:
     from mlchain.client.files import Named, Notify

@@ -18,7 +18,7 @@ from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.state import State
 from mlchain.ledger.unixfs import MAX_CONTENT_BYTES, block_limit
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS
-from mlchain.vm.families.models import MODELS
+from mlchain.vm.families.models import MODEL_FILES, MODELS
 
 log = structlog.get_logger("keeper")
 
@@ -48,6 +48,8 @@ def needed_content(state: State) -> list[bytes]:
                 found[segment.commit.end_content] = None
     for _, model in MODELS.items(state):
         found[model.content] = None
+    for (content,), _ in MODEL_FILES.items(state):
+        found[content] = None
     return list(found)
 
 

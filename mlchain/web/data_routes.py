@@ -14,7 +14,7 @@ from mlchain.ledger.content import ContentStore, cid_text, parse_cid
 from mlchain.ledger.unixfs import DEFAULT, LAYOUTS
 from mlchain.node.plain import Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
-from mlchain.web import answers
+from mlchain.web import answers, data_answers
 from mlchain.web.bodies import BodyFile, check_type, pieces
 from mlchain.web.gate import Clients
 from mlchain.web.node_api import CidText, NodeApi
@@ -34,7 +34,7 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     @app.post(
         "/v1/data",
         summary="Store bytes; the answer is their content id",
-        **says(answers.Stored, body=MAX_DATASET_BYTES),
+        **says(data_answers.Stored, body=MAX_DATASET_BYTES),
     )
     async def put_data(request: Request, profile: Profile = DEFAULT) -> Response:
         if profile not in LAYOUTS:
@@ -64,7 +64,7 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     @app.get(
         "/v1/data/{cid}/info",
         summary="What is here of a content id",
-        **says(answers.ContentInfo, 404, 422),
+        **says(data_answers.ContentInfo, 404, 422),
     )
     async def info(cid: CidText) -> Response:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
@@ -78,7 +78,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         clients.require_operator(request.scope)
         check_type(request)  # no page of another site may send it from the operator's browser
 
-    @app.get("/v1/content", summary="The files that are kept", **says(answers.ContentFiles))
+    @app.get("/v1/content", summary="The files that are kept", **says(data_answers.ContentFiles))
     async def files() -> Response:
         rows = [
             {"cid": cid_text(kept.cid), "size": None if kept.size < 0 else kept.size}
@@ -90,7 +90,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     @app.post(
         "/v1/data/{cid}/pin",
         summary="Fetch a file from peers if need be, and keep it (the operator alone)",
-        **says(answers.ContentInfo, 403, 404, 503, 504, body=1),
+        **says(data_answers.ContentInfo, 403, 404, 503, 504, body=1),
     )
     async def pin(request: Request, cid: CidText) -> Response:
         check(request)
@@ -111,7 +111,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     @app.post(
         "/v1/content/collect",
         summary="Remove what nobody needs beyond the quota, or at all (the operator alone)",
-        **says(answers.Collected, 403, body=1),
+        **says(data_answers.Collected, 403, body=1),
     )
     async def collect(request: Request) -> Response:
         check(request)

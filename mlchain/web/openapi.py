@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from mlchain import __version__
-from mlchain.web import answers, model_answers
+from mlchain.web import answers, data_answers, model_answers
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -81,7 +81,7 @@ def schemas() -> dict[str, Any]:
     """Return the JSON Schemas of all answers by name."""
     kinds = [
         kind
-        for module in (answers, model_answers)
+        for module in (answers, data_answers, model_answers)
         for kind in vars(module).values()
         if isinstance(kind, type) and kind.__module__ == module.__name__
     ]

@@ -145,7 +145,8 @@ def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, node):
     cid = cid_of(ROWS)
     row = {"cid": cid, "size": 12, "order": 1, "pinned": True}
     node.routes["GET /v1/content"] = {"files": [row], "used": 12, "quota": 500}
-    node.routes[f"POST /v1/data/{cid}/pin"] = {"cid": cid, "size": 12, "pinned": True}
+    info = {"cid": cid, "size": 12, "profile": "kubo-cli", "whole": True, "pinned": True}
+    node.routes[f"POST /v1/data/{cid}/pin"] = info
     node.routes[f"POST /v1/data/{cid}/unpin"] = {"ok": True}
     node.routes["POST /v1/content/collect"] = {"freed": 7, "used": 5}
     lines = run("data", "list", "--url", node.url).stdout.splitlines()
