@@ -63,6 +63,11 @@ class State:
             changed.append((self._keys[i], self._changed[self._keys[i]]))
         return _overlay(self._base.items(prefix), changed)
 
+    def has_changed(self, prefix: bytes) -> bool:
+        """Tell whether a key that starts with `prefix` was written since the base, to any value."""
+        place = bisect_left(self._keys, prefix)
+        return place < len(self._keys) and self._keys[place].startswith(prefix)
+
     def checkpoint(self) -> int:
         """Return a mark of this moment for `rollback`."""
         return len(self._journal)

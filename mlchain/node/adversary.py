@@ -26,7 +26,7 @@ from mlchain.node.examiner import Examiner
 from mlchain.node.subject import Target
 from mlchain.node.worker import Skips, skips_nothing
 from mlchain.p2p.transport import Channel
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, SegmentState
+from mlchain.vm.families.jobs import SEGMENTS, Phase, SegmentState, in_phase
 from mlchain.vm.families.members import FAULTS
 from mlchain.vm.families.segments import MakeClaim
 
@@ -140,11 +140,10 @@ def _accuse(node: Node) -> None:
     """Claim that the first chunk of every committed segment is forged."""
     assert node.auditor is not None and node.duties is not None
     state = node.chain.state()
-    for (job_id,), _ in ACTIVE.items(state):
-        job = JOBS.get(state, job_id)
-        for index in range(job.hard, job.assigned) if job else ():
+    for job_id, job in in_phase(state, Phase.VERDICT):
+        for index in range(job.hard, job.assigned):
             segment = SEGMENTS.get(state, job_id, index)
-            if job is None or segment is None or segment.commit is None or segment.cleared:
+            if segment is None or segment.commit is None or segment.cleared:
                 continue
             ticket = node.duties.ticket(segment.commit_height)
             if segment.state == SegmentState.COMMITTED and ticket is not None:

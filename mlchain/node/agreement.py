@@ -33,7 +33,8 @@ from mlchain.ledger.genesis import Params
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
-from mlchain.vm.families.jobs import ACTIVE, JOBS, LATE, SEGMENTS, JobState, SegmentState
+from mlchain.vm.agenda import count_open
+from mlchain.vm.families.jobs import LATE, Phase, in_phase
 from mlchain.vm.families.predictions import OPEN, PREDICTIONS, QUEUE, PredictionState
 
 log = structlog.get_logger("agreement")
@@ -175,15 +176,10 @@ class Agreement:
         pause, state = params.heartbeat_ms, self._chain.state()
         if any(True for _ in LATE.items(state)):
             return params.block_interval_ms
-        for (job_id,), _ in ACTIVE.items(state):
+        for _ in in_phase(state, Phase.BEACON, Phase.VERDICT):
+            return params.block_interval_ms
+        if count_open(state):
             pause = min(pause, WATCH_MS)
-            job = JOBS.get(state, job_id)
-            if job is None or job.state == JobState.ACCEPTED:
-                return params.block_interval_ms
-            for index in range(job.hard, job.assigned):
-                segment = SEGMENTS.get(state, job_id, index)
-                if segment is not None and segment.state != SegmentState.ASSIGNED:
-                    return params.block_interval_ms
         return min(pause, self._find_pause_of_predictions(params))
 
     def _find_pause_of_predictions(self, params: Params) -> int:

@@ -32,14 +32,14 @@ from mlchain.node.outbox import Outbox
 from mlchain.node.subject import Finding, Stale, Subject, Target
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     LATE,
     SEGMENTS,
     Job,
-    JobState,
+    Phase,
     Segment,
     SegmentState,
+    in_phase,
     is_checker,
     segment_slice,
 )
@@ -131,18 +131,14 @@ class Auditor:
         await self.duties.chains.renew(self.chain.height, epoch_blocks, self.outbox)
 
     async def _hold_all(self, state: State) -> None:
-        for (job_id,), _ in ACTIVE.items(state):
-            job = JOBS.get(state, job_id)
-            if job is not None and job.state == JobState.SUBMITTED:
-                await self._try(self._hold_data, state, job)
+        for _, job in in_phase(state, Phase.DATA):
+            await self._try(self._hold_data, state, job)
 
     async def _begin_all(self, nursery: trio.Nursery, state: State) -> None:
         """Begin whatever is due, worker by worker, unless the last of its kind goes on still."""
-        keys = [key for (key,), _ in ACTIVE.items(state)]
-        jobs = [(key, job) for key in keys if (job := JOBS.get(state, key)) is not None]
         committed = [
             Target(job_id, job, index, segment, segment.commit)
-            for job_id, job in jobs
+            for job_id, job in in_phase(state, Phase.VERDICT)
             for index in range(job.hard, job.assigned)
             if (segment := SEGMENTS.get(state, job_id, index)) is not None
             and segment.commit is not None

@@ -45,7 +45,7 @@ from mlchain.vm.families.custody import (
     find_key,
     get_attestment,
 )
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, Segment
+from mlchain.vm.families.jobs import SEGMENTS, Phase, Segment, in_phase
 
 log = structlog.get_logger("custodian")
 
@@ -169,12 +169,10 @@ class Custodian:
         if self._watched is None:
             keys = [key for key, _ in SEGMENTS.items(state)]
         else:
-            jobs = [(key, JOBS.get(state, key)) for (key,), _ in ACTIVE.items(state)]
             recent = [
                 (key, index)
-                for key, job in jobs
-                if job is not None
-                for index in range(max(0, job.hard - 1), job.assigned)
+                for key, job in in_phase(state, Phase.VERDICT)
+                for index in range(job.hard, job.assigned)
             ]
             keys = [*self._watched, *recent]
         self._watched = {

@@ -25,7 +25,14 @@ from mlchain.node.outbox import Outbox
 from mlchain.node.spool import Place, Spool
 from mlchain.node.trace_wire import MAX_QUESTION_BYTES, TraceAnswer, TraceQuestion
 from mlchain.vm.accusation import answer_message
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, Job, Segment, SegmentState
+from mlchain.vm.families.jobs import (
+    SEGMENTS,
+    Job,
+    Phase,
+    Segment,
+    SegmentState,
+    in_phase,
+)
 from mlchain.vm.families.segments import AdmitFault
 
 log = structlog.get_logger("defence")
@@ -88,11 +95,10 @@ class Defence:
         while True:
             self._wake = trio.Event()
             state = self.chain.state()
-            for (job_id,), _ in ACTIVE.items(state):
-                job = JOBS.get(state, job_id)
-                for index in range(job.hard, job.assigned) if job else ():
+            for job_id, job in in_phase(state, Phase.VERDICT):
+                for index in range(job.hard, job.assigned):
                     segment = SEGMENTS.get(state, job_id, index)
-                    if job and segment and segment.worker == self.key.public and segment.commit:
+                    if segment and segment.worker == self.key.public and segment.commit:
                         await self._try(job, segment, segment.commit)
             with trio.move_on_after(RETRY_S):
                 await self._wake.wait()

@@ -30,13 +30,14 @@ from mlchain.node.duties import Duties
 from mlchain.node.outbox import Outbox
 from mlchain.node.subject import Target
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     LATE,
     SEGMENTS,
     JobState,
+    Phase,
     SegmentState,
     get_review,
+    in_phase,
 )
 from mlchain.vm.families.segments import MakeClaim
 
@@ -108,13 +109,8 @@ class Reviewer:
         state = self.chain.state()
         if self.is_busy() or self.key not in self.chain.validators:
             return False
-        for (job_id,), _ in ACTIVE.items(state):
-            job = JOBS.get(state, job_id)
-            for index in range(job.hard, job.assigned) if job else ():
-                segment = SEGMENTS.get(state, job_id, index)
-                if segment is not None and segment.commit is not None:
-                    return False
-        return not any(True for _ in LATE.items(state))
+        is_waited_for = any(True for _ in in_phase(state, Phase.VERDICT))
+        return not is_waited_for and not any(True for _ in LATE.items(state))
 
     def _plan(self, state: State) -> tuple[Target, int] | None:
         """Return the stretch to review next, None if all is seen."""

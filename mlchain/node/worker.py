@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import structlog
 import trio
@@ -22,13 +23,13 @@ from mlchain.node.outbox import Outbox
 from mlchain.node.spool import Place, Spool
 from mlchain.vm.families.custody import audit_end
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     SEGMENTS,
     Job,
-    JobState,
+    Phase,
     Segment,
     SegmentState,
+    in_phase,
 )
 from mlchain.vm.families.segments import CommitSegment
 
@@ -89,10 +90,8 @@ class Worker:
 
     def _mine(self, state: State) -> Iterator[tuple[Place, Segment]]:
         """Yield our segments that are not HARD yet, jobs in key order, segments in theirs."""
-        for (job_id,), _ in ACTIVE.items(state):
-            job = JOBS.get(state, job_id)
-            if job is None or job.state != JobState.RUNNING:
-                continue
+        ours = in_phase(state, Phase.WORKER, Phase.VERDICT)
+        for job_id, job in sorted(ours, key=itemgetter(0)):
             for index in range(job.hard, job.assigned):
                 segment = SEGMENTS.get(state, job_id, index)
                 if segment is not None and segment.worker == self.key:

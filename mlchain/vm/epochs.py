@@ -14,7 +14,7 @@ from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import credit
 from mlchain.vm.families.governance import DECIDED, PROPOSALS, Decided, Proposal
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS
+from mlchain.vm.families.jobs import SEGMENTS, Phase, in_phase
 from mlchain.vm.families.members import (
     VALIDATORS,
     WORKERS,
@@ -119,9 +119,8 @@ def _return_bonds(block: BlockContext) -> None:
 def _busy_workers(state: State) -> dict[bytes, None]:
     """Return who has a segment that is not HARD yet: it may still be found forged."""
     busy: dict[bytes, None] = {}
-    for (job_id,), _ in ACTIVE.items(state):
-        job = JOBS.get(state, job_id)
-        for index in range(job.hard, job.assigned) if job else ():
+    for job_id, job in in_phase(state, Phase.WORKER, Phase.VERDICT):
+        for index in range(job.hard, job.assigned):
             segment = SEGMENTS.get(state, job_id, index)
             if segment is not None:
                 busy[bond_holder(state, segment.worker)] = None

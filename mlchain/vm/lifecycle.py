@@ -1,6 +1,6 @@
 """What happens to jobs without anybody asking: assignment, deadlines, rulings, payment.
 
-Run at the end of every block over the jobs that have not ended, in key order.
+Run at the end of every block over the jobs that something may happen to, in key order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
-from mlchain.vm import late
+from mlchain.vm import agenda, late
 from mlchain.vm.backlog import is_full, slice_gas
 from mlchain.vm.backlog import settle as settle_backlog
 from mlchain.vm.context import BlockContext
@@ -23,16 +23,17 @@ from mlchain.vm.credits import credit_segment, forget_old_work
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     MAX_CLEARED,
     SEGMENTS,
     Claim,
     Job,
     JobState,
+    Phase,
     Segment,
     SegmentState,
     fixed_order,
+    in_phase,
 )
 from mlchain.vm.families.members import WORKERS, same_schedule_since, slash_validator, slash_worker
 from mlchain.vm.families.models import MODELS, Model
@@ -91,10 +92,9 @@ def find_final(
 ) -> tuple[SegmentRef, ...]:
     """Return the segments that this block may declare HARD, one a job."""
     refs = []
-    for (job_id,), _ in ACTIVE.items(block.state):
-        job = JOBS.get(block.state, job_id)
-        segment = SEGMENTS.get(block.state, job_id, job.hard) if job else None
-        if job is None or segment is None:
+    for job_id, job in in_phase(block.state, Phase.VERDICT):
+        segment = SEGMENTS.get(block.state, job_id, job.hard)
+        if segment is None:
             continue
         ref = SegmentRef(job_id, job.hard)
         if not why_not_final(block, job, job.hard, segment) and is_wanted(ref, segment):
@@ -134,24 +134,24 @@ def advance(block: BlockContext) -> None:
     """Move every job that has not ended as far as this block allows."""
     forget_old_work(block)
     late.rule_all(block, _end)
-    for (job_id,) in [key for key, _ in ACTIVE.items(block.state)]:
+    for job_id in agenda.find_due(block):
         job = JOBS.get(block.state, job_id)
         assert job is not None, "an active job exists"
-        waited = block.time_ms - job.submitted_ms
-        if job.state == JobState.SUBMITTED and is_available(
-            block.state, job.dataset, block.validators
-        ):
-            JOBS.put(
-                block.state,
-                replace(job, state=JobState.ACCEPTED, height=block.height),
-                job_id,
-            )
-        elif job.state == JobState.ACCEPTED and block.height >= job.height + ORDER_DELAY:
-            _start(block, job_id, job)
+        if job.state == JobState.SUBMITTED:
+            _accept(block, job_id, job)
         elif job.state == JobState.RUNNING:
             _advance_segments(block, job_id, job)
-        elif waited > block.params.segment_timeout_ms:
-            _end(block, job_id, job, JobState.EXPIRED)
+        elif block.height >= job.height + ORDER_DELAY:
+            _start(block, job_id, job)
+        agenda.plan(block, job_id)
+
+
+def _accept(block: BlockContext, job_id: bytes, job: Job) -> None:
+    """Take on a job whose data a quorum holds; give up one that has waited too long."""
+    if is_available(block.state, job.dataset, block.validators):
+        JOBS.put(block.state, replace(job, state=JobState.ACCEPTED, height=block.height), job_id)
+    elif block.time_ms > agenda.expiry_ms(block, job_id, job):
+        _end(block, job_id, job, JobState.EXPIRED)
 
 
 def _start(block: BlockContext, job_id: bytes, job: Job) -> None:
@@ -307,7 +307,7 @@ def _end(block: BlockContext, job_id: bytes, job: Job, state: JobState) -> None:
         replace(job, state=state, height=block.height, escrow=0, assigned=job.hard),
         job_id,
     )
-    ACTIVE.delete(block.state, job_id)
+    agenda.leave(block.state, job_id)
 
 
 def _drop(block: BlockContext, job_id: bytes, job: Job, first: int) -> None:

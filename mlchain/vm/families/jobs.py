@@ -7,6 +7,7 @@ The life cycle is protocol.md section 5. The requests that move a job are `famil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
 from typing import Annotated
@@ -197,15 +198,53 @@ class PlanRecord(Record, frozen=True):
     plan: Annotated[bytes, Meta(max_length=MAX_PAYLOAD_BYTES)]
 
 
+class Phase(IntEnum):
+    """What a job that has not ended waits for."""
+
+    DATA = 0
+    BEACON = 1
+    WORKER = 2
+    """Whatever is assigned is being trained."""
+    VERDICT = 3
+    """A segment is committed and not HARD."""
+
+
 class Active(Record, frozen=True):
-    """Marks a job that has not ended."""
+    """A job that has not ended; beyond `alarm_ms` of the chain's time, time alone moves it."""
+
+    phase: Uint
+    alarm_ms: Uint | None
+
+
+class Entry(Record, frozen=True):
+    """A row of an index: all that it says is its key."""
+
+
+class OpenJobs(Record, frozen=True):
+    """How many jobs have not ended."""
+
+    count: Uint
 
 
 JOBS = Table(b"job/", Job, bytes)
 SEGMENTS = Table(b"segment/", Segment, bytes, int)
 PLANS = Table(b"plan/", PlanRecord, bytes)
 ACTIVE = Table(b"active/", Active, bytes)
+PHASES = Table(b"phase/", Entry, int, bytes)
+"""The jobs of ACTIVE by phase."""
+ALARMS = Table(b"alarm/", Entry, int, bytes)
+"""The jobs of ACTIVE by alarm."""
+OPEN_JOBS = Table(b"open-jobs/", OpenJobs)
 LATE = Table(b"late/", Late, bytes, int)
+
+
+def in_phase(state: State, *phases: Phase) -> Iterator[tuple[bytes, Job]]:
+    """Yield (id, job) of those that wait for one of `phases`, in key order within each."""
+    for phase in phases:
+        for (_, job_id), _ in PHASES.items(state, phase):
+            job = JOBS.get(state, job_id)
+            assert job is not None, "an active job exists"
+            yield job_id, job
 
 
 def get_segment(state: State, job: bytes, index: int) -> Segment:

@@ -14,6 +14,7 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import TICKETS, check_reveal
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State
+from mlchain.vm.agenda import enter
 from mlchain.vm.backlog import owe, slice_gas
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.jobs import (
@@ -25,6 +26,7 @@ from mlchain.vm.families.jobs import (
     Job,
     JobState,
     Late,
+    Phase,
     Segment,
     SegmentState,
     get_segment,
@@ -75,6 +77,7 @@ class CommitSegment(Payload, frozen=True):
             commit.job,
             commit.segment,
         )
+        enter(ctx.state, commit.job, Phase.VERDICT, alarm_ms=None)
         ctx.emit(f"segment {commit.segment} of {commit.job.hex()[:8]} committed")
 
     def _check_shape(self, state: State, job: Job) -> None:

@@ -12,26 +12,26 @@ from mlchain.consensus.work.commitment import MAX_SEGMENT_CHUNKS
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ml_runtime import check_plan, decode_plan
+from mlchain.vm.agenda import count_open, enter
 from mlchain.vm.backlog import slice_gas
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.accounts import debit
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     MAX_SEGMENTS,
     PLANS,
-    Active,
     Job,
     JobState,
+    Phase,
     PlanRecord,
     Seed,
     plan_id,
 )
 from mlchain.vm.families.renewal import find_chains
 
-MAX_ACTIVE_JOBS = 256
-"""Every block looks at each of them, for about 20 us (`benchmarks/growth.py`)."""
+MAX_ACTIVE_JOBS = 4096
+"""Bounds what they hold of the state; a block looks only at those that something may happen to."""
 MAX_STEPS = 2**40
 MAX_CHUNK_GAS = 20 * 10**9
 """A chunk is what everybody re-runs in a dispute: at most about 20 s (1 gas is about 1 ns)."""
@@ -113,12 +113,12 @@ class SubmitJob(Payload, frozen=True):
             )
         if job.segments > MAX_SEGMENTS:
             raise InvalidTransaction(f"{job.segments} segments, at most {MAX_SEGMENTS} allowed")
-        if sum(1 for _ in ACTIVE.items(ctx.state)) >= MAX_ACTIVE_JOBS:
+        if count_open(ctx.state) >= MAX_ACTIVE_JOBS:
             raise InvalidTransaction("too many jobs are at work", "try again when some have ended")
         debit(ctx.state, ctx.sender, self.fee)
         PLANS.put(ctx.state, PlanRecord(self.plan), job.plan)
         JOBS.put(ctx.state, job, ctx.transaction_id)
-        ACTIVE.put(ctx.state, Active(), ctx.transaction_id)
+        enter(ctx.state, ctx.transaction_id, Phase.DATA, alarm_ms=0)
         ctx.emit(f"job {ctx.transaction_id.hex()} submitted")
 
 

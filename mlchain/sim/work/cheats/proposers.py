@@ -15,7 +15,7 @@ from mlchain.ledger.transaction import decode_transaction
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.subject import Target
 from mlchain.sim.work.cheat import Cheat
-from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS, Segment, SegmentState
+from mlchain.vm.families.jobs import SEGMENTS, Phase, Segment, SegmentState, in_phase
 from mlchain.vm.families.segments import MakeClaim
 
 
@@ -36,11 +36,10 @@ class BlindChain(Chain):
 
     def committed_in(self, state: State) -> Iterator[Target]:
         """Yield the segments that are committed in a state."""
-        for (job_id,), _ in ACTIVE.items(state):
-            job = JOBS.get(state, job_id)
-            for index in range(job.hard, job.assigned) if job else ():
+        for job_id, job in in_phase(state, Phase.VERDICT):
+            for index in range(job.hard, job.assigned):
                 segment = SEGMENTS.get(state, job_id, index)
-                if job and segment and segment.commit is not None:
+                if segment and segment.commit is not None:
                     yield Target(job_id, job, index, segment, segment.commit)
 
 
