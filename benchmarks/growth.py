@@ -53,14 +53,14 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.ledger.validators import Validator, ValidatorSet
 from mlchain.node.chain import Chain
+from mlchain.vm.agenda import enter
 from mlchain.vm.families.accounts import ACCOUNTS, Account, Transfer
 from mlchain.vm.families.jobs import (
-    ACTIVE,
     JOBS,
     SEGMENTS,
-    Active,
     Job,
     JobState,
+    Phase,
     Segment,
     SegmentState,
 )
@@ -164,7 +164,7 @@ def open_job(state: State, identity: bytes, worker: bytes) -> None:
     rest = [() if "tuple" in kind else None if "None" in kind else 0 for kind in kinds]
     segment = Segment(SegmentState.ASSIGNED, worker, 0, FAR_MS, *rest[4:])
     SEGMENTS.put(state, segment, identity, 0)
-    ACTIVE.put(state, Active(), identity)
+    enter(state, identity, Phase.WORKER, FAR_MS)
 
 
 def resident_mb() -> float:
