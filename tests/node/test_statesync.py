@@ -20,7 +20,7 @@ from mlchain.ledger.store import Store
 from mlchain.node import catchup, statesync
 from mlchain.node.catchup import start_from_snapshot, wants_snapshot
 from mlchain.node.chain import Chain
-from mlchain.node.main import _first_cause
+from mlchain.node.main import first_cause
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.upkeep import Upkeep
 from mlchain.p2p.memory import Hub, MemoryTransport
@@ -99,7 +99,7 @@ class World:
         try:
             return trio.run(main)
         except BaseExceptionGroup as group:
-            raise _first_cause(group) from None
+            raise first_cause(group) from None
 
     def open(self) -> Store:
         return Store.create_or_open(self.kv, self.chain.genesis, self.forbidden)

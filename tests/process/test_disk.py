@@ -12,7 +12,7 @@ from mlchain.errors import StoreCorrupted
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.node import files as files_module
 from mlchain.node.agreement import Agreement
-from mlchain.node.main import _first_cause
+from mlchain.node.main import first_cause
 from mlchain.node.membership import Keys
 from mlchain.node.node import Node, Storage
 from mlchain.node.wal import LastSignFile, WriteAheadLog
@@ -64,8 +64,8 @@ def test_a_block_that_cannot_be_stored_ends_the_node(tmp_path, kick, monkeypatch
     monkeypatch.setattr(Agreement, "_wanted_at", lambda self: self._last_block_ms + 20)
     with pytest.raises(BaseExceptionGroup) as caught:
         run_alone(tmp_path, FullDisk(), kick)
-    assert "no space left" in str(_first_cause(caught.value))
-    assert isinstance(_first_cause(caught.value), StoreCorrupted)
+    assert "no space left" in str(first_cause(caught.value))
+    assert isinstance(first_cause(caught.value), StoreCorrupted)
 
 
 def test_nothing_is_signed_after_a_write_that_failed(tmp_path, monkeypatch):
