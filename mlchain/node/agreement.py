@@ -30,6 +30,7 @@ from mlchain.consensus.effects import (
 )
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Params
+from mlchain.ledger.state import State
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
@@ -180,26 +181,7 @@ class Agreement:
             return params.block_interval_ms
         if count_open(state):
             pause = min(pause, WATCH_MS)
-        return min(pause, self._find_pause_of_predictions(params))
-
-    def _find_pause_of_predictions(self, params: Params) -> int:
-        """Return how long requests can do without a block: deadlines need some, and committees and
-        those who wait for the last few need the next.
-        """
-        state, pause = self._chain.state(), params.heartbeat_ms
-        at_work = [PREDICTIONS.get(state, key) for (key,), _ in OPEN.items(state)]
-        first = next(QUEUE.items(state), None)
-        if first is not None:
-            at_work.append(PREDICTIONS.get(state, first[0][1]))
-        for prediction in at_work:
-            pause = min(pause, WATCH_MS)
-            if prediction is not None and (
-                prediction.ready
-                or (prediction.state == PredictionState.QUEUED
-                    and prediction.asked >= self._chain.height)
-            ):  # fmt: skip
-                return params.block_interval_ms
-        return pause
+        return _find_pause_of_predictions(state, self._chain.height, pause, params)
 
     def _pump(self) -> None:
         """Execute effects until there are none; answers may bring new ones.
@@ -271,3 +253,21 @@ class Agreement:
         self._driver.start(height + 1, committed.validators, now, commit)
         for listener in self.after_commit:
             listener(committed)
+
+
+def _find_pause_of_predictions(state: State, height: int, pause: int, params: Params) -> int:
+    """Return how long requests can do without a block, at most `pause` milliseconds.
+
+    Deadlines need some; committees, and those who wait for the last few, need the next.
+    """
+    at_work = [PREDICTIONS.get(state, key) for (key,), _ in OPEN.items(state)]
+    first = next(QUEUE.items(state), None)
+    if first is not None:
+        at_work.append(PREDICTIONS.get(state, first[0][1]))
+    for found in at_work:
+        pause = min(pause, WATCH_MS)
+        if found is not None:
+            is_new = found.state == PredictionState.QUEUED and found.asked >= height
+            if found.ready or is_new:
+                return params.block_interval_ms
+    return pause

@@ -75,7 +75,7 @@ def test_the_jobs_at_work_are_looked_at_once_a_block():
 
     def state():
         looks.append(1)
-        return SimpleNamespace(items=lambda prefix: iter(()))
+        return SimpleNamespace(items=lambda prefix: iter(()), get=lambda key: None)
 
     agreement._chain.state = state
     begun = agreement.next_block_ms()
