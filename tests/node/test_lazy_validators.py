@@ -24,7 +24,7 @@ def genesis(**changes: int) -> Genesis:
 
 
 async def outlive(cluster: Cluster, height: int) -> None:
-    chain = cluster.nodes["validator-1"].chain
+    chain = cluster.nodes["validator-0"].chain
     while chain.height < height and not cluster.faults():
         await trio.sleep(0.05)
 
@@ -57,7 +57,7 @@ def test_a_lazy_validator_is_found_slashed_and_removed_and_nobody_else_is(tmp_pa
     cluster = run(tmp_path, {LAZY: "lazy"})
     (fault,) = cluster.faults()
     assert (fault.offender, fault.kind) == (key(LAZY).public, "wrong-digest")
-    state = cluster.nodes["validator-1"].chain.state()
+    state = cluster.nodes["validator-0"].chain.state()  # whose faults these are
     record = VALIDATORS.get(state, key(LAZY).public)
     assert record is not None and record.jailed_height and record.bond == BOND - fault.slashed
     total = sum(a.amount for a in cluster.genesis.allocations)
