@@ -205,7 +205,8 @@ def test_no_byte_of_a_newcomers_proof_may_change(joined):
         assert "stranger" in found, f"byte {place}"
 
 
-def test_the_command_refuses_a_forged_newcomer_with_7(joined, tmp_path):
+def test_the_command_refuses_a_forged_newcomer_with_7(joined, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the report is written
     chain, receipt = joined
     genesis, file = tmp_path / "genesis.json", tmp_path / "job.receipt"
     genesis.write_text(dump_genesis(chain.genesis))
