@@ -195,6 +195,10 @@ class AsyncClient:
         """Return what the node knows of a content id: size, profile, whether it is whole."""
         return await self._run(lambda c: c.data_info(content_id))
 
+    async def data_files(self) -> Json:
+        """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
+        return await self._run(lambda c: c.data_files())
+
     async def governance(self) -> Json:
         """Return epoch, parameters, rules, members and proposals."""
         return await self._run(lambda c: c.governance())
@@ -220,6 +224,14 @@ class AsyncClient:
     async def put_data(self, data: bytes) -> str:
         """Store content at the node and return its id, which is computed here."""
         return await self._run(lambda c: c.put_data(data))
+
+    async def pin_data(self, content_id: str, is_wanted: bool = True) -> Json:
+        """Have our own node fetch and keep a file, or let it go."""
+        return await self._run(lambda c: c.pin_data(content_id, is_wanted))
+
+    async def collect_data(self) -> Json:
+        """Have our own node remove what nobody needs: `freed` and `used` bytes."""
+        return await self._run(lambda c: c.collect_data())
 
     async def post_transaction(self, data: bytes) -> str:
         """Hand in an encoded transaction and return its id."""

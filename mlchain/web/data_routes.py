@@ -72,7 +72,6 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
 
 def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     """Add what the operator does about the room that content takes."""
-    keeper = node.keeper
 
     def check(request: Request) -> None:
         clients.require_operator(request.scope)
@@ -83,9 +82,11 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         rows = [
             {"cid": cid_text(kept.cid), "size": None if kept.size < 0 else kept.size}
             | {"order": kept.order, "pinned": kept.is_pinned}
-            for kept in await keeper.files()
+            for kept in await node.keeper.files()
         ]
-        return as_json({"files": rows, "used": await keeper.used(), "quota": keeper.quota})
+        return as_json(
+            {"files": rows, "used": await node.keeper.used(), "quota": node.keeper.quota}
+        )
 
     @app.post(
         "/v1/data/{cid}/pin",
@@ -95,7 +96,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     async def pin(request: Request, cid: CidText) -> Response:
         check(request)
         content = parse_cid(cid)
-        await keeper.pin(content)
+        await node.keeper.pin(content)
         return as_json(await trio.to_thread.run_sync(_describe, node.content, content))
 
     @app.post(
@@ -105,7 +106,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     )
     async def unpin(request: Request, cid: CidText) -> Response:
         check(request)
-        await keeper.unpin(parse_cid(cid))
+        await node.keeper.unpin(parse_cid(cid))
         return as_json({"ok": True})
 
     @app.post(
@@ -115,7 +116,7 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     )
     async def collect(request: Request) -> Response:
         check(request)
-        return as_json({"freed": await keeper.collect(), "used": await keeper.used()})
+        return as_json({"freed": await node.keeper.collect(), "used": await node.keeper.used()})
 
 
 def _describe(content: ContentStore, cid: bytes) -> Json:
