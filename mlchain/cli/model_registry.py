@@ -69,10 +69,7 @@ def list_(out: Output, url: str, limit: int) -> None:
 @click.option("--job", "job_id", default="", help="Register the model that this job of yours made.")
 @click.option("--parent", default="", help="The registered model that it was made from.")
 @click.option("--data", default="", metavar="CID", help="Content id of what it was trained on.")
-@options.url
-@click.option("--key", "key_name", help="Key that signs and pays: a name, or a key file.")
-@options.keys_dir
-@options.password_file
+@options.signed
 @options.wait_option(60)
 @click.pass_obj
 def register(

@@ -35,6 +35,15 @@ password_file = click.option(
     help="File whose first line is the password; secrets never stand in arguments.",
 )
 
+key = click.option("--key", "key_name", help="Key that signs and pays: a name, or a key file.")
+
+
+def signed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that sends a transaction: a node, and the key that signs."""
+    for option in (password_file, keys_dir, key, url):
+        function = option(function)
+    return function
+
 
 def wait_option(seconds: float) -> Callable[[Any], Any]:
     """Return `--timeout`, with `seconds` as its default."""

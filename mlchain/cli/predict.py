@@ -60,10 +60,7 @@ class LocalAnswer(TypedDict):
 )  # fmt: skip
 @click.option("--local", is_flag=True, help="Compute here, free and without certificate.")
 @click.option("--receipt", type=click.Path(path_type=Path, dir_okay=False), help="Save the proof.")
-@options.url
-@click.option("--key", "key_name", help="Key that signs and pays: a name, or a key file.")
-@options.keys_dir
-@options.password_file
+@options.signed
 @options.wait_option(60)
 @click.pass_obj
 def command(

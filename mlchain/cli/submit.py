@@ -42,10 +42,7 @@ class FollowedJob(JobView):
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@options.url
-@click.option("--key", "key_name", help="Key that signs and pays: a name, or a key file.")
-@options.keys_dir
-@options.password_file
+@options.signed
 @click.option("--follow", is_flag=True, help="Stay until the job is final, and show the proof.")
 @click.option(
     "--receipt",

@@ -107,6 +107,10 @@ class State:
         self._tree = None
 
 
+class Mark(codec.Record, frozen=True):
+    """A row of an index: all that it says is its key."""
+
+
 class Table(Generic[T]):
     """Records of one type in the state, under `prefix` and the parts of their key.
 

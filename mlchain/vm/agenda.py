@@ -8,7 +8,7 @@ decides the cost of a block and never its result, as long as nothing due is left
 
 from __future__ import annotations
 
-from mlchain.ledger.state import State
+from mlchain.ledger.state import Mark, State
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
@@ -19,7 +19,6 @@ from mlchain.vm.families.jobs import (
     PHASES,
     SEGMENTS,
     Active,
-    Entry,
     Job,
     JobState,
     OpenJobs,
@@ -41,9 +40,9 @@ def enter(state: State, job_id: bytes, phase: Phase, alarm_ms: int | None) -> No
     else:
         _unlist(state, job_id, known)
     ACTIVE.put(state, now, job_id)
-    PHASES.put(state, Entry(), phase, job_id)
+    PHASES.put(state, Mark(), phase, job_id)
     if alarm_ms is not None:
-        ALARMS.put(state, Entry(), alarm_ms, job_id)
+        ALARMS.put(state, Mark(), alarm_ms, job_id)
 
 
 def leave(state: State, job_id: bytes) -> None:

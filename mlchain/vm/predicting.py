@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.consensus.work.answers import draw_committee
+from mlchain.ledger.state import Mark
 from mlchain.ml_runtime import Metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.vm.answering import is_right, slash_liar
@@ -23,7 +24,6 @@ from mlchain.vm.families.predictions import (
     PREDICTIONS,
     QUEUE,
     ROWS,
-    Mark,
     Prediction,
     PredictionState,
     Told,

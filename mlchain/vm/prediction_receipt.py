@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mlchain.codec import Hash, Record
-from mlchain.errors import MlchainError, NotFound
+from mlchain.errors import NotFound
 from mlchain.ledger.block import Header
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.content import ContentStore
@@ -28,11 +28,11 @@ from mlchain.vm.families.predictions import (
     RequestPrediction,
 )
 from mlchain.vm.receipt import (
-    MAX_ATTACHED_BYTES,
     MAX_CHANGES,
     File,
     Proven,
     SetChange,
+    gather_files,
     prove_record,
     read_head,
     set_changes,
@@ -69,15 +69,9 @@ def make_prediction_receipt(
     if prediction is None or prediction.state != PredictionState.ANSWERED:
         where = PredictionState(prediction.state).name.lower() if prediction else "not known"
         raise NotFound(f"prediction {request.hex()[:8]} has no receipt: it is {where}")
+    wanted = wanted_files(prediction)
     files = {cid_of(data): data for data in (_inline(store, request), prediction.value) if data}
-    left, wanted = MAX_ATTACHED_BYTES, wanted_files(prediction)
-    for name in wanted:
-        try:
-            if name not in files and content.size(name) <= left and content.has(name):
-                files[name] = content.get(name, left)
-                left -= len(files[name])
-        except MlchainError:
-            continue  # not whole, or damaged: the receipt is good without it
+    files |= gather_files(content, (name for name in wanted if name not in files))
     return PredictionReceipt(
         KIND, store.genesis.hash, header, store.commit(header.height),
         set_changes(store, header.height), request,

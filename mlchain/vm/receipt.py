@@ -12,6 +12,7 @@ A receipt states nothing that it does not carry the proof of. `client.receipt` c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Annotated
 
@@ -171,16 +172,23 @@ def attach_files(
     The most useful first: leaf lists, dataset, final state, then the other boundary states.
     """
     job = codec.decode(Job, receipt.job.value)
+    files = gather_files(content, wanted_files(job, get_commits(receipt)), max_bytes)
+    return replace(receipt, files=tuple(File(name, files[name]) for name in sorted(files)))
+
+
+def gather_files(
+    content: ContentStore, wanted: Iterable[bytes], max_bytes: int = MAX_ATTACHED_BYTES
+) -> dict[bytes, bytes]:
+    """Return the files of `wanted` that are here whole and fit together, the first first."""
     files: dict[bytes, bytes] = {}
-    left = max_bytes
-    for name in wanted_files(job, get_commits(receipt)):
+    for name in wanted:
         try:
-            if name not in files and content.size(name) <= left and content.has(name):
-                files[name] = content.get(name, left)
-                left -= len(files[name])
+            if name not in files and content.size(name) <= max_bytes and content.has(name):
+                files[name] = content.get(name, max_bytes)
+                max_bytes -= len(files[name])
         except MlchainError:
             continue  # not whole, or damaged: the receipt is good without it
-    return replace(receipt, files=tuple(File(name, files[name]) for name in sorted(files)))
+    return files
 
 
 def wanted_files(job: Job, commits: list[SegmentCommit]) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,25 +58,26 @@ class Verified:
         return f"Verified({text})"
 
 
-class _Rerunnable:
+class _Rerunnable(ABC):
     """What both kinds of receipt do with their runs."""
 
     @property
+    @abstractmethod
     def chunks(self) -> int:
         """Slices of the run."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def strip(self) -> str:
         """One mark for each slice: █ re-run, · not sampled, x differs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def story(self) -> draw.Story:
         """Return what there is to say, for people."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trainer(self) -> Trainer:
-        raise NotImplementedError
+        """Return what trains the same once more."""
 
     @cached_property
     def curves(self) -> Curves:

@@ -21,7 +21,7 @@ from mlchain.consensus.work.attestation import STRETCHES, count_stretches, stret
 from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.consensus.work.sampling import draw_checkers, draw_slice
 from mlchain.errors import InvalidTransaction
-from mlchain.ledger.state import State, Table
+from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ledger.validators import MAX_VALIDATORS
 
@@ -188,10 +188,6 @@ class Segment(Record, frozen=True):
         return self.cover.height if self.cover else self.commit_height
 
 
-class Late(Record, frozen=True):
-    """Marks a HARD segment with an open claim."""
-
-
 class PlanRecord(Record, frozen=True):
     """The bytes of a tensor program, stored once under their hash."""
 
@@ -216,10 +212,6 @@ class Active(Record, frozen=True):
     alarm_ms: Uint | None
 
 
-class Entry(Record, frozen=True):
-    """A row of an index: all that it says is its key."""
-
-
 class OpenJobs(Record, frozen=True):
     """How many jobs have not ended."""
 
@@ -230,12 +222,13 @@ JOBS = Table(b"job/", Job, bytes)
 SEGMENTS = Table(b"segment/", Segment, bytes, int)
 PLANS = Table(b"plan/", PlanRecord, bytes)
 ACTIVE = Table(b"active/", Active, bytes)
-PHASES = Table(b"phase/", Entry, int, bytes)
+PHASES = Table(b"phase/", Mark, int, bytes)
 """The jobs of ACTIVE by phase."""
-ALARMS = Table(b"alarm/", Entry, int, bytes)
+ALARMS = Table(b"alarm/", Mark, int, bytes)
 """The jobs of ACTIVE by alarm."""
 OPEN_JOBS = Table(b"open-jobs/", OpenJobs)
-LATE = Table(b"late/", Late, bytes, int)
+LATE = Table(b"late/", Mark, bytes, int)
+"""HARD segments with an open claim."""
 
 
 def in_phase(state: State, *phases: Phase) -> Iterator[tuple[bytes, Job]]:

@@ -13,7 +13,7 @@ from msgspec import Meta
 from mlchain.codec import ContentId, Hash, PublicKey, Record, Uint
 from mlchain.consensus.work.answers import MAX_VALUE_BYTES
 from mlchain.errors import CodecError, InvalidRows, InvalidTransaction, UnknownModel
-from mlchain.ledger.state import State, Table
+from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.unixfs import cid_of
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.ml_runtime.serving import MAX_ROWS, count_rows, rows_limit
@@ -107,10 +107,6 @@ class Rows(Record, frozen=True):
     """Rows that came with a request; kept until it ends."""
 
     data: Annotated[bytes, Meta(max_length=MAX_INLINE_BYTES)]
-
-
-class Mark(Record, frozen=True):
-    """Marks a request that waits, or is at work."""
 
 
 PREDICTIONS = Table(b"prediction/", Prediction, bytes)

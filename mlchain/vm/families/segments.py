@@ -13,7 +13,7 @@ from mlchain.consensus.work.commitment import SegmentCommit, commit_id
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import TICKETS, check_reveal
 from mlchain.errors import InvalidTransaction
-from mlchain.ledger.state import State
+from mlchain.ledger.state import Mark, State
 from mlchain.vm.agenda import enter
 from mlchain.vm.backlog import owe, slice_gas
 from mlchain.vm.context import Context, Payload
@@ -25,7 +25,6 @@ from mlchain.vm.families.jobs import (
     Claim,
     Job,
     JobState,
-    Late,
     Phase,
     Segment,
     SegmentState,
@@ -143,7 +142,7 @@ class MakeClaim(Payload, frozen=True):
         state = SegmentState.HARD if is_late else SegmentState.DISPUTED
         SEGMENTS.put(ctx.state, replace(segment, state=state, claim=claim), self.job, self.segment)
         if is_late:
-            LATE.put(ctx.state, Late(), self.job, self.segment)
+            LATE.put(ctx.state, Mark(), self.job, self.segment)
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
 
     def _check_late(self, ctx: Context, job: Job, segment: Segment) -> None:
