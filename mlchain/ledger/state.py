@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
 from mlchain import codec
@@ -56,17 +57,13 @@ class State:
 
     def items(self, prefix: bytes = b"") -> Items:
         """Yield the pairs whose key starts with `prefix`, in key order, as of this call."""
-        changed = []
-        for i in range(bisect_left(self._keys, prefix), len(self._keys)):
-            if not self._keys[i].startswith(prefix):
-                break
-            changed.append((self._keys[i], self._changed[self._keys[i]]))
+        changed = [(key, self._changed[key]) for key in self.changed_keys(prefix)]
         return _overlay(self._base.items(prefix), changed)
 
-    def has_changed(self, prefix: bytes) -> bool:
-        """Tell whether a key that starts with `prefix` was written since the base, to any value."""
-        place = bisect_left(self._keys, prefix)
-        return place < len(self._keys) and self._keys[place].startswith(prefix)
+    def changed_keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Yield the keys written since the base, to any value, that start with `prefix`."""
+        first = bisect_left(self._keys, prefix)
+        return takewhile(lambda key: key.startswith(prefix), islice(self._keys, first, None))
 
     def checkpoint(self) -> int:
         """Return a mark of this moment for `rollback`."""
@@ -151,6 +148,10 @@ class Table(Generic[T]):
         """Yield (key parts, record) in key order, of the keys that begin with `leading`."""
         for key, data in state.items(self._encode(leading)):
             yield self._split(key), self._decode(data)
+
+    def changed(self, state: State) -> Iterator[tuple[Any, ...]]:
+        """Yield the key parts of the records written or removed since the base of `state`."""
+        return map(self._split, state.changed_keys(self.prefix))
 
     def _encode(self, key: tuple[bytes | int, ...]) -> bytes:
         chunks = [self.prefix]

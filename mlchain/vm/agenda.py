@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mlchain.ledger.state import Mark, State
 from mlchain.vm.context import BlockContext
-from mlchain.vm.families.data import DATASETS
+from mlchain.vm.families.data import DATASETS, is_available
 from mlchain.vm.families.jobs import (
     ACTIVE,
     ALARMS,
@@ -69,14 +69,22 @@ def count_open(state: State) -> int:
 def find_due(block: BlockContext) -> list[bytes]:
     """Return the ids of the jobs that something may happen to in this block, in order."""
     state, phases = block.state, [Phase.BEACON, Phase.VERDICT]
-    if state.has_changed(DATASETS.prefix) or state.has_changed(VOTERS.prefix):
-        phases.append(Phase.DATA)  # a dataset may have become available
+    if _may_have_data(block):
+        phases.append(Phase.DATA)
     due = {job_id: None for phase in phases for (_, job_id), _ in PHASES.items(state, phase)}
     for (alarm_ms, job_id), _ in ALARMS.items(state):
         if alarm_ms >= block.time_ms:
             break
         due[job_id] = None
     return sorted(due)
+
+
+def _may_have_data(block: BlockContext) -> bool:
+    """Tell whether this block may have made a dataset available: to announce one does not."""
+    if any(True for _ in VOTERS.changed(block.state)):
+        return True
+    changed = DATASETS.changed(block.state)
+    return any(is_available(block.state, content, block.validators) for (content,) in changed)
 
 
 def expiry_ms(block: BlockContext, job_id: bytes, job: Job) -> int:

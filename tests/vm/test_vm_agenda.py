@@ -8,6 +8,7 @@ from vm.world import World
 
 from mlchain.errors import InvalidBlock
 from mlchain.vm import agenda
+from mlchain.vm.families.data import RegisterData
 from mlchain.vm.families.jobs import (
     ACTIVE,
     ALARMS,
@@ -134,3 +135,14 @@ def test_a_job_whose_data_never_come_is_refunded_when_its_time_is_over():
     assert world.job(job).state == JobState.SUBMITTED
     world.block(after_ms=1)
     assert world.job(job).state == JobState.EXPIRED and not agenda.count_open(world.state())
+
+
+def test_to_announce_data_has_nobody_read_the_jobs_that_wait_for_other_data(monkeypatch):
+    world = World()
+    waiting = world.submit()
+    looked_at = []
+    monkeypatch.setattr(agenda, "plan", lambda block, job_id: looked_at.append(job_id))
+    world.do("alice", RegisterData(b"\x01U\x12 " + bytes(32), 1, 1, 1))
+    assert looked_at == []
+    world.hold()
+    assert set(looked_at) == {waiting}, "the control: data that a quorum holds do"
