@@ -269,7 +269,7 @@ def check_attestations(audit: Audit) -> str:
         union: dict[int, None] = {}
         for attested in segment.attestations:
             key, ticket = attested.validator, attested.ticket
-            starts = [s for s in sorted(chains.get(key, ())) if s <= height <= s + length]
+            starts = [s for s in sorted(chains.get(key, ())) if s < height <= s + length]
             why = f"attested by a stranger: no chain of {key.hex()[:16]} holds height {height}"
             require(bool(starts), f"segment {index}: {why}")
             first = shown.setdefault((key, starts[0]), {}).setdefault(height, ticket)

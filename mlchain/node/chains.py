@@ -37,7 +37,7 @@ class OwnChains:
     def element(self, purpose: str, height: int) -> bytes | None:
         """Return the element of `height`; None where no chain of ours has one."""
         for generation, start in enumerate(self._starts):
-            if start <= height <= start + self.length:
+            if start < height <= start + self.length:  # `start` has the public tip
                 return self._chain(generation, purpose).at(height - start)
         return None
 

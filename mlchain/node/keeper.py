@@ -1,7 +1,8 @@
 """Room for content: what the operator pins stays, what nobody needs makes way beyond the quota.
 
-The chain's own needs come before the quota: the data and states of open jobs, and every model. Of
-the rest the files stay that were added or asked for last.
+The chain's own needs come before the quota: the data and states of jobs that are open or can still
+be accused, the rows of open requests, and every model. Of the rest the files stay that were added
+or asked for last.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from mlchain.ledger.content import ContentStore, Kept
 from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.state import State
 from mlchain.ledger.unixfs import MAX_CONTENT_BYTES, block_limit
+from mlchain.node.chain import Chain
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS
 from mlchain.vm.families.models import MODEL_FILES, MODELS
+from mlchain.vm.families.predictions import OPEN, PREDICTIONS
+from mlchain.vm.params import get_params
 
 log = structlog.get_logger("keeper")
 
@@ -33,12 +37,16 @@ def open_content(kv: KeyValue) -> ContentStore:
     return ContentStore(kv, threading.Lock())
 
 
-def needed_content(state: State) -> list[bytes]:
-    """Return the content ids that open jobs and the models of the chain rest on."""
+def needed_content(state: State, height: int) -> list[bytes]:
+    """Return the content ids that models, open requests and jobs at `height` rest on.
+
+    A job that has ended may still be accused for `unbonding_blocks`, and whoever judges it needs
+    what it was trained on, and its states.
+    """
     found: dict[bytes, None] = {}
-    for (job_id,), _ in ACTIVE.items(state):
-        job = JOBS.get(state, job_id)
-        if job is None:
+    first = height - get_params(state).unbonding_blocks
+    for (job_id,), job in JOBS.items(state):
+        if job.height < first and ACTIVE.get(state, job_id) is None:
             continue
         found[job.dataset] = None
         for index in range(job.assigned):
@@ -46,6 +54,9 @@ def needed_content(state: State) -> list[bytes]:
             if segment is not None and segment.commit is not None:
                 found[segment.commit.leaves_content] = None
                 found[segment.commit.end_content] = None
+    for (request,), _ in OPEN.items(state):
+        if (prediction := PREDICTIONS.get(state, request)) is not None:
+            found[prediction.data] = None
     for _, model in MODELS.items(state):
         found[model.content] = None
     for (content,), _ in MODEL_FILES.items(state):
@@ -56,12 +67,10 @@ def needed_content(state: State) -> list[bytes]:
 class Keeper:
     """Keeps content below `quota` bytes, 0 for no bound, as far as needs and pins allow."""
 
-    def __init__(
-        self, store: ContentStore, quota: int, get_state: Callable[[], State], hold: Hold
-    ) -> None:
+    def __init__(self, store: ContentStore, quota: int, chain: Chain, hold: Hold) -> None:
         self.quota = quota
         self._store = store
-        self._get_state = get_state
+        self._chain = chain
         self._hold = hold
         self._turn = trio.Lock()
         self._used: int | None = None
@@ -77,7 +86,8 @@ class Keeper:
     async def collect(self) -> int:
         """Remove what nobody needs beyond the quota, or all of it without one; return the bytes."""
         async with self._turn:
-            needed = needed_content(self._get_state())
+            state, height = self._chain.state(), self._chain.height
+            needed = await trio.to_thread.run_sync(needed_content, state, height)
             freed = await trio.to_thread.run_sync(self._store.collect, needed, self.quota)
             self._used = await trio.to_thread.run_sync(self._store.used_bytes)
         if freed:

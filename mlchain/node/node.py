@@ -158,7 +158,7 @@ class Node:
             genesis, self.membership, transport, self.content, self.exchange, self.spool
         )
         self.keeper = Keeper(
-            self.content, storage.content_quota, self.chain.state, self.artifacts.hold_content
+            self.content, storage.content_quota, self.chain, self.artifacts.hold_content
         )
         self.spread = Spread(self.chain, transport)
         self.sync = BlockSync(store, transport, self._on_synced)

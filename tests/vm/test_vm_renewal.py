@@ -155,6 +155,18 @@ def test_who_registers_late_waits_for_a_whole_epoch(world, height):
     assert (old.beacon.height, new.beacon.height) == (LENGTH, world.height - 1)
 
 
+def test_the_tip_of_chains_that_begin_after_a_gap_is_no_ticket(world):
+    """It is public since it was registered: a worker that commits there would know every slice."""
+    at(world, LENGTH + 25)
+    renew_all(world)
+    begin = starts(world)[1]
+    assert begin > world.height > LENGTH, "there is a gap"
+    for name in world.validators:
+        tip = world.chain(name, TICKETS, 1).tip
+        assert world.ticket(name, begin) == NO_ELEMENT != tip
+        assert world.ticket(name, begin + 1) == world.chain(name, TICKETS, 1).at(1)
+
+
 def test_an_element_of_the_wrong_generation_is_no_vote(world):
     renew_all(world)
     key = make_key(ME).public

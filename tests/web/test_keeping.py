@@ -76,6 +76,23 @@ def test_a_full_node_takes_no_more_until_it_has_collected():
     trio.run(main)
 
 
+def test_what_a_job_left_is_needed_until_nobody_can_accuse_it_any_more():
+    from factories import make_chain
+
+    from mlchain.node.keeper import needed_content
+    from mlchain.vm.families.jobs import JOBS, SEGMENTS
+    from mlchain.vm.params import get_params
+
+    chain = make_chain(4, 2)
+    chain.run_job()
+    state = chain.chain.state()
+    leaves = {s.commit.leaves_content for _, s in SEGMENTS.items(state) if s.commit is not None}
+    ((_, job),) = JOBS.items(state)
+    last = job.height + get_params(state).unbonding_blocks
+    assert leaves and leaves <= {*needed_content(state, last)}
+    assert not leaves & {*needed_content(state, last + 1)}
+
+
 def test_what_open_jobs_and_models_rest_on_outlives_a_collection():
     async def main() -> None:
         from factories import make_chain
@@ -86,7 +103,7 @@ def test_what_open_jobs_and_models_rest_on_outlives_a_collection():
         chain.run_job()
         async with open_web(chain) as web:
             cid = web.node.content.put(b"nobody needs this")
-            needed = needed_content(chain.chain.state())
+            needed = needed_content(chain.chain.state(), chain.store.height)
             assert needed and all(web.node.content.has(content) for content in needed)
             await web.node.keeper.collect()
             assert all(web.node.content.has(content) for content in needed)

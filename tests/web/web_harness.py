@@ -39,7 +39,7 @@ class FakeNode:
         self.name = "validator-0"
         self.membership = SimpleNamespace(members=chain.genesis.members[:1])
         self.content = chain.content
-        self.keeper = Keeper(chain.content, 0, chain.chain.state, self.hold)
+        self.keeper = Keeper(chain.content, 0, chain.chain, self.hold)
         self.elsewhere: dict[bytes, bytes] = {}
         self.sync = SimpleNamespace(is_syncing=False)
         self.worker = None

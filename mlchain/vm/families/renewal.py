@@ -69,9 +69,12 @@ def generations(state: State, validator: bytes) -> Iterator[tuple[int, Chains]]:
 def find_chains(
     state: State, validator: bytes, height: int, length: int
 ) -> tuple[int, Chains] | None:
-    """Return the generation that holds the elements of `height`, None if there is none."""
+    """Return the generation that holds the elements of `height`, None if there is none.
+
+    Not that which begins there: its element of `start` is the tip, public since it was registered.
+    """
     for number, chains in generations(state, validator):
-        if chains.start <= height <= chains.start + length:
+        if chains.start < height <= chains.start + length:
             return number, chains
     return None
 
