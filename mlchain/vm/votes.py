@@ -52,7 +52,7 @@ class Beacon(Record, frozen=True):
 
 
 NO_ELEMENT = bytes(32)
-"""What a precommit shows of a hash chain that is used up."""
+"""What a precommit shows where none is due: of a chain used up, of a key before the first."""
 
 BEACON = Table(b"beacon/", Beacon)
 

@@ -105,7 +105,8 @@ def test_noise_is_refused_and_never_crashes(kind, noise):
 def test_a_field_too_many_or_too_few_is_refused(kind, data):
     fields = msgspec.structs.astuple(data.draw(values(kind)))
     assert not is_refused(encode(fields), kind)
-    for other in ((*fields, 0), (*fields, None), fields[:-1], fields[1:]):
+    fewer = [fields[:-1], fields[1:]] if fields else []
+    for other in ((*fields, 0), (*fields, None), *fewer):
         assert is_refused(encode(other), kind)
 
 

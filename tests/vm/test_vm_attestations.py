@@ -207,9 +207,7 @@ def test_an_extension_that_does_not_decode_is_ignored(world, job, monkeypatch):
 
 def encoded(world: World, **changes: object) -> bytes:
     height = world.height + 1
-    mine = Extension(
-        world.chain(ME, BEACON).at(height), world.chain(ME, CUSTODY).tip, (), (), (), ()
-    )
+    mine = Extension(world.chain(ME, BEACON).at(height), NO_ELEMENT, (), (), (), ())
     return codec.encode(replace(mine, **changes))
 
 

@@ -29,7 +29,7 @@ class Opening(Record, frozen=True):
 
 
 def key_due(height: int, attest_window: int) -> int:
-    """Return the height whose key a precommit of `height` shows; 0 is the registered tip.
+    """Return the height whose key a precommit of `height` shows; 0: none is due yet.
 
     Who shows it before has lent it.
     """
