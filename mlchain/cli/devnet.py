@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -21,6 +23,7 @@ from mlchain.errors import ConfigError
 from mlchain.ledger.genesis import DEV_PREFIX, Genesis, load_genesis
 from mlchain.ledger.kv import LevelKeyValue
 from mlchain.node.membership import Keys
+from mlchain.node.together import LOG
 
 VALIDATORS, WORKERS = 4, 2
 """Two workers: when one is caught, the other goes on with its work."""
@@ -73,11 +76,9 @@ class DevNet:
             names += [("worker", i) for i in range(1, WORKERS + 1)]
             plans = [NodePlan(f"{role}-{i}", role, 0, 0) for role, i in names]
             accounts = {name: dev_key(name) for name in ACCOUNTS}
-            fresh = folder.with_name(folder.name + ".new")  # who is stopped here leaves no half
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            write_network(fresh, DEV_PREFIX + secrets.token_hex(3), plans, accounts, PARAMS)
-            fresh.rename(folder)
+            with _draft(folder) as fresh:  # who is stopped here leaves no half
+                write_network(fresh, DEV_PREFIX + secrets.token_hex(3), plans, accounts, PARAMS)
+                fresh.rename(folder)
         genesis = load_genesis(file)
         there = len(genesis.validators())
         if validators not in (None, there):
@@ -113,16 +114,34 @@ class DevNet:
         return found
 
 
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder`, of a name that nobody has; removed unless it was moved."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def _check_ours(folder: Path) -> None:
     """Return if there is nothing in `folder` but a development chain.
 
     Raises:
         ConfigError: there is: it is not ours to remove.
     """
-    if any(folder.iterdir()) and not (folder / MARK).exists():
-        raise ConfigError(f"{folder} holds something else", "name another folder with --dir")
-    if (folder / MARK).exists() and not load_genesis(folder / MARK).is_dev:
-        raise ConfigError(f"{folder} holds no development chain", "name another with --dir")
+    ours = set()
+    if (folder / MARK).exists():
+        genesis = load_genesis(folder / MARK)
+        if not genesis.is_dev:
+            raise ConfigError(f"{folder} holds no development chain", "name another with --dir")
+        ours = {MARK, LOG, *(member.name for member in genesis.members)}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    if strangers:
+        raise ConfigError(
+            f"{folder} holds something else: {strangers[0]}", "name another folder with --dir"
+        )
 
 
 def _check_idle(folder: Path) -> None:

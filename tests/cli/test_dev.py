@@ -67,11 +67,39 @@ def test_what_is_no_development_chain_is_never_removed(chain_there, home):
         open_again(chain_there, reset=True)
 
 
-def test_a_beginning_that_was_cut_short_is_begun_again(chain_there, home):
-    """Keys are made beside the folder, which appears whole or not at all."""
-    (home / "late.new" / "validator-1").mkdir(parents=True)
+def test_a_copied_genesis_does_not_make_a_folder_ours(chain_there, home):
+    """What nodes leave is ours, and everything else in the folder somebody else's."""
+    (chain_there.folder / "nodes.log").write_text("")
+    assert open_again(chain_there, reset=True).genesis != chain_there.genesis, "the control"
+    (home / "work").mkdir()
+    (home / "work" / "genesis.json").write_bytes(chain_there.genesis_file.read_bytes())
+    (home / "work" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"something else: thesis\.txt"):
+        DevNet.open_or_create(home / "work", None, True, (), print)
+    assert (home / "work" / "thesis.txt").exists()
+
+
+def test_a_folder_beside_the_chain_is_left_alone(home, chain_there):
+    (home / "late.new").mkdir()
+    (home / "late.new" / "thesis.txt").write_text("years of work")
     net = DevNet.open_or_create(home / "late", 2, False, (), lambda line: None)
-    assert net.genesis_file.exists() and not (home / "late.new").exists()
+    assert net.genesis_file.exists() and (home / "late.new" / "thesis.txt").exists()
+
+
+def test_a_beginning_that_was_cut_short_is_begun_again(chain_there, home, monkeypatch):
+    """Keys are made beside the folder, which appears whole or not at all."""
+    from mlchain.cli import devnet
+
+    def stop(*how: object) -> None:
+        raise KeyboardInterrupt
+
+    before = set(home.iterdir())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(devnet, "write_network", stop)
+        DevNet.open_or_create(home / "late", 2, False, (), lambda line: None)
+    assert set(home.iterdir()) == before, "nothing half is left"
+    net = DevNet.open_or_create(home / "late", 2, False, (), lambda line: None)
+    assert net.genesis_file.exists() and set(home.iterdir()) == before | {home / "late"}
 
 
 def test_only_a_node_that_is_there_can_cheat(chain_there):
