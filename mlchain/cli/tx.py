@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mlchain.ledger.transaction import TransactionBody
 
 WAIT_S = 60.0
+MAX_SHOWN = 400
+"""Characters that are shown of one field of a transaction; how many more there are is said."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -31,6 +34,7 @@ class TransactionFile(TypedDict):
     nonce: int
     kind: str
     says: str
+    fields: dict[str, str]
 
 
 @click.group(
@@ -85,14 +89,23 @@ def transfer(out: Output, to: str, amount: int, sender: str, target: Path, url: 
 @options.password_file
 @click.pass_obj
 def sign(out: Output, file: Path, key_file: Path, target: Path, password_file: Path | None) -> None:
-    """Sign the transaction in FILE, without a network; says what is signed."""
+    """Sign the transaction in FILE, without a network; says first what is signed.
+
+    At a terminal it asks before it opens the key.
+    """
     from mlchain import codec
-    from mlchain.cli.signing import open_key
+    from mlchain.cli.signing import has_person, open_key
     from mlchain.crypto import address
     from mlchain.ledger.transaction import TransactionBody, sign_transaction
 
     body = _read(TransactionBody, file)
-    _says(body)
+    lines = _lines(file, body, False)
+    if has_person() and not out.as_json:
+        click.echo("\n".join(lines), err=True)
+        if not click.confirm("sign this?", err=True):
+            raise ConfigError("nothing was signed")
+    else:
+        out.note("\n".join(lines))
     key = open_key(key_file, password_file)
     if key.public != body.sender:
         raise VerificationFailed(
@@ -140,6 +153,44 @@ def _says(body: TransactionBody) -> tuple[str, str]:
     return name, name
 
 
+def _fields(body: TransactionBody) -> dict[str, str]:
+    """Return what a transaction's payload says, each field as JSON text, long ones cut.
+
+    A field that is a record is named by its kind as well: what a proposal would change.
+    """
+    from mlchain.codec import Record
+    from mlchain.ledger.jsonfile import dump_record
+    from mlchain.vm.families import decode_payload
+
+    payload = decode_payload(body.kind, body.payload)
+    found = {}
+    for name, text in json.loads(dump_record(payload)).items():
+        value = getattr(payload, name)
+        kind = f"{type(value).__name__} " if isinstance(value, Record) else ""
+        found[name] = kind + _cut(json.dumps(text))
+    return found
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MAX_SHOWN
+    return text if more <= 0 else f"{text[:MAX_SHOWN]}… and {more:,} characters more"
+
+
+def _lines(file: Path, body: TransactionBody, is_signed: bool) -> list[str]:
+    """Return what a person has to know of a transaction; of a transfer the words say it all."""
+    from mlchain.crypto import address
+
+    kind, says = _says(body)
+    fields = {} if says != kind else _fields(body)
+    return [
+        f"{file}  {'signed' if is_signed else 'to be signed'}",
+        f"  {says}",
+        *(f"    {name} {text}" for name, text in fields.items()),
+        f"  from {address(body.sender)} on {body.chain_id}",
+        f"  number {body.nonce} of the account, fee at most {body.gas_limit * body.gas_price:,}",
+    ]
+
+
 def _show(out: Output, file: Path, body: TransactionBody, is_signed: bool) -> None:
     from mlchain.crypto import address
 
@@ -147,15 +198,9 @@ def _show(out: Output, file: Path, body: TransactionBody, is_signed: bool) -> No
     document: TransactionFile = {
         "file": str(file), "signed": is_signed, "chain_id": body.chain_id,
         "sender": address(body.sender), "nonce": body.nonce, "kind": kind, "says": says,
+        "fields": _fields(body),
     }  # fmt: skip
-    most = body.gas_limit * body.gas_price
-    lines = [
-        f"{file}  {'signed' if is_signed else 'to be signed'}",
-        f"  {says}",
-        f"  from {address(body.sender)} on {body.chain_id}",
-        f"  number {body.nonce} of the account, fee at most {most:,}",
-    ]
-    out.result("transaction-file", document, lines)
+    out.result("transaction-file", document, _lines(file, body, is_signed))
 
 
 def _read(kind: type[Record], file: Path) -> Any:

@@ -6,6 +6,7 @@ import pytest
 from fake_node import STATUS
 
 from mlchain import codec
+from mlchain.cli.output import Output
 from mlchain.client.keystore import MIN_COST, create_key
 from mlchain.crypto import SecretKey, address
 from mlchain.ledger.transaction import (
@@ -14,7 +15,11 @@ from mlchain.ledger.transaction import (
     sign_transaction,
     verify_transaction,
 )
+from mlchain.vm.context import Payload
 from mlchain.vm.families.accounts import Transfer
+from mlchain.vm.families.changes import RemoveMember
+from mlchain.vm.families.custody import ClaimDigest
+from mlchain.vm.families.governance import Propose
 
 COLD, OTHER = SecretKey(b"c" * 32), SecretKey(b"o" * 32)
 TO = address(OTHER.public)
@@ -56,6 +61,52 @@ def test_the_cold_key_signs_without_a_network_and_says_what(run, home, made):
     signed = codec.decode(Transaction, bytes.fromhex((home / "pay.signed").read_text()))
     verify_transaction(signed)
     assert signed == sign_transaction(made, COLD)
+
+
+def test_what_is_signed_is_said_before_the_key_is_opened(run, home, made, monkeypatch):
+    """The money goes where the file says: who holds the key has to see it before, not after."""
+    from mlchain.cli import signing
+
+    told, opened = [], []
+    monkeypatch.setattr(Output, "note", lambda self, line: told.append(line))
+    open_key = signing.open_key
+    monkeypatch.setattr(
+        signing, "open_key", lambda *how: (opened.append("\n".join(told)), open_key(*how))[1]
+    )
+    assert sign(run, "cold.json").exit_code == 0
+    assert f"transfer 5,000,000 micro-credits to {TO}" in opened[0]
+    assert f"on {STATUS['chain_id']}" in opened[0] and "fee at most 10,000" in opened[0]
+
+
+@pytest.mark.parametrize(("answer", "is_signed"), [("n", False), ("", False), ("y", True)])
+def test_a_person_is_asked_before_anything_is_signed(
+    run, home, made, monkeypatch, answer, is_signed
+):
+    from mlchain.cli import signing
+
+    monkeypatch.setattr(signing, "has_person", lambda: True)
+    how = ("--key", "cold.json", "--password-file", "password", "--out", "pay.signed")
+    result = run("tx", "sign", "pay.tx", *how, input=answer + "\n")
+    before, _, after = result.output.partition("sign this?")
+    assert f"micro-credits to {TO}" in before and after
+    assert (home / "pay.signed").exists() == is_signed == (result.exit_code == 0)
+
+
+def test_of_other_kinds_every_field_is_said(run, home, made):
+    """The name of a kind alone would have a member sign away its key without seeing to whom."""
+
+    def say(payload: Payload) -> str:
+        data = codec.encode(payload)
+        body = TransactionBody(STATUS["chain_id"], COLD.public, 7, 10_000, 1, payload.KIND, data)
+        (home / "pay.tx").write_text(codec.encode(body).hex() + "\n")
+        result = sign(run, "cold.json")
+        assert result.exit_code == 0, result.stderr
+        return result.stderr
+
+    said = say(Propose(RemoveMember(OTHER.public)))
+    assert f'change RemoveMember {{"key": "{OTHER.public.hex()}"}}' in said
+    said = say(ClaimDigest(bytes(32), 5, OTHER.public, 17, None))
+    assert f'validator "{OTHER.public.hex()}"' in said and "chunk 17" in said
 
 
 def test_another_key_does_not_sign_it(run, home, made):
