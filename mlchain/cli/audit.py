@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import click
+from click.core import ParameterSource
 
 from mlchain.cli.audit_chain import (
+    CheckRow,
     audit_archive,
     chain_lines,
     find_genesis,
@@ -27,14 +29,6 @@ if TYPE_CHECKING:
     from mlchain.client.archive import ChainReport
     from mlchain.client.receipt import Report
     from mlchain.ledger.genesis import Genesis
-
-
-class CheckRow(TypedDict):
-    """One thing that was checked."""
-
-    name: str
-    passed: bool
-    text: str
 
 
 class AuditView(TypedDict):
@@ -187,14 +181,19 @@ def command(
     if is_accusation(file):
         judge_on_chain(out, file, find_genesis(genesis, file), folder)
         return
-    if is_prediction_receipt(file):
-        audit_prediction(out, file, find_genesis(genesis, file), folder)
-        return
     from mlchain.cli.signing import open_key
     from mlchain.client.archive import is_archive
     from mlchain.client.audit_page import chain_document, receipt_document
 
     key = open_key(sign_key, password_file) if sign_key else None
+
+    def save(name: str, document: dict[str, Any]) -> Sequence[str]:
+        return () if no_report else save_report(out, report_folder, name, document, key)
+
+    if is_prediction_receipt(file):
+        _refuse("slices", "seed", why="an answer has no slices, all of it is computed again")
+        audit_prediction(out, file, find_genesis(genesis, file), folder, save)
+        return
     report: Report | ChainReport
     if is_archive(file):
         digest = genesis_hash(genesis)
@@ -207,7 +206,7 @@ def command(
         report = audit_file(out, file, chain, slices, seed, folder)
         document = receipt_document(report, digest, file.name, now_text())
         name = f"audit-{file.stem}"
-    saved = () if no_report else save_report(out, report_folder, name, document, key)
+    saved = save(name, document)
     failed = report.failed
     if failed is not None:
         raise VerificationFailed(f"{failed.name}: {failed.text}", "do not rely on this result")
@@ -218,6 +217,14 @@ def command(
     shared = {key: document[key] for key in ChainView.__annotations__ if key in document}
     answer = {**shared, "chain_id": report.chain_id, "report": list(saved)}
     out.result("audit-chain", answer, chain_lines(report))
+
+
+def _refuse(*names: str, why: str) -> None:
+    """Refuse options that were given and would mean nothing."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name}: {why}")
 
 
 def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from mlchain.ledger.genesis import Genesis
 
 NAME_WIDTH = 13
+
+
+class CheckRow(TypedDict):
+    """One thing that was checked."""
+
+    name: str
+    passed: bool
+    text: str
 
 
 def find_genesis(text: str, beside: Path) -> Genesis:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from mlchain.cli.audit_chain import CheckRow, now_text, tell_check
 from mlchain.cli.output import Output
 
 if TYPE_CHECKING:
-    from mlchain.client.receipt import Check
     from mlchain.ledger.genesis import Genesis
-
-NAME_WIDTH = 14
-
-
-class PredictionCheck(TypedDict):
-    """One thing that was checked."""
-
-    name: str
-    passed: bool
-    text: str
 
 
 class PredictionAuditView(TypedDict):
@@ -27,17 +19,25 @@ class PredictionAuditView(TypedDict):
 
     prediction: str
     passed: bool
-    checks: list[PredictionCheck]
+    checks: list[CheckRow]
+    report: list[str]
 
 
-def audit_prediction(out: Output, file: Path, genesis: Genesis, folder: Path | None) -> None:
-    """Check a prediction's receipt and compute its answer again.
+def audit_prediction(
+    out: Output,
+    file: Path,
+    genesis: Genesis,
+    folder: Path | None,
+    save: Callable[[str, dict[str, Any]], Sequence[str]],
+) -> None:
+    """Check a prediction's receipt and compute its answer again; `save` keeps the report.
 
     Raises:
         VerificationFailed: something does not hold.
         NotFound: it was made without a file that is needed, and `folder` lacks it.
     """
-    from mlchain.cli.text import bad, good
+    from mlchain.cli.text import good
+    from mlchain.client.audit_page import prediction_document
     from mlchain.client.prediction_receipt import (
         read_prediction_receipt,
         verify_prediction_receipt,
@@ -45,17 +45,18 @@ def audit_prediction(out: Output, file: Path, genesis: Genesis, folder: Path | N
     from mlchain.client.receipt import find_in_folder
     from mlchain.errors import VerificationFailed
 
-    def tell(check: Check) -> None:
-        out.note((good if check.passed else bad)(f"{check.name:<{NAME_WIDTH}}{check.text}"))
-
     receipt = read_prediction_receipt(file)
     finder = find_in_folder(folder) if folder is not None else lambda content: None
-    checks = verify_prediction_receipt(receipt, genesis, finder, tell)
+    checks = verify_prediction_receipt(receipt, genesis, finder, partial(tell_check, out))
+    document = prediction_document(checks, receipt.request, genesis.hash, now_text())
+    saved = save(f"audit-{file.stem}", document)
     if not checks[-1].passed:
         raise VerificationFailed(
             f"{checks[-1].name}: {checks[-1].text}", "do not rely on this answer"
         )
-    rows = [{"name": c.name, "passed": c.passed, "text": c.text} for c in checks]
-    document = {"prediction": receipt.request.hex(), "passed": True, "checks": rows}
+    answer = {
+        "prediction": receipt.request.hex(), "passed": True, "checks": document["checks"],
+        "report": list(saved),
+    }  # fmt: skip
     text = good(f"audited   {len(checks)} of {len(checks)} checks hold; the answer is right")
-    out.result("prediction-audit", document, [text])
+    out.result("prediction-audit", answer, [text])

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlchain import __version__, crypto
 from mlchain.client.archive import ChainReport
-from mlchain.client.receipt import JobRow, Report
+from mlchain.client.receipt import Check, JobRow, Report
 from mlchain.crypto import SecretKey, address
 from mlchain.errors import ConfigError
 
@@ -69,16 +69,17 @@ def chain_document(report: ChainReport, genesis: bytes, made_at: str) -> dict[st
     }  # fmt: skip
 
 
+def prediction_document(
+    checks: list[Check], request: bytes, genesis: bytes, made_at: str
+) -> dict[str, Any]:
+    """Return an audit of a prediction's receipt for programs; an answer has no slices."""
+    return _facts(checks, genesis, f"receipt of prediction {request.hex()}", made_at)
+
+
 def _document(
     report: Report | ChainReport, genesis: bytes, subject: str, made_at: str, jobs: list[JobRow]
 ) -> dict[str, Any]:
-    return {
-        "subject": subject,
-        "passed": report.failed is None,
-        "genesis": genesis.hex(),
-        "made_at": made_at,
-        "version": __version__,
-        "checks": [{"name": c.name, "passed": c.passed, "text": c.text} for c in report.checks],
+    return _facts(report.checks, genesis, subject, made_at) | {
         "chunks": report.chunks,
         "drawn": report.drawn,
         "rerun": report.rerun,
@@ -91,9 +92,20 @@ def _document(
              "attested": dict(sorted(job.attested.items()))}
             for job in jobs
         ],
+    }  # fmt: skip
+
+
+def _facts(checks: list[Check], genesis: bytes, subject: str, made_at: str) -> dict[str, Any]:
+    return {
+        "subject": subject,
+        "passed": all(check.passed for check in checks),
+        "genesis": genesis.hex(),
+        "made_at": made_at,
+        "version": __version__,
+        "checks": [{"name": c.name, "passed": c.passed, "text": c.text} for c in checks],
         "notes": [],
         "disputes": [],
-    }  # fmt: skip
+    }
 
 
 def sign_document(document: Mapping[str, Any], key: SecretKey) -> dict[str, str]:
@@ -145,8 +157,10 @@ def render(document: Mapping[str, Any], signature: Mapping[str, str] | None = No
     facts = [
         ("genesis", f"<code>{escape(document['genesis'])}</code>"),
         ("audited", f"{escape(document['made_at'])}, mlchain {escape(document['version'])}"),
-        ("seed", f"<code>{escape(document['seed'])}</code> draws the same slices again"),
     ]
+    if "seed" in document:
+        seed = f"<code>{escape(document['seed'])}</code> draws the same slices again"
+        facts.append(("seed", seed))
     if signature:
         who, what = escape(signature["address"]), escape(signature["signature"])
         signed = f"<code>{who}</code>, who signed the JSON beside this page: <code>{what}</code>"
@@ -154,7 +168,9 @@ def render(document: Mapping[str, Any], signature: Mapping[str, str] | None = No
     parts = [
         _section("", _table(facts)),
         _section("Checks", _table([_check(check) for check in document["checks"]])),
-        _section("Slices run again by the auditor", _chance(document) + _jobs(document["jobs"])),
+        _section("Slices run again by the auditor", _chance(document) + _jobs(document["jobs"]))
+        if "jobs" in document
+        else "",
         _section("Notes", _list(document["notes"], "w")) if document["notes"] else "",
         _section("Found wrong on the chain, and punished", _list(document["disputes"], "d"))
         if document["disputes"]

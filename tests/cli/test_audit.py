@@ -1,12 +1,14 @@
 """mlchain audit: how an audit is asked for and told. What it checks is client.receipt's matter."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from factories import make_chain, nudge
 
 from mlchain import codec
 from mlchain.cli.localnet import LocalNet
+from mlchain.client import prediction_receipt
 from mlchain.client import receipt as receipts
 from mlchain.client.audit_page import signed_bytes
 from mlchain.client.keystore import MIN_COST, create_key
@@ -103,6 +105,57 @@ def test_a_missing_file_is_not_a_failed_audit(audit, monkeypatch):
 
     monkeypatch.setattr(receipts, "verify_receipt", verify)
     assert audit().exit_code == 3
+
+
+@pytest.fixture
+def audit_answer(run_json, genesis, home, monkeypatch):
+    """Run the command over a receipt of an answer whose audit makes `checks`."""
+    (home / "p.receipt").write_bytes(prediction_receipt.HEAD)
+    checks = [Check("genesis", True, "fits"), Check("re-run", True, "every byte equal")]
+    receipt = SimpleNamespace(request=b"r" * 32)
+
+    def tell_all(receipt, genesis, find_file, on_check):
+        for check in checks:
+            on_check(check)
+        return checks
+
+    monkeypatch.setattr(prediction_receipt, "read_prediction_receipt", lambda path: receipt)
+    monkeypatch.setattr(prediction_receipt, "verify_prediction_receipt", tell_all)
+
+    def invoke(*arguments):
+        return run_json("audit", "p.receipt", "--genesis", genesis, *arguments)
+
+    invoke.checks = checks
+    return invoke
+
+
+def test_the_audit_of_an_answer_leaves_a_report_too(audit_answer, home):
+    create_key(home / "auditor.json", auditor := SecretKey(b"a" * 32), None, cost=MIN_COST)
+    code, document = audit_answer("--report", "kept", "--sign", "auditor.json")
+    page, plain = (home / "kept" / f"audit-p.{kind}" for kind in ("html", "json"))
+    assert (code, document["data"]["report"]) == (0, ["kept/audit-p.html", "kept/audit-p.json"])
+    written = json.loads(plain.read_text())
+    assert written["report"]["subject"] == "receipt of prediction " + "72" * 32
+    assert written["report"]["passed"] and written["report"]["checks"] == document["data"]["checks"]
+    signature = bytes.fromhex(written["signature"]["signature"])
+    assert is_signed(auditor.public, signed_bytes(written["report"]), signature)
+    assert "every byte equal" in page.read_text() and "slices" not in page.read_text()
+
+
+def test_an_answer_that_does_not_hold_leaves_its_report(audit_answer, home):
+    audit_answer.checks[-1] = Check("re-run", False, "computing gives ab")
+    assert audit_answer()[0] == 7
+    assert "✗ failed" in (home / "audit-p.html").read_text()
+    (home / "audit-p.html").unlink()
+    audit_answer("--no-report")
+    assert not (home / "audit-p.html").exists()
+
+
+@pytest.mark.parametrize("how", [("--slices", "3"), ("--seed", "mine")])
+def test_an_answer_has_no_slices_to_choose(audit_answer, how):
+    code, document = audit_answer(*how)
+    assert (code, document["error"]["code"]) == (2, "usage")
+    assert f"{how[0]}: an answer has no slices" in document["error"]["message"]
 
 
 def test_what_is_no_receipt_is_refused(run, genesis, home):
