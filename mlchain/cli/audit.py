@@ -13,6 +13,7 @@ from mlchain.cli.audit_chain import (
     CheckRow,
     audit_archive,
     chain_lines,
+    equal_text,
     find_genesis,
     genesis_hash,
     miss_lines,
@@ -64,6 +65,7 @@ class ChainView(TypedDict):
     chunks: int
     drawn: int
     rerun: int
+    absent: int
     seed: str
     miss_1_in_10: str
     miss_1_in_100: str
@@ -324,7 +326,7 @@ def report_lines(report: Report) -> Iterator[str]:
 
     yield good(
         f"audited   {len(report.checks)} of {len(report.checks)} checks hold; "
-        f"re-ran {report.rerun} of {report.chunks} slices here: every byte equal"
+        f"re-ran {report.rerun} of {report.chunks} slices here{equal_text(report)}"
     )
     yield from miss_lines(report)
 

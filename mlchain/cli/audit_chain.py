@@ -109,15 +109,23 @@ def audit_archive(
 
 def chain_lines(report: ChainReport) -> Iterator[str]:
     """Yield what a passed audit of a chain means, and how much it could have missed."""
-    from mlchain.cli.text import good
+    from mlchain.cli.text import good, notice
+    from mlchain.client.archive import absent_text
 
     count = len(report.notes)
     notes = f" with {count} note{'s' if count > 1 else ''}" if count else ""
     yield good(
         f"passed{notes}   {report.last} blocks executed again, "
-        f"{report.rerun} of {report.chunks} slices re-run here: every byte equal"
+        f"{report.rerun} of {report.chunks} slices re-run here{equal_text(report)}"
     )
+    if report.absent:
+        yield notice(absent_text(report.absent))
     yield from miss_lines(report)
+
+
+def equal_text(report: Report | ChainReport) -> str:
+    """Return what re-running showed: nothing at all where nothing was re-run."""
+    return ": every byte equal" if report.rerun else ""
 
 
 def miss_lines(report: Report | ChainReport) -> Iterator[str]:

@@ -88,9 +88,22 @@ class ChainReport:
         """The check that failed, None if all passed."""
         return next((check for check in self.checks if not check.passed), None)
 
+    @property
+    def absent(self) -> int:
+        """Chunks of jobs whose data the archive lacks: `chunks` and `miss` leave them out."""
+        return sum(row.chunks for row in self.jobs if row.note)
+
     def miss(self, one_in: int) -> str:
         """Return the chance that a forger of 1 chunk in `one_in` would not have been seen."""
         return miss_text(self.chunks, self.drawn, one_in)
+
+
+def absent_text(count: int) -> str:
+    """Return what an audit says of `count` slices of jobs whose data the archive lacks."""
+    return (
+        f"{count} slices could not be re-run: the archive lacks their data; "
+        "p does not speak of them"
+    )
 
 
 def write_archive(
@@ -372,6 +385,8 @@ def _rerun(report: ChainReport, audits: list[Audit], slices: int | None, on_step
             row.differs = audit.rerun.differs
             report.rerun += len(row.compared)
         done = report.rerun
+    if not size:
+        return f"nothing, of {total}"
     return f"{size} of {size} equal, of {total}   seed {report.seed[:8]}…, yours: --seed"
 
 

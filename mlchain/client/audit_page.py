@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlchain import __version__, crypto
-from mlchain.client.archive import ChainReport
+from mlchain.client.archive import ChainReport, absent_text
 from mlchain.client.receipt import Check, JobRow, Report
 from mlchain.crypto import SecretKey, address
 from mlchain.errors import ConfigError
@@ -66,6 +66,7 @@ def chain_document(report: ChainReport, genesis: bytes, made_at: str) -> dict[st
     subject = f"chain {report.chain_id}, blocks 1 to {report.last}"
     return _document(report, genesis, subject, made_at, report.jobs) | {
         "notes": report.notes, "disputes": report.disputes, "last": report.last,
+        "absent": report.absent,
     }  # fmt: skip
 
 
@@ -198,6 +199,8 @@ def _check(check: Mapping[str, Any]) -> tuple[str, str]:
 def _chance(document: Mapping[str, Any]) -> str:
     rerun, chunks, drawn = (document[name] for name in ("rerun", "chunks", "drawn"))
     text = f"<p>{rerun} of {chunks} slices were run again; {drawn} were drawn blindly.</p>"
+    if document.get("absent"):
+        text += f'<p class="w">{escape(absent_text(document["absent"]))}.</p>'
     if drawn >= chunks:
         return text
     rows = [

@@ -1,6 +1,7 @@
 """mlchain audit: how an audit is asked for and told. What it checks is client.receipt's matter."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -290,6 +291,27 @@ def test_the_auditors_first_ten_minutes(run, run_json, home, real):
     assert "had 1 in 100 slices been forged" in result.stdout and "--seed mine" in result.stdout
     code, document = run_json("audit", "hearts-1.car", "--genesis", digest, "--slices", "all")
     assert (code, document["schema"], document["data"]["rerun"]) == (0, "mlchain.audit-chain/1", 8)
+
+
+def test_of_a_chain_of_which_nothing_was_re_run_no_byte_is_called_equal(run, run_json, home, real):
+    """The archive has no data of its job: 8 slices that nobody could look at."""
+    chain, _ = real[0]
+    stopped = home_of(chain, home / "n")
+    command = "archive", "--home", stopped, "--out"
+    assert run(*command, "whole.car").exit_code == 0
+    shutil.rmtree(home / "n" / "content")
+    (home / "n" / "content").mkdir()
+    assert run(*command, "bare.car").exit_code == 0
+    digest = chain.genesis.hash.hex()
+    said = run("audit", "bare.car", "--genesis", digest).stdout
+    assert "0 of 0 slices re-run here\n" in said and "equal" not in said
+    lacking = "8 slices could not be re-run: the archive lacks their data"
+    assert lacking in said and lacking in next(home.glob("audit-bare-*.html")).read_text()
+    document = run_json("audit", "bare.car", "--genesis", digest)[1]["data"]
+    assert (document["passed"], document["chunks"], document["absent"]) == (True, 0, 8)
+    said = run("audit", "whole.car", "--genesis", digest).stdout
+    assert "8 of 8 slices re-run here: every byte equal" in said and "lacks" not in said, "control"
+    assert "equal" not in run("audit", "whole.car", "--genesis", digest, "--slices", "0").stdout
 
 
 def test_a_forged_chain_and_a_wrong_hash_exit_with_7(run, home, real):
