@@ -37,6 +37,7 @@ from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm import lifecycle
 from mlchain.vm.backlog import Postponed
 from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.drawing import advance_draws
 from mlchain.vm.epochs import end_epoch
 from mlchain.vm.evidence import punish
 from mlchain.vm.families import decode_payload
@@ -229,6 +230,7 @@ def _complete(
     credit(block.state, block.proposer, sum(done.fee for done in executed))
     for ref in finalise:
         lifecycle.finalise(block, ref)
+    advance_draws(block)
     lifecycle.advance(block)
     advance_custody(block)
     advance_predictions(block)

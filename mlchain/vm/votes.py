@@ -41,6 +41,7 @@ from mlchain.vm.families.jobs import (
 )
 from mlchain.vm.families.members import VALIDATORS
 from mlchain.vm.families.models import add_model_holder
+from mlchain.vm.families.partitions import SAID, add_naming_holder
 from mlchain.vm.families.renewal import known_element, show_element
 from mlchain.vm.settlement import process_custody_verdict
 
@@ -126,6 +127,9 @@ def _process_extension(
     block: BlockContext, validator: bytes, extension: Extension, height: int
 ) -> None:
     for content in extension.available:
+        if content.startswith(SAID):
+            add_naming_holder(block, content, validator)
+            continue
         add_holder(block.state, content, validator)
         add_model_holder(block.state, content, validator, block.validators)
     for attestation in extension.attestations:
