@@ -9,7 +9,7 @@ from mlchain.ml_runtime import ops  # fills the table of ops
 from mlchain.ml_runtime.backends import get_backend
 from mlchain.ml_runtime.data import Dataset
 from mlchain.ml_runtime.machine import Backend, NumpyBackend
-from mlchain.ml_runtime.metrics import Metrics
+from mlchain.ml_runtime.metrics import Metrics, decode_metrics
 from mlchain.ml_runtime.model import Model, Predictor, load_model
 from mlchain.ml_runtime.oracle import Oracle
 from mlchain.ml_runtime.plan import Cost, Plan, StateSpec, check_plan, decode_plan
@@ -36,6 +36,7 @@ __all__ = [
     "Task",
     "Trainer",
     "check_plan",
+    "decode_metrics",
     "decode_plan",
     "get_backend",
     "load_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from fractions import Fraction
 from typing import Annotated
@@ -9,7 +10,9 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
+from mlchain import codec
 from mlchain.codec import Record, Uint
+from mlchain.errors import CodecError
 from mlchain.ml_runtime import grid
 from mlchain.ml_runtime.op import real_to_bits
 from mlchain.ml_runtime.program import Word
@@ -34,12 +37,37 @@ class Metrics(Record, frozen=True):
         """The exact value."""
         if self.name == "accuracy":
             return Fraction(self.correct, self.total)
-        return Fraction(struct.unpack("<d", self.error.to_bytes(8, "little", signed=True))[0])
+        return Fraction(self._error)
+
+    @property
+    def _error(self) -> float:
+        number: float = struct.unpack("<d", self.error.to_bytes(8, "little", signed=True))[0]
+        return number
 
     def __str__(self) -> str:
         if self.name == "accuracy":
             return f"accuracy {float(self.value):.4f} ({self.correct} of {self.total})"
         return f"{self.name} {float(self.value):.6g} over {self.total} rows"
+
+
+def decode_metrics(data: bytes, rows: int) -> Metrics:
+    """Return what somebody says a model is worth on `rows` rows; its `value` is a number.
+
+    Raises:
+        CodecError: not the encoding of such a result.
+    """
+    found = codec.decode(Metrics, data)
+    if found.total != rows:
+        raise CodecError(f"metrics: of {found.total} rows, not {rows}")
+    is_count = found.name == "accuracy"
+    is_sound = (
+        found.error == 0 and found.correct <= rows
+        if is_count
+        else (found.correct == 0 and math.isfinite(found._error) and found._error >= 0)
+    )
+    if not is_sound:
+        raise CodecError(f"metrics: no {found.name} can be so")
+    return found
 
 
 def accuracy(scores: Array, y: Array) -> Metrics:

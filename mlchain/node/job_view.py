@@ -224,12 +224,16 @@ def job_event(transaction: Transaction, identity: bytes, height: int) -> Iterato
 
 
 def metrics_view(metrics: Metrics) -> Json:
-    """Return a score: `value` is exact up to rounding it for print."""
+    """Return a score: `value` is exact up to rounding it for print, "nan" where it is none."""
+    try:
+        text = decimal_text(metrics.value, 6) if metrics.value >= 0 else "nan"
+    except (ZeroDivisionError, ValueError, OverflowError):
+        text = "nan"
     return {
         "name": metrics.name,
         "correct": metrics.correct,
         "total": metrics.total,
-        "value": decimal_text(metrics.value, 6),
+        "value": text,
     }
 
 

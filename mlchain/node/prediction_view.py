@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlchain import codec
 from mlchain.crypto import address
 from mlchain.errors import NotFound
 from mlchain.ledger.state import State
 from mlchain.ledger.unixfs import cid_text
-from mlchain.ml_runtime import Metrics
+from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.node.job_view import metrics_view
 from mlchain.node.plain import Json, parse_hash, to_json
@@ -82,4 +81,4 @@ def _answers(found: Prediction) -> list[Any] | None:
 def _score(found: Prediction) -> Json | None:
     if not found.value or not found.is_evaluation:
         return None
-    return metrics_view(codec.decode(Metrics, found.value))
+    return metrics_view(decode_metrics(found.value, found.rows))

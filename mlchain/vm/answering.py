@@ -8,7 +8,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from mlchain.consensus.work.answers import Answer, Commitment, answer_digest, commitment_hash
+from mlchain.errors import CodecError
 from mlchain.ledger.unixfs import cid_of
+from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.members import slash_validator
@@ -64,6 +66,11 @@ def is_answer_of(prediction: Prediction, validator: bytes, said: Answer) -> bool
         return False
     if said.value and cid_of(said.value) != said.content:
         return False
+    if prediction.is_evaluation and said.outcome == Outcome.ANSWERED:
+        try:  # the bytes go into the registry: what cannot stand there is no answer
+            decode_metrics(said.value, prediction.rows)
+        except CodecError:
+            return False
     digest = answer_digest(said.outcome, said.content)
     return commitment_hash(said.request, validator, said.salt, digest) == bound[validator]
 

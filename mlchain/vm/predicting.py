@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from mlchain import codec
 from mlchain.consensus.work.answers import draw_committee
 from mlchain.ledger.state import Mark
-from mlchain.ml_runtime import Metrics
+from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.vm.answering import is_right, slash_liar
 from mlchain.vm.context import BlockContext
@@ -141,7 +140,7 @@ def _record(block: BlockContext, identity: bytes, prediction: Prediction, found:
     if not _silent(prediction):
         OPEN.delete(block.state, identity)
     if prediction.is_evaluation and found.outcome == Outcome.ANSWERED:
-        metrics = codec.decode(Metrics, found.value)
+        metrics = decode_metrics(found.value, prediction.rows)
         evaluation = Evaluation(prediction.data, metrics, block.height)
         add_evaluation(block.state, prediction.model, evaluation)
 

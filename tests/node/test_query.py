@@ -250,6 +250,12 @@ def test_a_score_is_shown_as_it_was_measured():
     assert metrics_view(error)["value"] == "0.125"
 
 
+@pytest.mark.parametrize("error", [0x7FF8 << 48, 0x7FF0 << 48, -(0x4010 << 48)])
+def test_a_score_that_is_no_number_is_shown_as_none(error):
+    assert metrics_view(Metrics("mean squared error", 0, 30, error))["value"] == "nan"
+    assert metrics_view(Metrics("accuracy", 0, 0, 0))["value"] == "nan"
+
+
 def test_integers_that_others_would_round_are_text():
     numbers = {"a": MAX_JSON_INTEGER, "b": MAX_JSON_INTEGER + 1, "c": True, "d": [2**60]}
     assert to_json(numbers) == {

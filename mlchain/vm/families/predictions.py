@@ -161,6 +161,10 @@ class RequestPrediction(Payload, frozen=True):
         """Check what can be checked without the model, hold the fee, and queue the request."""
         ctx.charge(REQUEST_GAS + READ_GAS * len(self.inline))
         voters = ctx.block.validators
+        if self.is_evaluation and committee_size(self.tier):
+            raise InvalidTransaction(
+                "a score stands in the registry for everybody: all compute it", "tier replicated"
+            )
         file = MODEL_FILES.get(ctx.state, self.model)
         if file is None:
             raise UnknownModel("the model is not registered", "mlchain model list")
@@ -170,10 +174,12 @@ class RequestPrediction(Payload, frozen=True):
         if self.is_evaluation and not is_available(ctx.state, data, voters):
             raise InvalidRows("the dataset to evaluate on is not held by a quorum")
         gas = request_gas(file.gas, file.features, self.rows)
-        if gas > MAX_REQUEST_GAS or self.rows * file.outputs > MAX_SCORES:
-            raise InvalidTransaction(
-                f"{self.rows} rows are {gas} gas, at most {MAX_REQUEST_GAS}", "ask in parts"
-            )
+        scores = self.rows * file.outputs
+        for many, most, what in ((gas, MAX_REQUEST_GAS, "gas"), (scores, MAX_SCORES, "scores")):
+            if many > most:
+                raise InvalidTransaction(
+                    f"{self.rows} rows are {many} {what}, at most {most}", "ask in parts"
+                )
         floor = least_fee(gas, self.tier, len(voters))
         if self.fee < floor:
             raise InvalidTransaction(f"fee {self.fee} is below {floor} for {gas} gas")
