@@ -46,6 +46,7 @@ def command(out: Output, home: Path, target: Path) -> None:
     from mlchain.cli.text import bar
     from mlchain.client.archive import write_archive
     from mlchain.client.ceremony import find_signatures
+    from mlchain.client.drafts import draft
     from mlchain.errors import ConfigError
     from mlchain.ledger.content import ContentStore
     from mlchain.ledger.genesis import load_genesis
@@ -59,19 +60,14 @@ def command(out: Output, home: Path, target: Path) -> None:
     genesis = load_genesis(home / "genesis.json")
     signatures = tuple(find_signatures(home))
     data, content = LevelKeyValue(home / "data"), LevelKeyValue(home / "content")
-    draft = target.with_name(f".{target.name}.new")
     try:
         store = Store.create_or_open(data, genesis, lambda state: write_genesis(state, genesis))
-        with draft.open("wb") as file:
+        with draft(target, "name another file with --out") as file:
             archive = write_archive(
                 file, store, ContentStore(content), signatures,
                 lambda done, total: out.live(f"  blocks  {bar(done, total)}"),
             )  # fmt: skip
-        draft.replace(target)
-    except OSError as error:
-        raise ConfigError(f"{target}: {error.strerror}") from error
     finally:
-        draft.unlink(missing_ok=True)
         data.close()
         content.close()
     document: ArchiveView = {

@@ -93,12 +93,12 @@ def command(out: Output, cheat: str | None, job_path: Path | None, keep: bool) -
 
 def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> None:
     from mlchain.cli.audit import audit_file, report_document, report_lines
-    from mlchain.cli.job import save
     from mlchain.cli.signing import load_signer
     from mlchain.cli.submit import submit
     from mlchain.cli.text import fault_lines, good, short
     from mlchain.cli.watch import result_lines, watch_job
     from mlchain.client.client import Client
+    from mlchain.client.drafts import write_file
     from mlchain.client.jobfile import load_job_file
     from mlchain.ledger.genesis import load_genesis
 
@@ -111,7 +111,7 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
         identity = submit(client, job_file, key, name, out, PATIENCE_S)
         job = watch_job(client, identity, out, PATIENCE_S)
         receipt = net.folder / "job.receipt"
-        save(receipt, client.receipt(identity))
+        write_file(receipt, client.receipt(identity))
         faults = _faults(client, job, cheats)
     out.note("")
     out.note("audit of the receipt, offline:")

@@ -10,7 +10,7 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
-from mlchain.errors import ConfigError, GenesisError, VerificationFailed
+from mlchain.errors import GenesisError, VerificationFailed
 
 if TYPE_CHECKING:
     from mlchain.ledger.genesis import Genesis
@@ -107,6 +107,7 @@ def build(
         read_record,
         verify_join,
     )
+    from mlchain.client.drafts import write_file
     from mlchain.errors import InvalidSignature
     from mlchain.ledger.genesis import dump_genesis
     from mlchain.vm.registry import check_registry
@@ -130,12 +131,7 @@ def build(
         signed, changed, BOND if bond is None else bond, BALANCE if balance is None else balance
     )
     check_registry(genesis)
-    if target.exists():
-        raise ConfigError(f"{target}: there already", "remove it, or name another --out")
-    try:
-        target.write_text(dump_genesis(genesis))
-    except OSError as error:
-        raise ConfigError(f"{target}: {error.strerror}") from error
+    write_file(target, dump_genesis(genesis), "remove it, or name another --out", is_new=True)
     lines = [f"{target}  chain {genesis.chain_id}", *_member_lines(genesis), *_hash_lines(genesis)]
     lines += ["  then  mlchain genesis sign " + str(target) + " --key KEY --hash HASH"]
     out.result("genesis", _document(genesis, target, None), lines)

@@ -78,7 +78,7 @@ def command(
     (cold). Give NAME.join.json to the other organisations; it holds no secret.
     """
     from mlchain.cli.signing import ask_password
-    from mlchain.client.ceremony import JOIN_SUFFIX, make_join, write_record
+    from mlchain.client.ceremony import JOIN_SUFFIX, check_terms, make_join, write_record
     from mlchain.client.keystore import create_key, read_password
     from mlchain.client.words import derive_key, new_words
     from mlchain.vm.registry import registry_digest
@@ -88,6 +88,8 @@ def command(
         raise click.UsageError(f"--listen: {listen!r} is not HOST:PORT")
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise click.UsageError("a member's name has letters, digits and - only")
+    host = host.strip("[]")
+    check_terms(chain, ticket_heights, name, host, int(port))
     keys, join_file = home / "keys", home / f"{name}{JOIN_SUFFIX}"
     for path in (join_file, *(keys / f"{key}.json" for key in (role, "peer", "account"))):
         if path.exists():
@@ -105,7 +107,7 @@ def command(
     out.note("making keys" + (" and hash chains" if role == "validator" else ""))
     signed = make_join(
         chain, ticket_heights, registry_digest(), int(time.time() * 1000), name, role, made[role],
-        made["peer"], made["account"].public, host.strip("[]"), int(port),
+        made["peer"], made["account"].public, host, int(port),
     )  # fmt: skip
     infos = [
         create_key(keys / f"{file}.json", key, password, cost=words.cost_of(cost))

@@ -137,6 +137,7 @@ def result(
     from mlchain.cli.text import dim
     from mlchain.cli.watch import result_lines
     from mlchain.client.client import Client
+    from mlchain.client.drafts import write_file
     from mlchain.errors import NotFound
 
     with Client(url) as client:
@@ -148,8 +149,8 @@ def result(
             )
         model_path = model_path or Path(f"{job['id'][:8]}.model")
         receipt_path = receipt_path or Path(f"{job['id'][:8]}.receipt")
-        save(model_path, client.model(job["id"]))
-        save(receipt_path, client.receipt(job["id"]))
+        write_file(model_path, client.model(job["id"]), "name another file with -o")
+        write_file(receipt_path, client.receipt(job["id"]), "name another file with --receipt")
     files = {"model_file": str(model_path), "receipt_file": str(receipt_path)}
     lines = [
         *result_lines(job),
@@ -185,6 +186,7 @@ def fraud(
     """
     from mlchain.cli.text import dim
     from mlchain.client.client import Client
+    from mlchain.client.drafts import write_file
     from mlchain.errors import NotFound
 
     with Client(url) as client:
@@ -201,23 +203,10 @@ def fraud(
             )
         row = found[-1]
         path = path or Path(f"{job['id'][:8]}-{row['chunk']}.fraud")
-        save(path, client.fraud(job["id"], row["segment"], row["attempt"], row["chunk"]))
+        data = client.fraud(job["id"], row["segment"], row["attempt"], row["chunk"])
+        write_file(path, data, "name another file with -o")
     lines = [
         f"  saved       {path}    " + dim(f"mlchain audit {path} --genesis FILE"),
         *(f"  also        chunk {other['chunk']}" for other in found[:-1]),
     ]
     out.result("fraud-file", {**row, "file": str(path), "files": found}, lines)
-
-
-def save(path: Path, data: bytes) -> None:
-    """Write a file the user asked for.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    from mlchain.errors import ConfigError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name another file with -o") from error

@@ -169,17 +169,14 @@ def _plain(value: Any) -> Any:
 
 def _sync(out: Output, client: LightClient) -> None:
     from mlchain import codec
+    from mlchain.client.drafts import write_file
     from mlchain.client.light import Conflicting
-    from mlchain.errors import ConfigError
 
     try:
         client.sync()
     except Conflicting as error:
         file = Path(f"conflict-{error.conflict.first.header.height}.evidence")
-        try:
-            file.write_bytes(codec.encode(error.conflict))
-        except OSError as reason:
-            raise ConfigError(f"{file}: {reason.strerror}", error.message) from error
+        write_file(file, codec.encode(error.conflict), error.message)
         out.note(f"both blocks, with their certificates, are in {file}")
         raise
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlchain.cli.signing import new_secret
+from mlchain.client.drafts import write_file
 from mlchain.client.keystore import create_key
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.ledger.genesis import (
@@ -86,7 +87,7 @@ def write_network(
         allocations=tuple(allocations),
     )
     check_genesis(genesis)
-    (folder / "genesis.json").write_text(dump_genesis(genesis))
+    write_file(folder / "genesis.json", dump_genesis(genesis))
     return genesis
 
 

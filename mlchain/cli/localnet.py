@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlchain.cli import process
+from mlchain.client.drafts import write_file
 from mlchain.errors import ConfigError, MlchainError, Timeout, Unreachable
 
 MAX_NODES = 32
@@ -88,7 +89,7 @@ class LocalNet:
         ]
         folder.mkdir(parents=True, exist_ok=True)
         write_network(folder, f"test-{secrets.token_hex(3)}", nodes)
-        (folder / "net.json").write_text(json.dumps([asdict(n) for n in nodes], indent=2) + "\n")
+        write_file(folder / "net.json", json.dumps([asdict(n) for n in nodes], indent=2) + "\n")
         return cls(folder, nodes)
 
     @classmethod

@@ -138,7 +138,7 @@ def import_(out: Output, file: Path, target: Path | None, result: str, answer: s
 
     Formats are known by their suffix: .onnx. Nothing in a file is run or unpickled.
     """
-    from mlchain.cli.job import save
+    from mlchain.client.drafts import write_file
     from mlchain.ml_runtime.model import load_model, read_file
 
     target = target or file.with_suffix(".model")
@@ -147,7 +147,7 @@ def import_(out: Output, file: Path, target: Path | None, result: str, answer: s
     else:
         model = load_model(file)
     document = describe(model)
-    save(target, model.encode())
+    write_file(target, model.encode())
     out.result("model", {"file": str(target), **document}, show_lines(target, document))
 
 
@@ -171,12 +171,12 @@ def export(out: Output, file: Path, url: str, target: Path) -> None:
 
     Other programs round as they like: what they answer is close, not equal bit for bit.
     """
-    from mlchain.cli.job import save
     from mlchain.cli.text import good
+    from mlchain.client.drafts import write_file
 
     model = find_model(file, url)
     data: bytes = model.encode() if target.suffix == ".model" else foreign(target, 2)(model)
-    save(target, data)
+    write_file(target, data)
     document = {"file": str(target), "bytes": len(data)}
     out.result("export", document, [good(f"{target}  {len(data)} bytes")])
 

@@ -113,9 +113,9 @@ def command(
         answers = [] if last else predictions.read_answers(client, found)
         document = {**found, "all_answers": answers, "seconds": round(seconds, 3)}
         if receipt is not None:
-            from mlchain.cli.job import save
+            from mlchain.client.drafts import write_file
 
-            save(receipt, client.prediction_receipt(identity))
+            write_file(receipt, client.prediction_receipt(identity))
             document["receipt_file"] = str(receipt)
     out.result("prediction", document, lines(document))
 

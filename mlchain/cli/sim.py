@@ -165,9 +165,10 @@ def command(
     broken = [row for row in rows if row["violation"]]
     lines = tally.lines(elapsed)
     if picture is not None:
+        from mlchain.client.drafts import write_file
         from mlchain.sim.picture import draw
 
-        picture.write_text(draw(tally.last), encoding="utf-8")
+        write_file(picture, draw(tally.last))
         lines.append(f"  picture in {picture}")
     data = tally.data(seed)
     data["broken"] = [

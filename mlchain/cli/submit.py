@@ -112,13 +112,13 @@ def finish(
     client: Client, identity: str, out: Output, patience_s: float, receipt_path: Path | None
 ) -> dict[str, Any]:
     """Follow the job to its end, save its receipt, and print what was verified; return the job."""
-    from mlchain.cli.job import save
     from mlchain.cli.text import dim
     from mlchain.cli.watch import result_lines, watch_job
+    from mlchain.client.drafts import write_file
 
     job = watch_job(client, identity, out, patience_s)
     receipt_path = receipt_path or Path(f"{identity[:8]}.receipt")
-    save(receipt_path, client.receipt(identity))
+    write_file(receipt_path, client.receipt(identity))
     lines = [
         *result_lines(job),
         f"  receipt     {receipt_path}    " + dim(f"mlchain audit {receipt_path} --genesis FILE"),

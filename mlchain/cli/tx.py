@@ -220,7 +220,6 @@ def _read(kind: type[Record], file: Path) -> Any:
 
 
 def _write(file: Path, data: bytes) -> None:
-    try:
-        file.write_text(data.hex() + "\n")
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
+    from mlchain.client.drafts import write_file
+
+    write_file(file, data.hex() + "\n", "name another file with --out")

@@ -62,7 +62,7 @@ def hand_over_words(words: str, file: Path | None) -> None:
 
         if str(file) == "-":
             raise ConfigError("--words-file: new words are not written to standard output")
-        write_secret(file, (words + "\n").encode(), False)
+        write_secret(file, (words + "\n").encode(), False, "name another --words-file")
         return
     if not has_person():
         raise Locked("24 words: nobody to show them to, this is no terminal", "give --words-file")

@@ -7,7 +7,6 @@ Everything in it that came from a receipt or an archive is escaped.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from html import escape
 from itertools import groupby
@@ -16,9 +15,9 @@ from typing import Any
 
 from mlchain import __version__, crypto
 from mlchain.client.archive import ChainReport, absent_text
+from mlchain.client.drafts import make_folder, write_file
 from mlchain.client.receipt import Check, JobRow, Report
 from mlchain.crypto import SecretKey, address
-from mlchain.errors import ConfigError
 
 MAX_MARKS = 2_000
 """Slices of a job that are drawn one by one; the rest is counted."""
@@ -135,17 +134,12 @@ def write_report(
     signature = sign_document(document, key) if key else None
     data = {"schema": "mlchain.audit-report/1", "report": document, "signature": signature}
     page, plain = folder / f"{name}.html", folder / f"{name}.json"
+    make_folder(folder, hint := "name another --report")
     for path, text in (
         (page, render(document, signature)),
         (plain, json.dumps(data, indent=1) + "\n"),
     ):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.new")
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}", "name another --report") from error
+        write_file(path, text, hint)
     return page, plain
 
 

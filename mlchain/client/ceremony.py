@@ -16,6 +16,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from mlchain import codec, crypto
+from mlchain.client.drafts import write_file
 from mlchain.codec import Hash, Name, PublicKey, Record, Signature, Uint
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.crypto import SecretKey
@@ -128,6 +129,21 @@ def make_join(
     join = Join("mlchain.join/1", chain_id, ticket_heights, registry, time_ms, member, account)
     message = _join_bytes(join)
     return SignedJoin(join, key.sign(message), peer.sign(message))
+
+
+def check_terms(chain_id: str, ticket_heights: int, name: str, host: str, port: int) -> None:
+    """Return if a join file can say this: others could not read one that does not fit its bounds.
+
+    Raises:
+        ConfigError: says which field does not.
+    """
+    none = bytes(32)
+    member = Member(name, "observer", none, none, host, port, 0, none, none, none)
+    join = Join("mlchain.join/1", chain_id, ticket_heights, none, 0, member, none)
+    try:
+        parse_record(Join, dump_record(join).encode(), "a join file")
+    except (GenesisError, CodecError) as error:
+        raise ConfigError(error.message, "others could not read it") from error
 
 
 def verify_join(signed: SignedJoin) -> None:
@@ -280,10 +296,7 @@ def write_record(path: Path, record: Record) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    try:
-        path.write_text(dump_record(record))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+    write_file(path, dump_record(record))
 
 
 def _join_bytes(join: Join) -> bytes:

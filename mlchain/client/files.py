@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 import httpx
 
 from mlchain.client.client import Client
+from mlchain.client.drafts import draft
 from mlchain.client.http import problem_error
 from mlchain.errors import (
     CodecError,
@@ -106,7 +107,7 @@ def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = N
         ConfigError: it cannot be written.
     """
     unixfs.parse_cid(cid)
-    with _beside(target) as (file, keep):
+    with draft(target) as file:
         size = 0
         for piece in _get(client, f"/v1/data/{cid}"):
             file.write(piece)
@@ -116,7 +117,6 @@ def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = N
             if notify is not None:
                 notify(size, 0)
         named = check_file(file, cid, f"{client.url} sent other bytes than {cid} names")
-        keep()
     return named
 
 
@@ -152,7 +152,7 @@ def write_car(path: Path, target: Path, profile: str = unixfs.DEFAULT) -> Named:
     """
     named = name_file(path, profile)
     root = unixfs.parse_cid(named.cid)
-    with _open(path) as source, _beside(target) as (file, keep):
+    with _open(path) as source, draft(target) as file:
         file.write(car.car_header(root))
 
         def write(cid: bytes, block: bytes) -> None:
@@ -160,7 +160,6 @@ def write_car(path: Path, target: Path, profile: str = unixfs.DEFAULT) -> Named:
 
         if unixfs.add(source, write, profile) != root:
             raise VerificationFailed(f"{path} changed while it was written out")
-        keep()
     return named
 
 
@@ -181,10 +180,9 @@ def read_car(path: Path, target: Path) -> Named:
             store = ContentStore(kv)
             for cid, block in car.read_blocks(source):
                 store.put_block(cid, block)
-            with _beside(target) as (file, keep):
+            with draft(target) as file:
                 for leaf in store.read(roots[0]):
                     file.write(leaf)
-                keep()
             text = unixfs.cid_text(roots[0])
             return Named(text, store.size(roots[0]), store.profile(roots[0]))
         finally:
@@ -198,30 +196,6 @@ def _open(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
-    """Give a file to write, and what puts it in the place of `target`; else it is removed."""
-    made: str | None = None
-    try:
-        handle, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        temporary = made
-        with open(handle, "w+b") as file:
-
-            def keep() -> None:
-                nonlocal made
-                file.flush()
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, target)
-                made = None
-
-            yield file, keep
-    except OSError as error:
-        raise ConfigError(f"{target}: {error.strerror or error}") from error
-    finally:
-        if made is not None:
-            Path(made).unlink(missing_ok=True)
 
 
 def _get(client: Client, path: str) -> Iterator[bytes]:

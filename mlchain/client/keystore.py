@@ -10,7 +10,6 @@ Files are written whole or not at all, and never over another one unless that is
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nacl import pwhash
 from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 
+from mlchain.client.drafts import PRIVATE, make_folder, write_file
 from mlchain.crypto import SecretKey, address, digest
 from mlchain.errors import ConfigError, Locked, NotFound, VerificationFailed
 
@@ -95,7 +95,8 @@ def create_key(
         ConfigError: there is a file already, an unusable password, or it cannot be written.
     """
     document = _unprotected(key) if password is None else _seal(key, password, cost)
-    write_secret(path, (json.dumps(document, indent=2) + "\n").encode(), force)
+    data = (json.dumps(document, indent=2) + "\n").encode()
+    write_secret(path, data, force, "--force replaces it")
     return KeyInfo(path.stem, path, key.public, password is not None)
 
 
@@ -171,36 +172,14 @@ def read_password(path: Path) -> str:
     return password
 
 
-def write_secret(path: Path, data: bytes, force: bool) -> None:
+def write_secret(path: Path, data: bytes, force: bool, hint: str = "") -> None:
     """Write a file of mode 0600 that appears complete, on disk, and in place of none by mistake.
 
     Raises:
         ConfigError: there is a file already and no `force`, or it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(descriptor)
-            if force:
-                os.replace(draft, path)
-            else:
-                os.link(draft, path)  # unlike a rename, this fails if there is a file
-        finally:
-            draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError as error:
-        raise ConfigError(f"{path}: there is a file already", "--force replaces it") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+    make_folder(path.parent, mode=0o700)
+    write_file(path, data, hint, mode=PRIVATE, is_new=not force)
 
 
 def dev_key(name: str) -> SecretKey:

@@ -7,13 +7,13 @@ the same block. A value of the state is taken only with its proof under a block 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from mlchain import codec
+from mlchain.client.drafts import make_folder, write_file
 from mlchain.codec import Hash, Record
 from mlchain.consensus.light import (
     Conflict,
@@ -225,16 +225,9 @@ def save_trusted(path: Path, genesis: Genesis, trusted: Trusted) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    fresh = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            file.write(codec.encode(_Saved(genesis.hash, trusted)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a folder we may write") from error
+    data = codec.encode(_Saved(genesis.hash, trusted))
+    make_folder(path.parent, hint := "name a folder we may write")
+    write_file(path, data, hint)
 
 
 def state_key(kind: str, identity: str) -> tuple[bytes, type[Record]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlchain import codec
+from mlchain.client.drafts import write_file
 from mlchain.codec import Record, Signature, Uint
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.crypto import SecretKey
@@ -49,10 +50,7 @@ def save_ready(path: Path, ready: Ready) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    try:
-        path.write_text(codec.encode(ready).hex() + "\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+    write_file(path, codec.encode(ready).hex() + "\n", "name another file with --out")
 
 
 def load_ready(path: Path) -> Ready:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from mlchain.cli import doctor, main
 from mlchain.client import ceremony
-from mlchain.client.ceremony import SignedJoin, build_genesis, read_record
+from mlchain.client.ceremony import SignedJoin, build_genesis, read_record, verify_join
 from mlchain.client.keystore import load_key
 from mlchain.client.words import derive_key
 from mlchain.errors import GenesisError, InvalidSignature
@@ -267,6 +267,33 @@ def test_init_overwrites_nothing_and_asks_nobody(run, home, folders):
 def test_init_refuses_names_and_addresses_that_are_none(run, name, listen):
     code = run("init", name, "--chain", "c", "--listen", listen, "--home", "h").exit_code
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [("a join file.chain_id", {"--chain": "c" * 65}), ("a join file.chain_id", {"--chain": ""}),
+     ("a join file.member.host", {"--listen": f"{'h' * 65}:1"}),
+     ("a join file.member.host", {"--listen": "[]:1"}),
+     ("a join file.member.name", {"NAME": "n" * 65}),
+     ("a join file.ticket_heights", {"--ticket-heights": str(2**63)})],
+)  # fmt: skip
+def test_init_makes_no_join_file_that_others_cannot_read(run, home, said, change):
+    """Refused before a key is made or a word is shown; the longest that fits is read again."""
+    (home / "password").write_text("correct horse\n")
+    given = {"NAME": "n" * 64, "--chain": "c" * 64, "--listen": f"{'h' * 64}:1"}
+
+    def begin(folder, given):
+        options = [part for name in given if name != "NAME" for part in (name, given[name])]
+        return run(
+            "init", given["NAME"], *options, "--role", "observer", "--home", str(home / folder),
+            "--password-file", "password", "--words-file", f"{folder}.words", "--cost", "test",
+        )  # fmt: skip
+
+    refused = begin("refused", given | change)
+    assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
+    assert not (home / "refused").exists() and not (home / "refused.words").exists()
+    assert begin("taken", given).exit_code == 0, "control"
+    verify_join(read_record(SignedJoin, home / "taken" / f"{'n' * 64}.join.json"))
 
 
 def test_a_genesis_needs_a_join_file():

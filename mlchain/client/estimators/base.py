@@ -15,6 +15,7 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
     validate_data,
 )
 
+from mlchain.client.drafts import write_file
 from mlchain.client.estimators.local import train_here
 from mlchain.client.estimators.plans import Recipe, Rows, prepare_rows
 from mlchain.client.estimators.receipts import ChainReceipt, LocalReceipt
@@ -63,7 +64,7 @@ class ChainEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         data = to_onnx(self.model_, element)
         if path is not None:
-            Path(path).write_bytes(data)
+            write_file(Path(path), data)
         return data
 
     @classmethod

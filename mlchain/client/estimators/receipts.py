@@ -18,6 +18,7 @@ from typing import Any
 from mlchain import codec, crypto
 from mlchain.client import receipt as auditing
 from mlchain.client.checks import Audit, check_validators
+from mlchain.client.drafts import write_file
 from mlchain.client.estimators import draw
 from mlchain.client.estimators.curves import Curves, run_curves
 from mlchain.client.estimators.local import Trained
@@ -186,7 +187,7 @@ class ChainReceipt(_Rerunnable):
 
     def save(self, path: str | Path) -> None:
         """Write the receipt to a file; `mlchain audit FILE` checks it."""
-        Path(path).write_bytes(self.data)
+        write_file(Path(path), self.data)
 
     @property
     def job_id(self) -> str:
