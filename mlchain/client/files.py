@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import httpx
 
 from mlchain.client.client import Client
+from mlchain.client.download import Named, Notify, fetch_file
 from mlchain.client.drafts import draft
 from mlchain.client.http import problem_error
 from mlchain.errors import (
@@ -28,24 +29,10 @@ from mlchain.ledger import car, unixfs
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.kv import LevelKeyValue
 
+__all__ = ["Named", "Notify", "fetch_file"]
+
 PIECE_BYTES = 1 << 20
 TIMEOUT_S = 30.0
-
-Notify = Callable[[int, int], None]
-"""Told of progress: bytes done, bytes in all."""
-
-
-class Named(NamedTuple):
-    """A file and its content id in one profile."""
-
-    cid: str
-    size: int
-    profile: str
-
-    @property
-    def ipfs(self) -> str:
-        """The line that gives the same id with Kubo."""
-        return unixfs.LAYOUTS[self.profile].command
 
 
 @dataclass
@@ -95,28 +82,6 @@ def send_file(
         theirs = _post(client, f"/v1/data?profile={profile}", pieces, named.size)
     if theirs != named.cid:
         raise VerificationFailed(f"the node names the data {theirs}, its bytes are {named.cid}")
-    return named
-
-
-def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = None) -> Named:
-    """Fetch a file by its id, compare it, and only then let it stand at `target`.
-
-    Raises:
-        NotFound, Unreachable: the node does not have it.
-        VerificationFailed: the node sent other bytes.
-        ConfigError: it cannot be written.
-    """
-    unixfs.parse_cid(cid)
-    with draft(target) as file:
-        size = 0
-        for piece in _get(client, f"/v1/data/{cid}"):
-            file.write(piece)
-            size += len(piece)
-            if size > unixfs.MAX_CONTENT_BYTES:
-                raise CodecError(f"{client.url} sent more than {unixfs.MAX_CONTENT_BYTES} bytes")
-            if notify is not None:
-                notify(size, 0)
-        named = check_file(file, cid, f"{client.url} sent other bytes than {cid} names")
     return named
 
 
@@ -196,19 +161,6 @@ def _open(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-
-
-def _get(client: Client, path: str) -> Iterator[bytes]:
-    try:
-        with (
-            httpx.Client(trust_env=False, timeout=TIMEOUT_S) as http,
-            http.stream("GET", client.url + path) as answer,
-        ):
-            if answer.status_code != 200:
-                raise problem_error(answer.status_code, answer.read(), client.url + path)
-            yield from answer.iter_bytes(PIECE_BYTES)
-    except httpx.HTTPError as error:
-        raise Unreachable(f"the node at {client.url} stopped answering: {error}") from error
 
 
 def _post(client: Client, path: str, pieces: Iterator[bytes], size: int) -> str:

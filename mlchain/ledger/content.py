@@ -25,6 +25,7 @@ from mlchain.ledger.unixfs import (
     is_leaf,
     leaf_part,
     parse_cid,
+    placed,
     profile_of,
     root_part,
 )
@@ -243,33 +244,36 @@ class ContentStore:
             raise CodecError(f"{cid_text(cid)}: {size} bytes, at most {max_bytes} allowed")
         return b"".join(self.read(cid))
 
-    def read(self, cid: bytes) -> Iterator[bytes]:
-        """Yield a file leaf by leaf, each verified; memory does not grow with the file.
+    def read(self, cid: bytes, start: int = 0) -> Iterator[bytes]:
+        """Yield a file from byte `start` leaf by leaf, each verified, in constant memory.
 
         Raises: as `get`, for files of any size.
         """
-        for part, block in self._walk(cid):
+        for at, part, block in self._walk(cid, start):
             if part.depth == 0:
-                yield block
+                yield block[max(0, start - at) :]
 
     def blocks(self, cid: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (id, block) of a file, a node before what is below it.
 
         Raises: as `get`, for files of any size.
         """
-        for part, block in self._walk(cid):
+        for _, part, block in self._walk(cid):
             yield part.cid, block
 
-    def _walk(self, cid: bytes) -> Iterator[tuple[Part, bytes]]:
-        todo = [self._root(cid)]
+    def _walk(self, cid: bytes, start: int = 0) -> Iterator[tuple[int, Part, bytes]]:
+        """Yield (first byte, part, block) of what reaches beyond byte `start`, a node first."""
+        todo = [(0, self._root(cid))]
         while todo:
-            part = todo.pop()
+            at, part = todo.pop()
+            if 0 < start >= at + part.size:
+                continue
             block = self.get_block(part.cid)
             if part.depth == 0:
                 check_part(part, len(block) == part.size)
             else:
-                todo.extend(reversed(children(part, block)))
-            yield part, block
+                todo.extend(reversed(list(placed(at, children(part, block)))))
+            yield at, part, block
 
     def missing(self, cid: bytes, limit: int = 1024) -> list[bytes]:
         """Return the ids of up to `limit` blocks still needed for the file; none if it is whole.

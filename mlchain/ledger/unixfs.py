@@ -15,7 +15,7 @@ content that is read back always hashes to its name.
 from __future__ import annotations
 
 from base64 import b32decode, b32encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from typing import BinaryIO, NamedTuple
@@ -164,6 +164,30 @@ def children(part: Part, block: bytes) -> list[Part]:
     check_part(part, all(cid[:4] == kind for cid in cids))
     sizes = _child_sizes(part.size, part.depth, part.layout)
     return [Part(cid, n, part.depth - 1, part.layout) for cid, n in zip(cids, sizes, strict=True)]
+
+
+def placed(at: int, parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
+    """Yield (first byte, part) of parts that follow one another in a file from byte `at`."""
+    for part in parts:
+        yield at, part
+        at += part.size
+
+
+def leaves(root: Part, get: Callable[[bytes], bytes]) -> Iterator[tuple[int, Part]]:
+    """Yield (first byte, leaf) of a file in its order; `get` gives the blocks of nodes by id.
+
+    Memory holds the children of one node of each level.
+
+    Raises:
+        VerificationFailed: a node is not exactly the one that its place demands.
+    """
+    todo = [(0, root)]
+    while todo:
+        at, part = todo.pop()
+        if part.depth:
+            todo.extend(reversed(list(placed(at, children(part, get(part.cid))))))
+        else:
+            yield at, part
 
 
 def check_part(part: Part, holds: bool) -> None:

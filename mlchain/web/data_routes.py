@@ -19,7 +19,7 @@ from mlchain.web.bodies import BodyFile, check_type, pieces
 from mlchain.web.gate import Clients
 from mlchain.web.node_api import CidText, NodeApi
 from mlchain.web.openapi import BYTES, says
-from mlchain.web.replies import IMMUTABLE, as_json, send_content
+from mlchain.web.replies import IMMUTABLE, as_json, send_block, send_content
 
 MAX_UPLOADS = 4
 """Bodies stored at a time; others wait for their turn."""
@@ -56,10 +56,18 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     @app.get(
         "/v1/data/{cid}",
         summary="Bytes by content id",
-        **says(BYTES, 404, 422, is_tagged=True),
+        **says(BYTES, 404, 422, is_tagged=True, is_ranged=True),
     )
     async def data(request: Request, cid: CidText) -> Response:
         return await send_content(request, node.content, parse_cid(cid), IMMUTABLE)
+
+    @app.get(
+        "/v1/data/{cid}/block",
+        summary="One block of a file, by its own id: bytes of the file, or a node above them",
+        **says(BYTES, 404, 422),
+    )
+    async def block(cid: CidText) -> Response:
+        return await send_block(node.content, parse_cid(cid), IMMUTABLE)
 
     @app.get(
         "/v1/data/{cid}/info",

@@ -50,7 +50,7 @@ def add_jobs(app: FastAPI, node: NodeApi) -> None:
     @app.get(
         "/v1/jobs/{job}/model",
         summary="The encoded final state",
-        **says(BYTES, 404, 422, is_tagged=True),
+        **says(BYTES, 404, 422, is_tagged=True, is_ranged=True),
     )
     async def model(request: Request, job: str) -> Response:
         content = node.query.model(job)

@@ -35,12 +35,17 @@ ABOUT = (
 
 
 def says(
-    kind: type | str, *problems: int, is_tagged: bool = False, body: int = 0
+    kind: type | str,
+    *problems: int,
+    is_tagged: bool = False,
+    is_ranged: bool = False,
+    body: int = 0,
 ) -> dict[str, Any]:
     """Return what a route's decorator is told: its answer, and the problems it may answer.
 
     `kind` is one of the types of `answers`, or a media type. `is_tagged`: a client that names the
-    ETag it has is answered 304. `body`: the most bytes of the request's body, 0 for none.
+    ETag it has is answered 304. `is_ranged`: a client may ask for the rest of it. `body`: the
+    most bytes of the request's body, 0 for none.
     """
     good: dict[str, Any] = {"description": _first_line(kind)}
     good["content"] = _content(kind)
@@ -48,6 +53,9 @@ def says(
     if is_tagged:
         good["headers"] = {"ETag": {"schema": {"type": "string"}}}
         responses[304] = {"description": "the client has it", "headers": good["headers"]}
+    if is_ranged:
+        responses[206] = {"description": "the rest that was asked for", "content": _content(kind)}
+        problems = (*problems, 416)
     if body:
         problems = (*problems, 400, 408, 413, 415, 422)
     for status in sorted({*problems, *ALWAYS}):

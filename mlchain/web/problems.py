@@ -40,6 +40,7 @@ CODES = {
     408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid",
     429: "too_many_requests",
     503: "busy",

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_node import serve_file
 
 from mlchain.ledger import unixfs
 
@@ -30,8 +31,7 @@ def store(node):
 
     def put(body):
         profile = node.requests[-1][0].rpartition("=")[2]
-        cid = cid_of(body, profile)
-        node.routes[f"GET /v1/data/{cid}"] = body
+        cid = serve_file(node, body, profile)
         info = {"cid": cid, "size": len(body), "profile": profile, "whole": True, "pinned": False}
         node.routes[f"GET /v1/data/{cid}/info"] = info
         return info
@@ -79,14 +79,14 @@ def test_cat_writes_the_bytes_alone(run, run_json, store, rows):
 
 def test_a_node_that_serves_other_bytes_is_refused_and_nothing_is_kept(run, home, store, rows):
     cid = cid_of(ROWS)
-    store.routes[f"GET /v1/data/{cid}"] = ROWS.replace(b"1", b"7")
+    store.routes[f"GET /v1/data/{cid}/block"] = ROWS.replace(b"1", b"7")
     (home / "back").write_text("as before")
     for command in (("get", cid, "-o", "back"), ("cat", cid), ("verify", cid)):
         result = run("data", *command, "--url", store.url)
         assert result.exit_code == 7 and f"other bytes than {cid}" in result.stderr
         assert result.stdout == ""
     assert (home / "back").read_text() == "as before"
-    assert not [path for path in home.iterdir() if path.name.startswith(".back")]
+    assert not [path for path in home.iterdir() if "back." in path.name]
 
 
 def test_a_node_that_gives_a_file_another_name_is_refused(run, store, rows):

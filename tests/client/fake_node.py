@@ -5,8 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from mlchain.ledger import unixfs
 
 Answer = tuple[int, bytes]
 
@@ -35,6 +38,22 @@ class FakeNode:
         if isinstance(value, tuple):
             return value
         return 200, value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def serve_file(node: FakeNode, data: bytes, profile: str = unixfs.DEFAULT) -> str:
+    """Have a node serve a file as real ones do, block by block and from any byte; return its id."""
+    root = unixfs.cid_text(unixfs.add(data, partial(_serve_block, node), profile))
+
+    def send(_: bytes) -> Answer:
+        start = node.headers[-1].get("range", "")[len("bytes=") : -1]
+        return (206, data[int(start) :]) if start else (200, data)
+
+    node.routes[f"GET /v1/data/{root}"] = send
+    return root
+
+
+def _serve_block(node: FakeNode, cid: bytes, block: bytes) -> None:
+    node.routes[f"GET /v1/data/{unixfs.cid_text(cid)}/block"] = block
 
 
 def problem(status: int, code: str, detail: str, hint: str = "") -> Answer:
