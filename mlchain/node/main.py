@@ -19,8 +19,9 @@ from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ml_runtime import get_backend
 from mlchain.node.catchup import start_from_snapshot, wants_snapshot
 from mlchain.node.config import Config
+from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.node.repair import repair
 from mlchain.p2p.transport import PeerAddress, Transport
 

@@ -12,10 +12,7 @@ Machine learning runs in child processes; this process never waits for it.
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -24,38 +21,35 @@ import trio
 from mlchain.consensus.driver import Driver
 from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
-from mlchain.errors import ConfigError, MlchainError
+from mlchain.errors import MlchainError
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Genesis
-from mlchain.ledger.kv import KeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node import adversary
-from mlchain.node.agreement import Agreement, Clock
+from mlchain.node.agreement import Agreement
 from mlchain.node.answerer import Answerer
 from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain, Committed
-from mlchain.node.compute import Compute
 from mlchain.node.custodian import OPENING_PROTOCOL, Custodian
 from mlchain.node.defence import Defence
 from mlchain.node.duties import Duties
 from mlchain.node.exchange import Exchange
-from mlchain.node.files import SYSTEM, Files
 from mlchain.node.keeper import Keeper, open_content
+from mlchain.node.machine import Machine, Storage
 from mlchain.node.membership import Keys, Membership
 from mlchain.node.outbox import Outbox
 from mlchain.node.prosecution import Cases, Prosecutor
 from mlchain.node.query import Query
 from mlchain.node.reviewer import Reviewer
 from mlchain.node.snapshots import SnapshotFolder
-from mlchain.node.spool import Spool
 from mlchain.node.spread import Spread
+from mlchain.node.subscribers import Subscribers
 from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
 from mlchain.node.trace_wire import TRACE_PROTOCOL
 from mlchain.node.upkeep import Upkeep
-from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.node.worker import Worker
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.families.jobs import SEGMENTS
@@ -65,48 +59,15 @@ from mlchain.vm.registry import begin_chain, check_protocol, has_protocol
 
 log = structlog.get_logger("node")
 
-MAX_SUBSCRIBERS = 64
 WATCH_S = 1.0
 """Between two looks at whether a write of content failed."""
-SUBSCRIBER_BLOCKS = 256
-"""Blocks a slow subscriber may lag behind before it is cut off."""
 
 
-class SystemClock:
-    """The machine's clocks."""
-
-    def monotonic_ms(self) -> int:
-        """Milliseconds since some moment; never goes back."""
-        return time.monotonic_ns() // 1_000_000
-
-    def wall_ms(self) -> int:
-        """Unix time in milliseconds."""
-        return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Where a node keeps things."""
-
-    chain: KeyValue
-    content: KeyValue
-    wal: Path
-    spool: Path
-    snapshots: Path | None = None
-    """Folder of snapshots of the state; None: none are taken or served."""
-    snapshot_every: int = 0
-    """Blocks between two snapshots, 0 for none."""
-    keep_blocks: int = 0
-    """Blocks kept, 0 for all."""
-    content_quota: int = 0
-    files: Files = SYSTEM
-
-
-class Node:
+class Node(Machine):
     """A validator, worker or observer, or several of these in one process.
 
-    The types and the methods under "what it takes from the machine" are what the simulator
-    replaces: everything else of a simulated node is this class.
+    The types and what `Machine` gives are what the simulator replaces: everything else of a
+    simulated node is this class.
     """
 
     chain_type: type[Chain] = Chain
@@ -175,7 +136,7 @@ class Node:
         self.reviewer = self._make_reviewer(backend) if self.auditor else None
         self.answerer = self._make_answerer(backend) if self.duties else None
         self.query = Query(self.chain, genesis, self.content, self)
-        self._subscribers: list[trio.MemorySendChannel[Committed]] = []
+        self._subscribers = Subscribers()
         self._connect()
         adversary.corrupt(self, misbehaviour)
 
@@ -245,41 +206,11 @@ class Node:
         """Fetch what a receipt of this job carries and is not here yet; see `Artifacts.gather`."""
         await self.artifacts.gather(self.chain.state(), job_id)
 
-    @asynccontextmanager
-    async def subscribe_blocks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Committed]]:
-        """Give a channel of the blocks that become final from now on."""
-        if len(self._subscribers) >= MAX_SUBSCRIBERS:
-            raise ConfigError("too many subscribers", "close another one")
-        send, receive = trio.open_memory_channel[Committed](SUBSCRIBER_BLOCKS)
-        self._subscribers.append(send)
-        try:
-            yield receive
-        finally:
-            if send in self._subscribers:
-                self._subscribers.remove(send)
-            await send.aclose()
-
-    # ---- what it takes from the machine -------------------------------------------------------
-
-    def _make_clock(self) -> Clock:
-        return SystemClock()
-
-    def _random_bytes(self, size: int) -> bytes:
-        return secrets.token_bytes(size)
-
-    def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
-        files, may_be_missing = self._storage.files, self.chain.height == 0
-        last_sign = LastSignFile(folder / "last-sign", may_be_missing, files)
-        if not self.keys.validator:
-            LastSignFile(folder / "last-sign", True, files).load()  # now nothing is signed; later,
-            # when the chain lets our key vote, a missing file means that it was lost
-        return WriteAheadLog(folder, files, self._random_bytes), last_sign
-
-    def _open_spool(self, folder: Path) -> Spool:
-        return Spool(folder, self._storage.files)
-
-    def _make_compute(self, executor: str, backend: str) -> Compute:
-        return Compute(executor, backend)
+    def subscribe_blocks(
+        self,
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Committed]]:
+        """Give a channel of the blocks that become final from now on; see `Subscribers`."""
+        return self._subscribers.open()
 
     # ---- connections between the parts --------------------------------------------------------
 
@@ -322,12 +253,7 @@ class Node:
         for part in (self.worker, self.defence, self.auditor, self.reviewer, self.answerer):
             if part is not None:
                 part.on_block()
-        for subscriber in list(self._subscribers):
-            try:
-                subscriber.send_nowait(committed)
-            except trio.WouldBlock:
-                self._subscribers.remove(subscriber)
-                subscriber.close()
+        self._subscribers.tell(committed)
 
     def _follow_chain(self, committed: Committed) -> None:
         """Take note of who came and went, and of what other rules are coming.
@@ -351,7 +277,9 @@ class Node:
         timeouts = Timeouts(
             params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
         )
-        wal_log, last_sign = self._open_log(wal)
+        wal_log, last_sign = self._open_log(
+            wal, has_signed=self.chain.height > 0, is_voting=key is not None
+        )
         signer = Signer(key, genesis.chain_id, last_sign.load(), last_sign.save) if key else None
 
         def sign(request: SignRequest) -> bytes:

@@ -14,9 +14,10 @@ import trio
 from mlchain.ledger.block import Header
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import LevelKeyValue
+from mlchain.node.machine import Storage
 from mlchain.node.main import Serve, first_cause, set_up_logging, stop_on_signal
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 

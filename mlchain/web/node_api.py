@@ -8,9 +8,9 @@ from fastapi import Path, Query
 
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.state import MAX_KEY_BYTES
+from mlchain.node.job_query import MAX_ROWS
 from mlchain.node.keeper import Keeper
 from mlchain.node.prosecution import Cases
-from mlchain.node.query import MAX_ROWS
 from mlchain.vm.families.jobs import JobState
 from mlchain.web.metrics import MetricsSource
 from mlchain.web.stream import BlockSource

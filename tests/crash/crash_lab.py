@@ -22,8 +22,9 @@ from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.merkle import SparseTree
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.families.accounts import Transfer, get_account

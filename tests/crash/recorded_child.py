@@ -22,7 +22,7 @@ from crash_lab import Life, World, small_genesis  # noqa: E402
 from mlchain.errors import StoreCorrupted  # noqa: E402
 from mlchain.ledger.kv import LevelKeyValue  # noqa: E402
 from mlchain.node import node as node_module  # noqa: E402
-from mlchain.node.node import Storage  # noqa: E402
+from mlchain.node.machine import Storage  # noqa: E402
 
 WRITE_BUFFER = 64 << 10
 BLOCKS = 4

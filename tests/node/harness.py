@@ -17,8 +17,9 @@ from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.ml_runtime import Dataset, make_plan
+from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.context import Payload

@@ -14,8 +14,9 @@ from mlchain.crypto import SecretKey
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
+from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.p2p.memory import MemoryTransport
 from mlchain.vm.context import Payload
 from mlchain.vm.families.accounts import Transfer, get_account

@@ -11,8 +11,9 @@ from harness import Cluster, key, make_genesis
 
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, Segment

@@ -12,9 +12,10 @@ from mlchain.errors import StoreCorrupted
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.node import files as files_module
 from mlchain.node.agreement import Agreement
+from mlchain.node.machine import Storage
 from mlchain.node.main import first_cause
 from mlchain.node.membership import Keys
-from mlchain.node.node import Node, Storage
+from mlchain.node.node import Node
 from mlchain.node.wal import LastSignFile, WriteAheadLog
 from mlchain.p2p.memory import Hub, MemoryTransport
 

@@ -14,7 +14,8 @@ import trio
 from mlchain.errors import NotFound
 from mlchain.ledger.kv import Items, MemoryKeyValue, Reader
 from mlchain.node.compute import Compute
-from mlchain.node.node import Node, Storage
+from mlchain.node.machine import Storage
+from mlchain.node.node import Node
 from mlchain.node.spool import Place as Attempt
 from mlchain.node.spool import Spool
 from mlchain.node.wal import LastSignFile, WriteAheadLog
@@ -224,8 +225,8 @@ class SimulatedNode(Node):
     def _random_bytes(self, size: int) -> bytes:
         return self.machine.disk.random.randbytes(size)
 
-    def _open_log(self, folder: Path) -> tuple[WriteAheadLog, LastSignFile]:
-        log, last_sign = super()._open_log(folder)
+    def _open_log(self, folder: Path, **what: bool) -> tuple[WriteAheadLog, LastSignFile]:
+        log, last_sign = super()._open_log(folder, **what)
         last_sign.save = partial(self._save, last_sign.save)  # type: ignore[method-assign]
         return log, last_sign
 
