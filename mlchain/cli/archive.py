@@ -46,7 +46,7 @@ def command(out: Output, home: Path, target: Path) -> None:
     from mlchain.cli.text import bar
     from mlchain.client.archive import write_archive
     from mlchain.client.ceremony import find_signatures
-    from mlchain.client.drafts import draft
+    from mlchain.client.userfile import draft
     from mlchain.errors import ConfigError
     from mlchain.ledger.content import ContentStore
     from mlchain.ledger.genesis import load_genesis

@@ -175,6 +175,11 @@ def command(
     from mlchain.client.receipt import Report
     from mlchain.errors import VerificationFailed
 
+    if is_fraud_proof(file) or is_accusation(file):
+        why = "a proof is judged as a whole, and its verdict leaves no report"
+        _refuse("slices", "seed", "sign_key", "report_folder", why=why)
+    else:
+        _refuse("traced_job", "oracle", why="only a proof of fraud is judged so")
     if is_fraud_proof(file):
         judge(out, file, traced_job, oracle)
         return
@@ -222,11 +227,12 @@ def command(
 
 
 def _refuse(*names: str, why: str) -> None:
-    """Refuse options that were given and would mean nothing."""
+    """Refuse options that were typed and would mean nothing."""
     context = click.get_current_context()
-    for name in names:
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name}: {why}")
+    for option in context.command.params:
+        is_typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if option.name in names and is_typed:
+            raise click.UsageError(f"{option.opts[0]}: {why}")
 
 
 def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:

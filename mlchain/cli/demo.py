@@ -98,8 +98,8 @@ def _run_job(out: Output, net: Any, job_path: Path, cheats: dict[str, str]) -> N
     from mlchain.cli.text import fault_lines, good, short
     from mlchain.cli.watch import result_lines, watch_job
     from mlchain.client.client import Client
-    from mlchain.client.drafts import write_file
     from mlchain.client.jobfile import load_job_file
+    from mlchain.client.userfile import write_file
     from mlchain.ledger.genesis import load_genesis
 
     job_file = load_job_file(job_path)

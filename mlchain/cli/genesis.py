@@ -107,7 +107,7 @@ def build(
         read_record,
         verify_join,
     )
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
     from mlchain.errors import InvalidSignature
     from mlchain.ledger.genesis import dump_genesis
     from mlchain.vm.registry import check_registry

@@ -137,7 +137,7 @@ def result(
     from mlchain.cli.text import dim
     from mlchain.cli.watch import result_lines
     from mlchain.client.client import Client
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
     from mlchain.errors import NotFound
 
     with Client(url) as client:
@@ -186,7 +186,7 @@ def fraud(
     """
     from mlchain.cli.text import dim
     from mlchain.client.client import Client
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
     from mlchain.errors import NotFound
 
     with Client(url) as client:

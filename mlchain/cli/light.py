@@ -169,8 +169,8 @@ def _plain(value: Any) -> Any:
 
 def _sync(out: Output, client: LightClient) -> None:
     from mlchain import codec
-    from mlchain.client.drafts import write_file
     from mlchain.client.light import Conflicting
+    from mlchain.client.userfile import write_file
 
     try:
         client.sync()

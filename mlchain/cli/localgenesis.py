@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlchain.cli.signing import new_secret
-from mlchain.client.drafts import write_file
 from mlchain.client.keystore import create_key
+from mlchain.client.userfile import write_file
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.ledger.genesis import (
     Allocation,

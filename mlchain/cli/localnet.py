@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlchain.cli import process
-from mlchain.client.drafts import write_file
+from mlchain.client.userfile import write_file
 from mlchain.errors import ConfigError, MlchainError, Timeout, Unreachable
 
 MAX_NODES = 32

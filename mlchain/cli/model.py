@@ -138,7 +138,7 @@ def import_(out: Output, file: Path, target: Path | None, result: str, answer: s
 
     Formats are known by their suffix: .onnx. Nothing in a file is run or unpickled.
     """
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
     from mlchain.ml_runtime.model import load_model, read_file
 
     target = target or file.with_suffix(".model")
@@ -172,7 +172,7 @@ def export(out: Output, file: Path, url: str, target: Path) -> None:
     Other programs round as they like: what they answer is close, not equal bit for bit.
     """
     from mlchain.cli.text import good
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
 
     model = find_model(file, url)
     data: bytes = model.encode() if target.suffix == ".model" else foreign(target, 2)(model)

@@ -113,7 +113,7 @@ def command(
         answers = [] if last else predictions.read_answers(client, found)
         document = {**found, "all_answers": answers, "seconds": round(seconds, 3)}
         if receipt is not None:
-            from mlchain.client.drafts import write_file
+            from mlchain.client.userfile import write_file
 
             write_file(receipt, client.prediction_receipt(identity))
             document["receipt_file"] = str(receipt)

@@ -165,7 +165,7 @@ def command(
     broken = [row for row in rows if row["violation"]]
     lines = tally.lines(elapsed)
     if picture is not None:
-        from mlchain.client.drafts import write_file
+        from mlchain.client.userfile import write_file
         from mlchain.sim.picture import draw
 
         write_file(picture, draw(tally.last))

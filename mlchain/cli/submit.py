@@ -114,7 +114,7 @@ def finish(
     """Follow the job to its end, save its receipt, and print what was verified; return the job."""
     from mlchain.cli.text import dim
     from mlchain.cli.watch import result_lines, watch_job
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
 
     job = watch_job(client, identity, out, patience_s)
     receipt_path = receipt_path or Path(f"{identity[:8]}.receipt")

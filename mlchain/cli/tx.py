@@ -220,6 +220,6 @@ def _read(kind: type[Record], file: Path) -> Any:
 
 
 def _write(file: Path, data: bytes) -> None:
-    from mlchain.client.drafts import write_file
+    from mlchain.client.userfile import write_file
 
     write_file(file, data.hex() + "\n", "name another file with --out")

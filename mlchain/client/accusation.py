@@ -20,6 +20,7 @@ from mlchain.client.checks import (
     require,
     require_proven,
 )
+from mlchain.client.userfile import read_file
 from mlchain.consensus.work.commitment import SegmentCommit, chunk_leaf
 from mlchain.errors import ConfigError, NotFound, Trap
 from mlchain.ledger.content import cid_of
@@ -91,12 +92,7 @@ def read_accusation(path: Path) -> Accusation:
         ConfigError: it cannot be read.
         CodecError: too large, malformed or not canonical.
     """
-    try:
-        if path.stat().st_size > MAX_ACCUSATION_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_ACCUSATION_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a fraud proof") from error
+    data = read_file(path, MAX_ACCUSATION_BYTES, "name a fraud proof")
     return codec.decode(Accusation, data, MAX_ACCUSATION_BYTES)
 
 

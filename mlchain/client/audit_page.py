@@ -15,8 +15,8 @@ from typing import Any
 
 from mlchain import __version__, crypto
 from mlchain.client.archive import ChainReport, absent_text
-from mlchain.client.drafts import make_folder, write_file
 from mlchain.client.receipt import Check, JobRow, Report
+from mlchain.client.userfile import make_folder, write_file
 from mlchain.crypto import SecretKey, address
 
 MAX_MARKS = 2_000

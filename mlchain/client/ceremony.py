@@ -16,7 +16,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from mlchain import codec, crypto
-from mlchain.client.drafts import write_file
+from mlchain.client.userfile import read_file, write_file
 from mlchain.codec import Hash, Name, PublicKey, Record, Signature, Uint
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.crypto import SecretKey
@@ -275,15 +275,10 @@ def read_record(kind: type[R], path: Path) -> R:
     """Read a file of the ceremony; its signatures are not checked here.
 
     Raises:
-        ConfigError: unreadable, too large or malformed; says where.
+        ConfigError: unreadable or malformed; says where.
+        CodecError: too large.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+    data = read_file(path, MAX_FILE_BYTES)
     try:
         return parse_record(kind, data, "file")
     except (GenesisError, CodecError) as error:

@@ -17,8 +17,8 @@ import httpx
 
 from mlchain.client.client import Client
 from mlchain.client.download import Named, Notify, fetch_file
-from mlchain.client.drafts import draft
 from mlchain.client.http import problem_error
+from mlchain.client.userfile import draft
 from mlchain.errors import (
     CodecError,
     ConfigError,

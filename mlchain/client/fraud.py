@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlchain import crypto
 from mlchain.client.accusation import Judgement, begins_with
-from mlchain.errors import ConfigError, VerificationFailed
+from mlchain.client.userfile import read_file
+from mlchain.errors import VerificationFailed
 from mlchain.ml_runtime import Oracle
 from mlchain.ml_runtime.proof import Verdict, verify_fraud_proof
 from mlchain.ml_runtime.proof.record import KIND, MAX_PROOF_BYTES
@@ -44,15 +45,10 @@ def judge_file(path: Path, job: bytes | None = None, slow: bool = False) -> Verd
     re-executed by the oracle, which shares no arithmetic with numpy.
 
     Raises:
-        ConfigError: it cannot be read, or is larger than a proof can be.
+        ConfigError: it cannot be read.
+        CodecError: it is larger than a proof can be.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_PROOF_BYTES:
-            raise ConfigError(f"{path}: {size} bytes, a fraud proof has at most {MAX_PROOF_BYTES}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a fraud proof") from error
+    data = read_file(path, MAX_PROOF_BYTES, "name a fraud proof")
     if slow:
         return verify_fraud_proof(data, job=job, backend=Oracle())
     return verify_fraud_proof(data, job=job, seed=secrets.token_bytes(32))

@@ -51,8 +51,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from mlchain.client.userfile import read_file
 from mlchain.consensus.work.assurance import NAMES, parse_tier
-from mlchain.errors import ConfigError, InvalidTransaction
+from mlchain.errors import CodecError, ConfigError, InvalidTransaction
 
 MAX_JOB_FILE_BYTES = 64 << 10
 MODELS = ("linear", "softmax", "mlp", "cnn", "transformer", "vit", "logistic", "svm")
@@ -250,13 +251,11 @@ def load_job_file(path: Path) -> JobFile:
         JobFileError: missing, not TOML, or a value that may not stand where it stands.
     """
     try:
-        if path.stat().st_size > MAX_JOB_FILE_BYTES:
-            raise JobFileError(f"{path}: larger than {MAX_JOB_FILE_BYTES} bytes", path)
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise JobFileError(
-            f"{path}: {error.strerror}", path, hint="examples/iris.toml shows what a job is"
-        ) from error
+        text = read_file(
+            path, MAX_JOB_FILE_BYTES, "examples/iris.toml shows what a job is"
+        ).decode()
+    except (CodecError, ConfigError) as error:
+        raise JobFileError(error.message, path, hint=error.hint) from error
     except UnicodeDecodeError as error:
         raise JobFileError(f"{path}: not UTF-8 text", path) from error
     return parse_job_file(text, path)

@@ -22,7 +22,7 @@ from nacl import pwhash
 from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 
-from mlchain.client.drafts import PRIVATE, make_folder, write_file
+from mlchain.client.userfile import PRIVATE, make_folder, write_file
 from mlchain.crypto import SecretKey, address, digest
 from mlchain.errors import ConfigError, Locked, NotFound, VerificationFailed
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlchain import codec
-from mlchain.client.drafts import make_folder, write_file
+from mlchain.client.userfile import make_folder, read_file, write_file
 from mlchain.codec import Hash, Record
 from mlchain.consensus.light import (
     Conflict,
@@ -205,12 +205,11 @@ def load_trusted(path: Path, genesis: Genesis) -> Trusted | None:
     Raises:
         ConfigError: the file is damaged, or of another chain.
     """
-    try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
-        saved = codec.decode(_Saved, data, MAX_FILE_BYTES)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, CodecError) as error:
+    try:
+        saved = codec.decode(_Saved, read_file(path, MAX_FILE_BYTES), MAX_FILE_BYTES)
+    except (ConfigError, CodecError) as error:
         raise ConfigError(
             f"{path}: no trusted head: {error}", "remove it to start again"
         ) from error

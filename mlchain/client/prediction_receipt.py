@@ -16,11 +16,10 @@ from mlchain.client.checks import (
     require,
     require_proven,
 )
-from mlchain.client.receipt import Check
+from mlchain.client.receipt import Check, run_checks
+from mlchain.client.userfile import read_file
 from mlchain.errors import (
     CodecError,
-    ConfigError,
-    MlchainError,
     NotFound,
     VerificationFailed,
 )
@@ -31,7 +30,6 @@ from mlchain.vm.families.models import MODEL_FILES
 from mlchain.vm.families.predictions import PREDICTIONS, Prediction, PredictionState
 from mlchain.vm.prediction_receipt import KIND, PredictionReceipt
 from mlchain.vm.receipt import MAX_RECEIPT_BYTES
-from mlchain.vm.registry import check_registry
 
 HEAD = b"\x99" + bytes([0xA0 | len(KIND)]) + KIND.encode()
 """How the canonical bytes begin: a record of 9 fields, the first its kind."""
@@ -54,9 +52,8 @@ def read_prediction_receipt(path: Path) -> PredictionReceipt:
         VerificationFailed: it is not such a receipt.
     """
     try:
-        return codec.decode(PredictionReceipt, path.read_bytes(), MAX_RECEIPT_BYTES)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a receipt file") from error
+        data = read_file(path, MAX_RECEIPT_BYTES, "name a receipt file")
+        return codec.decode(PredictionReceipt, data, MAX_RECEIPT_BYTES)
     except CodecError as error:
         raise VerificationFailed(f"{path} is not a receipt: {error.message}") from error
 
@@ -149,17 +146,4 @@ def verify_prediction_receipt(
         NotFound: the receipt was made without a file that is needed, and `find_file` lacks it.
         GenesisError: this installation computes by other tables than the chain.
     """
-    audit, done = PredictionAudit(receipt, genesis, find_file), []
-    for name, check in CHECKS:
-        try:
-            done.append(Check(name, True, check(audit)))
-        except (NotFound, ConfigError):
-            raise
-        except MlchainError as error:
-            done.append(Check(name, False, error.message))
-        on_check(done[-1])
-        if not done[-1].passed:
-            break
-        if name == "genesis":
-            check_registry(genesis)
-    return done
+    return run_checks(CHECKS, PredictionAudit(receipt, genesis, find_file), on_check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from mlchain.client.client import EXECUTION_GAS, Client
 from mlchain.client.http import Json, Notify
+from mlchain.client.userfile import read_file
 from mlchain.crypto import SecretKey
 from mlchain.errors import CodecError, ConfigError, NotFound, Rejected, Timeout
 from mlchain.ledger.unixfs import parse_cid
@@ -43,21 +45,18 @@ def read_rows(source: str) -> bytes:
 
     Raises:
         ConfigError: the file cannot be read, or holds something else.
+        CodecError: it is too large.
     """
     path = Path(source)
     try:
         if path.suffix == ".json":
-            if path.stat().st_size > MAX_ROWS_BYTES:
-                raise ConfigError(f"{path}: more than {MAX_ROWS_BYTES} bytes")
-            return path.read_bytes().strip()
+            return read_file(path, MAX_ROWS_BYTES, "a .json or .csv file").strip()
         if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                lines = [line for line in csv.reader(file) if line]
+            text = read_file(path, MAX_ROWS_BYTES, "a .json or .csv file").decode("utf-8-sig")
+            lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
             return encode_rows(np.array([[float(cell) for cell in line] for line in lines]))
         return json.dumps([float(cell) for cell in source.split(",")]).encode()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "a .json or .csv file") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{source[:80]}: not rows of numbers: {error}") from error
 
 
@@ -140,7 +139,8 @@ def wait_for_answer(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        left = deadline - time.monotonic()
+        asked = time.monotonic()
+        left = deadline - asked
         try:
             found = client.prediction(identity, max(0.0, min(WAIT_S, left, client.timeout_s / 2)))
         except NotFound:
@@ -158,6 +158,8 @@ def wait_for_answer(
             )
         if notify is not None:
             notify(f"prediction {identity[:8]} is {found['state']}")
+        # A node lets so many wait; it answers others at once, and they ask again.
+        time.sleep(max(0.0, min(client.poll_s - (time.monotonic() - asked), left)))
 
 
 def read_answers(client: Client, found: Json) -> list[Any]:

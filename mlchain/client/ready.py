@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlchain import codec
-from mlchain.client.drafts import write_file
+from mlchain.client.userfile import write_file
 from mlchain.codec import Record, Signature, Uint
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
 from mlchain.crypto import SecretKey

@@ -8,13 +8,15 @@ what is proven is decoded or run.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from mlchain import codec, crypto
-from mlchain.client.checks import CHECKS, Audit, FindFile
+from mlchain.client.checks import CHECKS, Audit, FindFile, Standing
 from mlchain.client.rerun import Progress
+from mlchain.client.userfile import read_file
 from mlchain.errors import CodecError, ConfigError, MlchainError, NotFound, VerificationFailed
 from mlchain.ledger.content import cid_of
 from mlchain.ledger.genesis import Genesis
@@ -22,6 +24,9 @@ from mlchain.vm.receipt import MAX_RECEIPT_BYTES, Receipt, miss_text
 from mlchain.vm.registry import check_registry
 
 DEFAULT_SLICES = 100
+
+A = TypeVar("A", bound=Standing)
+"""What is examined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,8 @@ def read_receipt(path: Path) -> Receipt:
         VerificationFailed: it is not a receipt.
     """
     try:
-        if path.stat().st_size > MAX_RECEIPT_BYTES:
-            raise VerificationFailed(f"{path}: larger than a receipt can be")
-        return codec.decode(Receipt, path.read_bytes(), MAX_RECEIPT_BYTES)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a receipt file") from error
+        data = read_file(path, MAX_RECEIPT_BYTES, "name a receipt file")
+        return codec.decode(Receipt, data, MAX_RECEIPT_BYTES)
     except CodecError as error:
         raise VerificationFailed(f"{path} is not a receipt: {error.message}") from error
 
@@ -131,22 +133,34 @@ def verify_receipt(
     audit = Audit(receipt, genesis, find_file)
     report = Report(receipt.job_id, seed or secrets.token_hex(16))
     steps = (*CHECKS, ("re-run", lambda audit: _rerun(audit, report, slices, on_chunk)))
+    report.checks = run_checks(steps, audit, on_check)
+    report.attested = audit.attested
+    return report
+
+
+def run_checks(
+    steps: Iterable[tuple[str, Callable[[A], str]]], audit: A, on_check: Callable[[Check], None]
+) -> list[Check]:
+    """Make one check after the other; the first that fails is the last of the list.
+
+    Raises:
+        NotFound, ConfigError: what a check needs is not here.
+        GenesisError: this installation computes by other tables than the chain.
+    """
+    done = []
     for name, check in steps:
         try:
-            text = check(audit)
+            done.append(Check(name, True, check(audit)))
         except (NotFound, ConfigError):
             raise
         except MlchainError as error:
-            report.checks.append(Check(name, False, error.message))
-        else:
-            report.checks.append(Check(name, True, text))
-        on_check(report.checks[-1])
-        if report.failed:
+            done.append(Check(name, False, error.message))
+        on_check(done[-1])
+        if not done[-1].passed:
             break
         if name == "genesis":
-            check_registry(genesis)
-    report.attested = audit.attested
-    return report
+            check_registry(audit.genesis)
+    return done
 
 
 def _rerun(audit: Audit, report: Report, slices: int | None, on_chunk: Progress) -> str:

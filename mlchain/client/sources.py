@@ -23,6 +23,7 @@ import numpy as np
 from mlchain import crypto
 from mlchain.client.scaling import Scaling, min_max, unscaled
 from mlchain.client.tables import SUFFIXES, Floats, Table, Wanted, read_table
+from mlchain.client.userfile import read_file
 from mlchain.errors import ConfigError
 
 __all__ = ["Split", "Table", "load_table", "split"]
@@ -108,12 +109,7 @@ def _load(source: str, folder: Path, wanted: Wanted, fetch: Fetch | None) -> Tab
 
 
 def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_SOURCE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_SOURCE_BYTES} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    return read_file(path, MAX_SOURCE_BYTES)
 
 
 def split(table: Table, test_fraction: Decimal, tokens: bool = False) -> Split:

@@ -45,6 +45,13 @@ def test_a_proven_fraud_exits_with_7_and_names_the_op(audit, lab, proof, options
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("option", ["--slices", "--seed", "--report", "--sign"])
+def test_what_would_mean_nothing_of_a_proof_is_refused(audit, proof, option):
+    result = audit(proof, option, "9")
+    assert result.exit_code == 2 and f"{option}: a proof is judged" in result.stderr
+    assert audit(proof, "--no-report").exit_code == 7, "control: that is so anyway"
+
+
 def test_programs_read_where_the_fault_is(audit, lab, proof):
     error = json.loads(audit(proof, "--json").stdout)["error"]
     assert error["code"] == "verification_failed"

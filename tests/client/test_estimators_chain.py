@@ -229,9 +229,26 @@ def test_curves_are_drawn_with_the_re_run_slices_shaded(fitted):
     (loss,), (score,) = left.lines, right.lines
     assert loss.get_ydata()[0] > loss.get_ydata()[-1]
     assert score.get_ydata()[-1] == pytest.approx(fitted.score(X, Y))
-    shaded = sum(patch.get_width() for patch in left.patches)
-    assert shaded == len(fitted.receipt_.attested) or shaded == 30
+    assert shaded_slices(left) == {n for n, mark in enumerate(fitted.receipt_.strip) if mark == "█"}
+    assert shaded_slices(left) >= set(fitted.receipt_.attested) != set()
     matplotlib.pyplot.close(figure)
+
+
+def test_nothing_is_shaded_before_it_was_re_run():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    receipt = ChainClassifier(**QUICK).fit(X, Y).receipt_
+    assert shaded_slices(receipt.plot().axes[0]) == set()
+    receipt.verify(2, seed="mine")
+    seen = {n for n, mark in enumerate(receipt.strip) if mark == "█"}
+    assert shaded_slices(receipt.plot().axes[0]) == seen and 2 <= len(seen) < 30
+    matplotlib.pyplot.close("all")
+
+
+def shaded_slices(axes) -> set[int]:
+    """The slices, of one step each, that the shaded parts of a plot cover."""
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]
+    return {n for start, stop in spans for n in range(round(start), round(stop))}
 
 
 def test_a_fit_of_this_process_says_that_nobody_has_checked_it():

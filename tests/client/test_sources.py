@@ -9,7 +9,7 @@ import pytest
 from mlchain.client.jobfile import load_job_file
 from mlchain.client.sources import Table, load_table, split
 from mlchain.client.training import prepare
-from mlchain.errors import ConfigError
+from mlchain.errors import CodecError, ConfigError
 from mlchain.ledger.unixfs import cid_of, cid_text
 from mlchain.ml_runtime import Dataset, Trainer, run
 
@@ -70,7 +70,7 @@ def test_a_source_that_is_not_there_or_not_known_is_refused(tmp_path, source):
 def test_a_file_beyond_the_bound_is_not_read(tmp_path, monkeypatch):
     write(tmp_path, "1,0\n2,1\n")
     monkeypatch.setattr("mlchain.client.sources.MAX_SOURCE_BYTES", 7)
-    with pytest.raises(ConfigError, match="larger than 7 bytes"):
+    with pytest.raises(CodecError, match="larger than 7 bytes"):
         load(tmp_path)
 
 

@@ -15,7 +15,6 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
     validate_data,
 )
 
-from mlchain.client.drafts import write_file
 from mlchain.client.estimators.local import train_here
 from mlchain.client.estimators.plans import Recipe, Rows, prepare_rows
 from mlchain.client.estimators.receipts import ChainReceipt, LocalReceipt
@@ -24,6 +23,7 @@ from mlchain.client.estimators.settled import Fetched, Source, fetch_job
 from mlchain.client.scaling import Floats
 from mlchain.client.submit import Terms
 from mlchain.client.training import TrainingJob
+from mlchain.client.userfile import write_file
 from mlchain.errors import ConfigError
 from mlchain.ml_runtime import Model, State, Trainer
 from mlchain.ml_runtime.raw import on_raw_features

@@ -18,11 +18,11 @@ from typing import Any
 from mlchain import codec, crypto
 from mlchain.client import receipt as auditing
 from mlchain.client.checks import Audit, check_validators
-from mlchain.client.drafts import write_file
 from mlchain.client.estimators import draw
 from mlchain.client.estimators.curves import Curves, run_curves
 from mlchain.client.estimators.local import Trained
 from mlchain.client.receipt import Check, read_receipt, verify_receipt
+from mlchain.client.userfile import write_file
 from mlchain.consensus.work.sampling import draw_slice
 from mlchain.errors import ConfigError, VerificationFailed
 from mlchain.ledger.content import cid_of

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mlchain.client.drafts import draft, write_file
-from mlchain.errors import ConfigError
+from mlchain.client.prediction_receipt import read_prediction_receipt
+from mlchain.client.receipt import read_receipt
+from mlchain.client.userfile import draft, read_file, write_file
+from mlchain.errors import CodecError, ConfigError, VerificationFailed
 
 PACKAGE = Path(__file__).parents[2] / "mlchain"
 OTHERWISE = {
@@ -81,6 +83,26 @@ def test_a_new_file_takes_no_place(tmp_path):
     assert path.read_text() == "one" and os.listdir(tmp_path) == ["genesis.json"]
 
 
+def test_a_file_is_read_up_to_its_bound(tmp_path):
+    path = tmp_path / "a.receipt"
+    path.write_bytes(b"12345678")
+    assert read_file(path, 8) == b"12345678"
+    with pytest.raises(CodecError, match="larger than 7 bytes"):
+        read_file(path, 7)
+    with pytest.raises(CodecError, match="larger than 7 bytes"):
+        read_file(Path("/dev/zero"), 7)  # it says of itself that it holds nothing
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        read_file(tmp_path / "none", 7, "name another")
+    assert caught.value.hint == "name another"
+
+
+@pytest.mark.parametrize("read", [read_receipt, read_prediction_receipt])
+def test_a_receipt_without_an_end_is_none(monkeypatch, read):
+    monkeypatch.setattr(f"{read.__module__}.MAX_RECEIPT_BYTES", 1 << 16)
+    with pytest.raises(VerificationFailed, match="not a receipt: /dev/zero: larger than 65536"):
+        read(Path("/dev/zero"))
+
+
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "file")
@@ -123,7 +145,7 @@ def writes(source: str) -> list[str]:
 def test_nobody_writes_a_users_file_in_another_way():
     places = [*(PACKAGE / "cli").rglob("*.py"), *(PACKAGE / "client").rglob("*.py")]
     names = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in places}
-    others = {name for name, text in names.items() if writes(text)} - {"client/drafts.py"}
+    others = {name for name, text in names.items() if writes(text)} - {"client/userfile.py"}
     assert others == set(OTHERWISE)
     assert writes("path.write_text('x')") and writes("path.open('wb')"), "control"
     assert not writes("path.open('rb')\npath.read_text()"), "control"

@@ -1,4 +1,4 @@
-"""Writing a user's file: it appears complete or not at all, and an old one is replaced as a whole.
+"""Files that a person names: read up to a bound, and written whole or not at all.
 
 Who is stopped while writing leaves the file that was there. Key files, receipts, genesis files,
 models: all that a person asked for by name goes through here.
@@ -16,10 +16,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mlchain.errors import ConfigError
+from mlchain.errors import CodecError, ConfigError
 
 PRIVATE = 0o600
 """The mode of a file that only its owner reads."""
+
+
+def read_file(path: Path, limit: int, hint: str = "") -> bytes:
+    """Return the bytes of a file, which may as well be a pipe.
+
+    Raises:
+        ConfigError: it cannot be read.
+        CodecError: it has more than `limit` bytes; no more than that were read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(limit + 1) if size <= limit else b""
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}", hint) from error
+    if max(size, len(data)) > limit:
+        raise CodecError(f"{path}: larger than {limit} bytes")
+    return data
 
 
 def write_file(
