@@ -23,8 +23,8 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import httpx
 
 from mlchain.client.client import Client
-from mlchain.client.drafts import draft
 from mlchain.client.http import problem_error
+from mlchain.client.userfile import draft
 from mlchain.errors import ConfigError, Unreachable, VerificationFailed
 from mlchain.ledger import unixfs
 
