@@ -134,7 +134,7 @@ def wait_for_answer(
     """Return a prediction once it is answered.
 
     Raises:
-        Rejected: the chain refused the request, or no quorum agreed; the fee is back.
+        Rejected: the chain refused the request, or no quorum agreed.
         Timeout: not in time; it may be later.
     """
     deadline = time.monotonic() + timeout_s
@@ -150,7 +150,10 @@ def wait_for_answer(
         if found["state"] == "answered":
             return found
         if found["state"] == "failed":
-            raise Rejected(f"prediction {identity[:8]}: no quorum agreed in time; the fee is back")
+            raise Rejected(
+                f"prediction {identity[:8]}: no quorum agreed in time",
+                "the fee is back, unless hardly a validator could get the rows",
+            )
         if left <= 0:
             raise Timeout(
                 f"prediction {identity[:8]} is {found['state']}",

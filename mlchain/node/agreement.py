@@ -36,7 +36,7 @@ from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.agenda import count_open
 from mlchain.vm.families.jobs import LATE, Phase, in_phase
-from mlchain.vm.families.predictions import OPEN, PREDICTIONS, QUEUE, PredictionState
+from mlchain.vm.families.predictions import OPEN, PREDICTIONS, QUEUE, Lane, PredictionState
 
 log = structlog.get_logger("agreement")
 
@@ -261,9 +261,10 @@ def _find_pause_of_predictions(state: State, height: int, pause: int, params: Pa
     Deadlines need some; committees, and those who wait for the last few, need the next.
     """
     at_work = [PREDICTIONS.get(state, key) for (key,), _ in OPEN.items(state)]
-    first = next(QUEUE.items(state), None)
-    if first is not None:
-        at_work.append(PREDICTIONS.get(state, first[0][1]))
+    for lane in Lane:
+        first = next(QUEUE.items(state, lane), None)
+        if first is not None:
+            at_work.append(PREDICTIONS.get(state, first[0][2]))
     for found in at_work:
         pause = min(pause, WATCH_MS)
         if found is not None:

@@ -38,6 +38,7 @@ class PredictionViews:
         is_over = found.state == PredictionState.ANSWERED
         agreed = [t.validator for t in found.told if is_over and is_right(found, t)]
         others = [t.validator for t in found.told if is_over and not is_right(found, t)]
+        bound = [b.validator for b in found.bound]
         return to_json(
             {
                 "id": request,
@@ -59,7 +60,7 @@ class PredictionViews:
                 "score": _score(found),
                 "agreed": [self._name(key) for key in agreed],
                 "disagreed": [self._name(key) for key in others],
-                "bound": len(found.bound),
+                "bound": len(found.bound) + sum(t.validator not in bound for t in found.told),
             }
         )
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from mlchain.consensus.work.answers import Answer, Commitment, answer_digest, commitment_hash
 from mlchain.errors import CodecError
 from mlchain.ledger.unixfs import cid_of
+from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
 from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.vm.context import BlockContext
@@ -36,7 +37,9 @@ def may_bind(prediction: Prediction, validator: bytes, voters: tuple[bytes, ...]
     """Tell whether a validator is to compute a request, and has not said so yet."""
     done = [b.validator for b in prediction.bound] + [t.validator for t in prediction.told]
     is_wanted = validator in (prediction.committee or voters) and validator in voters
-    return prediction.state == PredictionState.OPEN and is_wanted and validator not in done
+    is_room = len(done) < MAX_VALIDATORS  # members come and go while a request is at work
+    is_new = is_room and validator not in done
+    return prediction.state == PredictionState.OPEN and is_wanted and is_new
 
 
 def process_answer(block: BlockContext, validator: bytes, said: Answer) -> None:
@@ -48,10 +51,13 @@ def process_answer(block: BlockContext, validator: bytes, said: Answer) -> None:
     if prediction is None or not is_answer_of(prediction, validator, said):
         return
     is_late = prediction.state == PredictionState.ANSWERED
-    told = Told(validator, said.outcome, said.content, b"" if is_late else said.value)
+    bound = [b.validator for b in prediction.bound]
+    is_blind = all(before.validator in bound for before in prediction.told)
+    value = b"" if is_late else said.value
+    told = Told(validator, said.outcome, said.content, value, is_blind)
     prediction = replace(prediction, told=(*prediction.told, told))
     PREDICTIONS.put(block.state, prediction, said.request)
-    if is_late and not is_right(prediction, told):
+    if is_late and not is_right(prediction, told) and is_proven(prediction, block.validators):
         slash_liar(block, said.request, validator)
 
 
@@ -78,6 +84,15 @@ def is_answer_of(prediction: Prediction, validator: bytes, said: Answer) -> bool
 def is_right(prediction: Prediction, told: Told) -> bool:
     """Tell whether what a validator told is what the chain recorded."""
     return (told.outcome, told.content) == (prediction.outcome, prediction.content)
+
+
+def is_proven(prediction: Prediction, voters: ValidatorSet) -> bool:
+    """Tell whether more than a third found the recorded answer before any was to be seen.
+
+    One of them is honest then, and computed it. What others say who saw it first proves nothing.
+    """
+    found = [t.validator for t in prediction.told if t.is_blind and is_right(prediction, t)]
+    return sum(map(voters.weight, found)) >= voters.third
 
 
 def slash_liar(block: BlockContext, request: bytes, validator: bytes) -> None:

@@ -13,7 +13,7 @@ from mlchain.consensus.work.answers import draw_committee
 from mlchain.ledger.state import Mark
 from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
-from mlchain.vm.answering import is_right, slash_liar
+from mlchain.vm.answering import is_proven, is_right, slash_liar
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.members import slash_validator
@@ -23,30 +23,39 @@ from mlchain.vm.families.predictions import (
     PREDICTIONS,
     QUEUE,
     ROWS,
+    Lane,
     Prediction,
     PredictionState,
     Told,
     committee_size,
+    find_lane,
 )
 from mlchain.vm.votes import get_beacon
 
-MAX_OPEN = 64
-"""Requests at work at a time."""
-MAX_OPEN_GAS = 2 * 10**10
-"""What all at work may cost one validator together, in gas (about ns)."""
+MAX_OPEN = 32
+"""Requests of one lane at work at a time."""
+MAX_OPEN_GAS = 10**10
+"""What all of one lane at work may cost one validator together, in gas (about ns)."""
 
 
 def advance_predictions(block: BlockContext) -> None:
     """Move every request at work as far as this block allows, then begin others in their turn."""
-    count, gas = 0, 0
+    at_work: dict[Lane, list[int]] = {lane: [] for lane in Lane}
     for (identity,), _ in list(OPEN.items(block.state)):
         prediction = PREDICTIONS.get(block.state, identity)
         assert prediction is not None, "what is at work exists"
+        lane = find_lane(block.state, identity, prediction)
         _advance(block, identity, prediction)
         now = PREDICTIONS.get(block.state, identity)
         if now is not None and now.state in (PredictionState.OPEN, PredictionState.CLOSED):
-            count, gas = count + 1, gas + now.gas
-    for (rank, identity), _ in QUEUE.items(block.state):
+            at_work[lane].append(now.gas)
+    for lane, costs in at_work.items():
+        _begin(block, lane, len(costs), sum(costs))
+
+
+def _begin(block: BlockContext, lane: Lane, count: int, gas: int) -> None:
+    """Begin what waits in a lane, as long as there is room."""
+    for (_, rank, identity), _ in QUEUE.items(block.state, lane):
         prediction = PREDICTIONS.get(block.state, identity)
         assert prediction is not None, "what is queued exists"
         if count >= MAX_OPEN or gas + prediction.gas > MAX_OPEN_GAS:
@@ -58,7 +67,7 @@ def advance_predictions(block: BlockContext) -> None:
         if 0 < size < len(block.validators):
             keys = block.validators.keys
             committee = draw_committee(get_beacon(block.state), identity, keys, size)
-        QUEUE.delete(block.state, rank, identity)
+        QUEUE.delete(block.state, lane, rank, identity)
         OPEN.put(block.state, Mark(), identity)
         _put(block, identity, prediction, state=PredictionState.OPEN, committee=committee)
         count, gas = count + 1, gas + prediction.gas
@@ -121,24 +130,29 @@ def _agreed(block: BlockContext, prediction: Prediction) -> Told | None:
 
 
 def _record(block: BlockContext, identity: bytes, prediction: Prediction, found: Told) -> None:
+    """Pay those who found the answer before any was to be seen, and punish who told another.
+
+    Whoever was asked later may have repeated what it saw, so it is not paid; and on the word of
+    such alone nobody is punished.
+    """
     escrow = prediction.escrow
     prediction = replace(
         prediction, outcome=found.outcome, content=found.content, value=found.value, escrow=0,
         told=tuple(replace(told, value=b"") for told in prediction.told),
     )  # fmt: skip
-    right = [told.validator for told in prediction.told if is_right(prediction, told)]
-    paid = [key for key in right if key in block.validators]
+    right = [told for told in prediction.told if is_right(prediction, told)]
+    paid = [t.validator for t in right if t.is_blind and t.validator in block.validators]
     share = escrow // len(paid) if paid else 0
     for key in paid:
         credit(block.state, key, share)
     burn(block.state, escrow - share * len(paid))
     for told in prediction.told:
-        if not is_right(prediction, told):
+        if not is_right(prediction, told) and is_proven(prediction, block.validators):
             slash_liar(block, identity, told.validator)
     _put(block, identity, prediction, state=PredictionState.ANSWERED)
     ROWS.delete(block.state, identity)
     if not _silent(prediction):
-        OPEN.delete(block.state, identity)
+        _close(block, identity)
     if prediction.is_evaluation and found.outcome == Outcome.ANSWERED:
         metrics = decode_metrics(found.value, prediction.rows)
         evaluation = Evaluation(prediction.data, metrics, block.height)
@@ -159,11 +173,27 @@ def _ask_the_rest(block: BlockContext, identity: bytes, prediction: Prediction) 
 
 
 def _give_up(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
-    """Return the fee: nobody knows who is wrong."""
-    credit(block.state, prediction.requester, prediction.escrow)
+    """Return the fee: nobody knows who is wrong.
+
+    But whoever asks about rows that hardly anybody can get pays for the place they took.
+    """
+    had = [b.validator for b in prediction.bound] + [t.validator for t in prediction.told]
+    is_elsewhere = find_lane(block.state, identity, prediction) == Lane.ELSEWHERE
+    if is_elsewhere and _weight(block, had) < block.validators.third:
+        burn(block.state, prediction.escrow)
+    else:
+        credit(block.state, prediction.requester, prediction.escrow)
     _put(block, identity, prediction, state=PredictionState.FAILED, escrow=0)
-    OPEN.delete(block.state, identity)
+    _close(block, identity)
     ROWS.delete(block.state, identity)
+
+
+def _close(block: BlockContext, identity: bytes) -> None:
+    """End a request: nobody owes it anything any more."""
+    prediction = PREDICTIONS.get(block.state, identity)
+    assert prediction is not None, "what is at work exists"
+    PREDICTIONS.put(block.state, replace(prediction, bound=()), identity)
+    OPEN.delete(block.state, identity)
 
 
 def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
@@ -172,7 +202,7 @@ def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is
     if is_due:
         _punish_silent(block, identity, prediction)
     if is_due or not silent:
-        OPEN.delete(block.state, identity)
+        _close(block, identity)
 
 
 def _punish_silent(block: BlockContext, identity: bytes, prediction: Prediction) -> None:

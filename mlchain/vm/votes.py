@@ -130,7 +130,7 @@ def _process_extension(
         if content.startswith(SAID):
             add_naming_holder(block, content, validator)
             continue
-        add_holder(block.state, content, validator)
+        add_holder(block.state, content, validator, block.validators)
         add_model_holder(block.state, content, validator, block.validators)
     for attestation in extension.attestations:
         if not _process_attestation(block, validator, attestation, height):

@@ -108,7 +108,7 @@ def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_l
                 node.agreement.poke()
             await until(lambda: is_available(state(), held, node.chain.validators))
             measured = await cluster.send(
-                RequestPrediction(good.content, b"", held, 50, True, "drawn:1", 50, 0)
+                RequestPrediction(good.content, b"", held, 50, True, "replicated", 100, 0)
             )
             await until(lambda: answered(measured))
             (evaluation,) = MODEL_FILES.get(state(), good.content).evaluations

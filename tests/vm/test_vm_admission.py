@@ -176,7 +176,7 @@ def test_holders_that_were_removed_do_not_count():
         world.say(name, "available", CONTENT)
     world.block(evidence=(world.double_vote(liar),), proposer=honest[0])
     world.block()
-    assert len(DATASETS.get(world.state(), CONTENT).holders) == 3
+    assert len(DATASETS.get(world.state(), CONTENT).holders) == 2
     assert world.job(job).state == JobState.SUBMITTED
     world.hold(honest[2])
     assert world.job(job).state == JobState.ACCEPTED

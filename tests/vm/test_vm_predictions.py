@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 from vm.asking import ASK, MODEL, RIGHT, WRONG, Scene
@@ -163,6 +165,54 @@ def test_silence_of_everybody_gives_the_fee_back():
     assert scene.world.balance("alice") == paid + 140
 
 
+ABSENT = b"\x01\x55\x12\x20" + digest("rows-that-nobody-has")
+
+
+def test_rows_that_nobody_can_get_are_paid_for_and_hold_up_none_that_are_at_hand(monkeypatch):
+    monkeypatch.setattr(predicting, "MAX_OPEN", 2)
+    scene = Scene()
+    before = scene.world.balance("alice")
+    absent = [scene.asked(inline=b"", data=ABSENT, tip=1_000, fee=500) for _ in range(2)]
+    assert scene.at(scene.asked(tip=0)).state == PredictionState.OPEN, "at once"
+    scene.world.blocks(PARAMS.dispute_window)
+    assert {scene.at(request).state for request in absent} == {PredictionState.FAILED}
+    scene.world.blocks(PARAMS.dispute_window)
+    assert before - scene.world.balance("alice") == 2 * 1_500
+
+
+def test_control_in_one_line_such_requests_take_every_place(monkeypatch):
+    monkeypatch.setattr(predicting, "MAX_OPEN", 2)
+    for module in (predictions, predicting):
+        monkeypatch.setattr(module, "find_lane", lambda *about: predictions.Lane.AT_HAND)
+    scene = Scene()
+    for _ in range(2):
+        scene.asked(inline=b"", data=ABSENT, tip=1_000, fee=500)
+    assert scene.at(scene.asked(tip=0)).state == PredictionState.QUEUED
+
+
+def test_rows_that_a_third_could_get_were_there_and_the_fee_comes_back():
+    scene = Scene()
+    before = scene.world.balance("alice")
+    request = scene.asked(inline=b"", data=ABSENT, fee=500)
+    scene.bind(request, {"validator-1": RIGHT, "validator-2": RIGHT})
+    scene.world.blocks(PARAMS.dispute_window)
+    assert scene.at(request).state == PredictionState.FAILED
+    assert scene.world.balance("alice") == before
+
+
+def test_nobody_binds_itself_where_the_record_is_full(monkeypatch):
+    monkeypatch.setattr(answering, "MAX_VALIDATORS", 3)
+    scene = Scene()
+    request = scene.asked()
+    scene.bind(request, scene.all_say(RIGHT))
+    assert len(scene.at(request).bound) == 3
+
+
+def test_too_many_scores_are_refused_for_what_they_are(monkeypatch):
+    monkeypatch.setattr(predictions, "MAX_SCORES", 1)
+    assert "1 rows are 2 scores, at most 1" in Scene().ask().message
+
+
 @pytest.mark.parametrize(
     "changes, code, words",
     [
@@ -212,8 +262,63 @@ def test_a_committee_that_disagrees_is_judged_by_all():
     rest = {name: RIGHT for name in scene.world.validators if name not in (first, second)}
     found = scene.answer(request, rest)
     assert found.value == RIGHT
-    assert scene.world.bond(second) == BOND - PARAMS.slash_lazy
-    assert scene.world.balance(second) == 0 < scene.world.balance(first)
+    assert [scene.world.balance(name) for name in (first, second, *rest)] == [140, 0, 0, 0]
+    assert scene.world.faults() == [], "one found it alone; the others had seen two answers"
+
+
+def test_whoever_lies_in_a_committee_is_slashed_if_more_than_f_found_it_out_alone():
+    scene = Scene()
+    request = scene.asked(tier="drawn:3", fee=1_000)
+    scene.world.block()
+    first, second, liar = (scene.world.names[key] for key in scene.at(request).committee)
+    scene.answer(request, {first: RIGHT, second: RIGHT, liar: WRONG})
+    (last,) = (name for name in scene.world.validators if name not in (first, second, liar))
+    found = scene.answer(request, {last: RIGHT})
+    assert found.value == RIGHT
+    assert scene.world.bond(liar) == BOND - PARAMS.slash_lazy
+    assert [fault.kind for fault in scene.world.faults()] == ["wrong-answer"]
+
+
+def copied(scene: Scene) -> tuple[str, list[str]]:
+    """Two were drawn and disagree; the others compute nothing and repeat the wrong answer."""
+    request = scene.asked(tier="drawn:2")
+    scene.world.block()
+    honest, liar = (scene.world.names[key] for key in scene.at(request).committee)
+    scene.answer(request, {honest: RIGHT, liar: WRONG})
+    copiers = [name for name in scene.world.validators if name not in (honest, liar)]
+    scene.answer(request, dict.fromkeys(copiers, WRONG))
+    return honest, copiers
+
+
+def test_whoever_repeats_an_answer_that_was_shown_is_not_paid_and_can_convict_nobody():
+    scene = Scene()
+    honest, copiers = copied(scene)
+    assert [scene.world.balance(name) for name in copiers] == [0, 0]
+    assert (scene.world.bond(honest), scene.world.faults()) == (BOND, [])
+
+
+def test_control_where_what_was_seen_counts_copiers_are_paid_and_an_honest_one_is_slashed(
+    monkeypatch,
+):
+    def told(*values: Any) -> predictions.Told:
+        return predictions.Told(*values[:-1], True)
+
+    monkeypatch.setattr(answering, "Told", told)
+    scene = Scene()
+    honest, copiers = copied(scene)
+    assert all(scene.world.balance(name) > 0 for name in copiers)
+    assert scene.world.bond(honest) == BOND - PARAMS.slash_lazy
+
+
+def test_after_its_window_a_request_is_closed_for_good():
+    scene = Scene()
+    request = scene.asked()
+    scene.bind(request, scene.all_say(RIGHT, validator_0=WRONG))
+    scene.tell(request, {name: RIGHT for name in scene.world.validators if name != LIAR})
+    scene.world.blocks(PARAMS.dispute_window + 1)
+    assert scene.at(request).bound == () and list(OPEN.items(scene.world.state())) == []
+    scene.tell(request, {LIAR: WRONG})
+    assert [fault.kind for fault in scene.world.faults()] == ["answer-withheld"], "punished once"
 
 
 def late_one(scene: Scene) -> tuple[bytes, str]:
@@ -233,7 +338,8 @@ def test_a_liar_among_the_first_cannot_hinder_an_honest_quorum_one_of_which_is_s
     request, slow = late_one(scene)
     found = scene.answer(request, {slow: RIGHT})
     assert (found.state, found.value) == (PredictionState.ANSWERED, RIGHT)
-    assert scene.world.balance(slow) == 140 // 4 and scene.world.balance(LIAR) == 0
+    assert scene.world.balance(slow) == scene.world.balance(LIAR) == 0
+    assert scene.world.balance("validator-1") == 140 // 3, "who found it before any was to be seen"
     assert [fault.kind for fault in scene.world.faults()] == ["wrong-answer"]
 
 

@@ -57,11 +57,14 @@ class RegisterData(Payload, frozen=True):
             )
 
 
-def add_holder(state: State, content: bytes, validator: bytes) -> None:
-    """Note that a validator holds a dataset; unknown datasets are ignored."""
+def add_holder(state: State, content: bytes, validator: bytes, validators: ValidatorSet) -> None:
+    """Note that a validator holds a dataset; unknown datasets are ignored.
+
+    Those that have left go: else the record would outgrow its bound as members come and go.
+    """
     record = DATASETS.get(state, content)
-    if record is not None and validator not in record.holders:
-        holders = tuple(sorted((*record.holders, validator)))
+    if record is not None and validator not in record.holders and validator in validators:
+        holders = tuple(sorted(key for key in (*record.holders, validator) if key in validators))
         DATASETS.put(
             state,
             Dataset(record.owner, record.size, record.rows, record.features, holders),

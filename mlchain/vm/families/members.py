@@ -5,6 +5,7 @@ How they come, go and change is `families/governance.py`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -105,6 +106,8 @@ FAULTS = Table(b"fault/", Fault, int, int)
 VOTERS = Table(b"voters/", Voters)
 
 NO_JOB = bytes(32)
+MAX_FAULTS = 2**20
+"""More than one block can record: a fault for each place at work and validator."""
 
 
 class Turns(Record, frozen=True):
@@ -248,7 +251,7 @@ def slash_validator(
     _pay_slash(block.state, amount, b"" if finder in (key, holder) else finder)
     left = record.bond - amount
     is_out = is_removed or left < block.params.slash_validator
-    if get_validator_set(block.state).keys == (holder,):
+    if is_out and get_validator_set(block.state).keys == (holder,):
         is_out = False
     replace_validator(block.state, holder, bond=left)
     if is_out:
@@ -290,5 +293,8 @@ def _pay_slash(state: State, amount: int, finder: bytes) -> None:
 
 
 def _record_fault(block: BlockContext, fault: Fault) -> None:
-    number = sum(1 for _ in FAULTS.items(block.state, block.height))
+    def is_free(number: int) -> bool:
+        return FAULTS.get(block.state, block.height, number) is None
+
+    number = bisect_left(range(MAX_FAULTS), True, key=is_free)  # they stand without gaps
     FAULTS.put(block.state, fault, block.height, number)

@@ -178,13 +178,14 @@ def add_naming_holder(block: BlockContext, identity: bytes, validator: bytes) ->
     state, naming = block.state, NAMINGS.get(block.state, identity)
     if naming is None or validator in naming.holders or validator not in block.validators:
         return
-    naming = replace(naming, holders=tuple(sorted((*naming.holders, validator))))
+    present = (key for key in (*naming.holders, validator) if key in block.validators)
+    naming = replace(naming, holders=tuple(sorted(present)))
     NAMINGS.put(state, naming, identity)
     draw = DRAWS.get(state, naming.draw)
     assert draw is not None, "what is said is about a draw"
     if draw.named:
         for part in draw.named:
-            add_holder(state, part.content, validator)
+            add_holder(state, part.content, validator, block.validators)
     elif sum(map(block.validators.weight, naming.holders)) >= block.validators.quorum:
         _name(state, draw, identity, naming, block.validators)
 

@@ -54,7 +54,7 @@ class PredictionState(IntEnum):
     """Who is bound is fixed, and shows its answer."""
     ANSWERED = 3
     FAILED = 4
-    """No quorum agreed in time; the fee is back."""
+    """No quorum agreed in time. The fee is back, unless it was for want of the rows."""
 
 
 class Bound(Record, frozen=True):
@@ -72,6 +72,8 @@ class Told(Record, frozen=True):
     content: MaybeContent
     value: Annotated[bytes, Meta(max_length=MAX_VALUE_BYTES)]
     """The bytes of a short answer, until one of them is the answer."""
+    is_blind: bool
+    """Whether its maker bound itself before any answer was to be seen."""
 
 
 class Prediction(Record, frozen=True):
@@ -111,9 +113,24 @@ class Rows(Record, frozen=True):
 
 PREDICTIONS = Table(b"prediction/", Prediction, bytes)
 ROWS = Table(b"rows/", Rows, bytes)
-QUEUE = Table(b"queue/", Mark, int, bytes)
-"""By rank, the lowest first, and id."""
+QUEUE = Table(b"queue/", Mark, int, int, bytes)
+"""By lane, rank, the lowest first, and id."""
 OPEN = Table(b"asked/", Mark, bytes)
+
+
+class Lane(IntEnum):
+    """Requests that wait in one line. What one lane waits for holds up no other."""
+
+    AT_HAND = 0
+    """The rows are on chain, or of a dataset that a quorum holds."""
+    ELSEWHERE = 1
+    """The rows are named by content id, and have yet to be found."""
+
+
+def find_lane(state: State, identity: bytes, prediction: Prediction) -> Lane:
+    """Return the lane of a request that has not ended."""
+    is_here = prediction.is_evaluation or ROWS.get(state, identity) is not None
+    return Lane.AT_HAND if is_here else Lane.ELSEWHERE
 
 
 def queue_rank(tip: int, height: int) -> int:
@@ -191,9 +208,10 @@ class RequestPrediction(Payload, frozen=True):
             b"", b"",
         )  # fmt: skip
         PREDICTIONS.put(ctx.state, prediction, identity)
-        QUEUE.put(ctx.state, Mark(), queue_rank(self.tip, height), identity)
         if self.inline:
             ROWS.put(ctx.state, Rows(self.inline), identity)
+        lane = find_lane(ctx.state, identity, prediction)
+        QUEUE.put(ctx.state, Mark(), lane, queue_rank(self.tip, height), identity)
         ctx.emit(f"prediction {identity.hex()[:8]} queued")
 
     def _name_rows(self, state: State, file: ModelFile) -> bytes:
