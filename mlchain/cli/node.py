@@ -108,7 +108,8 @@ def command(
 
     Its role follows from the keys it finds, and from the chain: with the key of a validator it
     votes, with that of a worker it trains, else it observes, until the chain says otherwise. Keys
-    in next-validator.json and next-worker.json beside the others take over when the chain says so.
+    in next-validator.json, next-worker.json and next-peer.json beside the others take over when the
+    chain says so.
     It never asks for a password: a key it cannot open ends it at once.
     """
     from mlchain.ledger.genesis import load_genesis
@@ -160,7 +161,7 @@ def load_keys(config: Config, genesis: Genesis) -> Keys:
             f"mlchain keys new peer --keys-dir {config.peer_key.parent} --unprotected",
         )
     password = read_password(config.password_file) if config.password_file else None
-    waiting = (next_key(config.validator_key), next_key(config.worker_key))
+    waiting = tuple(next_key(file) for file in (*files[1:], files[0]))
     peer, *others = (
         load_key(file, password) if file.exists() else None for file in (*files, *waiting)
     )

@@ -82,7 +82,8 @@ class Driver:
         our precommit; the others are explained in `inbox.Authenticator`.
         """
         self._key = key
-        self._timeouts = timeouts
+        self.timeouts = timeouts
+        """Those of the next height that is started; the host may change them."""
         self._sign = sign
         self._extend_vote = extend_vote
         self._inbox = self.inbox_type(chain_id, is_signed, identify, verify_extension)
@@ -131,7 +132,7 @@ class Driver:
         Raises:
             StoreCorrupted: the log given to `recover` was not written by this program.
         """
-        engine = self.engine_type(height, validators, self._key, self._timeouts)
+        engine = self.engine_type(height, validators, self._key, self.timeouts)
         self._current = current = self.height_type(engine, self._inbox, self._effects.append)
         self._timers = {}
         self._round_at_tick, self._ticks_behind = -1, 0
@@ -139,7 +140,7 @@ class Driver:
         if self._last is None or self._last.height != height - 1:
             self._last = LastCommit(last_commit, None) if last_commit else None
         if self._gossip_at is None:
-            self._gossip_at = now_ms + self._timeouts.gossip_ms
+            self._gossip_at = now_ms + self.timeouts.gossip_ms
         current.replay(self._journal)
         self._journal = []
         for message in self._early.take(height):
@@ -245,7 +246,7 @@ class Driver:
             del self._timers[key]
             self._current.engine.timeout(Step(key[0]), key[1])
         if self._gossip_at is not None and self._gossip_at <= now_ms:
-            self._gossip_at = now_ms + self._timeouts.gossip_ms
+            self._gossip_at = now_ms + self.timeouts.gossip_ms
             self._gossip(self._current)
         self._advance(now_ms)
 
@@ -281,7 +282,7 @@ class Driver:
         peer.height = status.height
         if now_ms < peer.status_answer_ms:
             return "answered a moment ago"
-        peer.status_answer_ms = now_ms + self._timeouts.gossip_ms // 2
+        peer.status_answer_ms = now_ms + self.timeouts.gossip_ms // 2
         if status.height == current.number:
             for vote in self._votes_lacking(current.engine, status):
                 self._effects.append(Send(sender, encode_message(vote)))
@@ -300,7 +301,7 @@ class Driver:
         proposal = current.proposal(want.round, want.block_id)
         if proposal is None:
             return "no such proposal"
-        peer.block_answer_ms = now_ms + self._timeouts.gossip_ms // 2
+        peer.block_answer_ms = now_ms + self.timeouts.gossip_ms // 2
         self._effects.append(Send(sender, encode_message(proposal)))
         return None
 

@@ -27,6 +27,7 @@ from mlchain.consensus.effects import (
     ReportEvidence,
     Send,
     SignMessage,
+    Timeouts,
 )
 from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Params
@@ -250,9 +251,15 @@ class Agreement:
         self._last_block_ms = now - took
         self._earliest_ms = now + took // BREATH
         self._wal.forget()
+        self._driver.timeouts = timeouts_of(self._chain.params)
         self._driver.start(height + 1, committed.validators, now, commit)
         for listener in self.after_commit:
             listener(committed)
+
+
+def timeouts_of(params: Params) -> Timeouts:
+    """Return the timeouts that the chain sets for its next block."""
+    return Timeouts(params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms)
 
 
 def _find_pause_of_predictions(state: State, height: int, pause: int, params: Params) -> int:

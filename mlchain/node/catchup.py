@@ -13,7 +13,8 @@ import structlog
 
 from mlchain.errors import NotFound, Unreachable
 from mlchain.ledger.genesis import Genesis
-from mlchain.ledger.kv import KeyValue
+from mlchain.ledger.kv import KeyValue, Namespace
+from mlchain.ledger.merkle import SparseTree
 from mlchain.ledger.rows import HEAD, read
 from mlchain.ledger.snapshot import installing_height
 from mlchain.ledger.state import State
@@ -49,6 +50,14 @@ def stored_height(kv: KeyValue) -> int:
     """Return the height of the last block in `kv`, -1 if there is none."""
     data = kv.get(HEAD)
     return -1 if data is None else read(int, data, "head")
+
+
+def stored_state(kv: KeyValue) -> State:
+    """Return what `kv` holds of the state, to look up a record before the store is opened.
+
+    Its tree is not read: it has no root.
+    """
+    return State(Namespace(kv, b"s"), SparseTree())
 
 
 async def start_from_snapshot(

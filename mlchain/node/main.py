@@ -13,11 +13,12 @@ from typing import Any, TextIO
 import structlog
 import trio
 
+from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
 from mlchain.ledger.genesis import Genesis, load_genesis
 from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ml_runtime import get_backend
-from mlchain.node.catchup import start_from_snapshot, wants_snapshot
+from mlchain.node.catchup import start_from_snapshot, stored_state, wants_snapshot
 from mlchain.node.config import Config
 from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
@@ -45,8 +46,9 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
     for folder in (config.home, config.wal, config.home / "spool"):
         folder.mkdir(parents=True, exist_ok=True)
     every = config.snapshot_every
+    chain = LevelKeyValue(config.data)
     storage = Storage(
-        LevelKeyValue(config.data),
+        chain,
         LevelKeyValue(config.content),
         config.wal,
         config.home / "spool",
@@ -55,19 +57,19 @@ def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
         config.keep_blocks,
         config.content_quota,
     )
-    transport = make_transport(genesis, config, keys)
+    transport = make_transport(genesis, config, keys.at(stored_state(chain)).peer)
     return Node(
         genesis, keys, storage, transport, misbehaviour, config.executor, config.backend,
         config.recheck,
     )  # fmt: skip
 
 
-def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
+def make_transport(genesis: Genesis, config: Config, peer: SecretKey) -> Transport:
     """Return libp2p between the members that began the chain; a node tells it who came and went.
 
     A development chain of one node needs no network.
     """
-    own = keys.peer.public
+    own = peer.public
     peers = {
         member.peer: PeerAddress(member.host, member.port, member.role, member.name)
         for member in genesis.members
@@ -81,7 +83,7 @@ def make_transport(genesis: Genesis, config: Config, keys: Keys) -> Transport:
     from mlchain.p2p.libp2p import LibP2PTransport
 
     listen = config.p2p_listen
-    return LibP2PTransport(keys.peer.seed, listen.host, listen.port, peers, role)
+    return LibP2PTransport(peer.seed, listen.host, listen.port, peers, role)
 
 
 def run_node(
@@ -148,7 +150,7 @@ async def catch_up(config: Config, keys: Keys) -> None:
     try:
         if not wants_snapshot(config.sync, genesis, kv, time.time_ns() // 10**6):
             return
-        transport = make_transport(genesis, config, keys)
+        transport = make_transport(genesis, config, keys.at(stored_state(kv)).peer)
         if not transport.peers():
             return
         await start_from_snapshot(

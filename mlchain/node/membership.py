@@ -24,8 +24,8 @@ _ORDER = (Role.OBSERVER, Role.WORKER, Role.VALIDATOR)
 class Keys:
     """The secret keys of one node; None for a role it does not play.
 
-    A key whose time has not come, or is over, plays no role either: `next_validator` and
-    `next_worker` wait for the epoch in which they take the place of the others.
+    A key whose time has not come, or is over, plays no role either: `next_validator`,
+    `next_worker` and `next_peer` wait for the epoch in which they take the place of the others.
     """
 
     peer: SecretKey
@@ -33,11 +33,13 @@ class Keys:
     worker: SecretKey | None
     next_validator: SecretKey | None = None
     next_worker: SecretKey | None = None
+    next_peer: SecretKey | None = None
 
     def at(self, state: State) -> Keys:
         """Return the keys that play their role in the block after `state`."""
+        is_next = self.next_peer is not None and _is_registered(state, self.next_peer.public)
         return Keys(
-            self.peer,
+            self.next_peer if is_next and self.next_peer else self.peer,
             _active(state, "validator", self.next_validator, self.validator),
             _active(state, "worker", self.next_worker, self.worker),
         )
@@ -59,6 +61,7 @@ class Membership:
         self._candidates = candidates
         self._transport = transport
         self._known: dict[bytes, PeerAddress] = {}
+        self._former: dict[bytes, None] = {}
         self._state = state
         self.keys = candidates.at(state)
         for member in self.members:
@@ -66,8 +69,8 @@ class Membership:
                 raise ConfigError(
                     f"the network key is {transport.public_key.hex()[:16]}, "
                     f"the chain knows {member.name} by {member.peer.hex()[:16]}",
-                    "put back the peer key that is registered, or register this one with "
-                    "mlchain gov rotate",
+                    "put back the peer key that is registered (a new one waits as next-peer.json), "
+                    "or register this one with mlchain gov rotate",
                 )
         self.outdated = trio.Event()
         """Set when our keys play another role than the node was made for: make it anew."""
@@ -96,10 +99,15 @@ class Membership:
         """Let in who has come and cut off who has gone.
 
         Who has another role or address is let in anew: a link carries what the role at its
-        beginning allows.
+        beginning allows. A peer key that was replaced is good for one epoch more: its node goes on
+        with the new one when it has the block that says so, and may have to fetch it from us.
         """
         self._state = state
-        wanted = peer_addresses(state, self._transport.public_key)
+        own = (self._transport.public_key, self._candidates.peer.public)
+        if self._candidates.next_peer is not None:
+            own += (self._candidates.next_peer.public,)
+        wanted = peer_addresses(state, *own)
+        self._keep_former(wanted)
         for peer in [p for p in self._known if p not in wanted]:
             self._transport.remove_peer(peer)
             del self._known[peer]
@@ -116,6 +124,13 @@ class Membership:
         if not is_same or self._transport.role != self._peer_role(state):
             self.outdated.set()
 
+    def _keep_former(self, wanted: dict[bytes, PeerAddress]) -> None:
+        """Add to `wanted` the peers whose key another has just replaced."""
+        new = {address.name for peer, address in wanted.items() if peer not in self._known}
+        gone = [p for p in self._known if p not in wanted and p not in self._former]
+        self._former = {p: None for p in gone if self._known[p].name in new}
+        wanted.update({peer: self._known[peer] for peer in self._former})
+
     def _peer_role(self, state: State) -> str:
         """Return what others let us do, by our peer key."""
         own = self._transport.public_key
@@ -123,12 +138,12 @@ class Membership:
         return max(roles, key=_ORDER.index, default=Role.OBSERVER)
 
 
-def peer_addresses(state: State, own: bytes) -> dict[bytes, PeerAddress]:
-    """Return everybody we talk to, by peer key."""
+def peer_addresses(state: State, *own: bytes) -> dict[bytes, PeerAddress]:
+    """Return everybody we talk to, by peer key; `own` are ours."""
     found: dict[bytes, PeerAddress] = {}
     for _, member in MEMBERS.items(state):
         known = found.get(member.peer)
-        if member.left or member.peer == own:
+        if member.left or member.peer in own:
             continue
         if known is None or _ORDER.index(Role(member.role)) > _ORDER.index(Role(known.role)):
             found[member.peer] = PeerAddress(member.host, member.port, member.role, member.name)
@@ -152,6 +167,10 @@ class Names(Mapping[bytes, str]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _is_registered(state: State, peer: bytes) -> bool:
+    return any(m.peer == peer and not m.left for _, m in MEMBERS.items(state))
 
 
 def _active(state: State, role: str, *keys: SecretKey | None) -> SecretKey | None:

@@ -19,7 +19,6 @@ import structlog
 import trio
 
 from mlchain.consensus.driver import Driver
-from mlchain.consensus.effects import Timeouts
 from mlchain.consensus.safety import Signer, SignRequest
 from mlchain.errors import MlchainError
 from mlchain.ledger.commit import Commit
@@ -28,7 +27,7 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import transaction_id
 from mlchain.ml_runtime.backends import DEFAULT
 from mlchain.node import adversary
-from mlchain.node.agreement import Agreement
+from mlchain.node.agreement import Agreement, timeouts_of
 from mlchain.node.answerer import Answerer
 from mlchain.node.artifacts import CHUNK_PROTOCOL, Artifacts, ChunkRequest
 from mlchain.node.auditor import Auditor
@@ -273,10 +272,7 @@ class Node(Machine):
             log.warning("upgrade-needed", version=planned.version, height=planned.height)
 
     def _make_agreement(self, wal: Path) -> Agreement:
-        genesis, params, key = self.genesis, self.chain.params, self.keys.validator
-        timeouts = Timeouts(
-            params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms
-        )
+        genesis, key = self.genesis, self.keys.validator
         wal_log, last_sign = self._open_log(
             wal, has_signed=self.chain.height > 0, is_voting=key is not None
         )
@@ -290,8 +286,8 @@ class Node(Machine):
             return self.duties.extension(height) if self.duties else b""
 
         driver = self.driver_type(
-            genesis.chain_id, key.public if key else None, timeouts, sign, extend_vote,
-            self.chain.is_valid_extension,
+            genesis.chain_id, key.public if key else None, timeouts_of(self.chain.params), sign,
+            extend_vote, self.chain.is_valid_extension,
         )  # fmt: skip
         # Only validators speak of agreement; the others hear of blocks and fetch them.
         peers = self.membership.validator_peers if key else ()

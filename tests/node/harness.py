@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,12 +131,15 @@ async def run_cluster(
     workers: int = 2,
     misbehaviour: dict[str, str] | None = None,
     genesis: Genesis | None = None,
+    absent: Collection[str] = (),
 ) -> AsyncIterator[Cluster]:
     genesis = genesis or make_genesis(validators, workers)
     hub = Hub()
     addresses = {m.peer: PeerAddress(m.host, m.port, m.role, m.name) for m in genesis.members}
     nodes = {}
     for member in genesis.members:
+        if member.name in absent:
+            continue
         peers = {peer: a for peer, a in addresses.items() if peer != member.peer}
         own = key(member.name)
         keys = Keys(

@@ -14,13 +14,20 @@ from mlchain.crypto import SecretKey
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
+from mlchain.node.catchup import stored_state
 from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
 from mlchain.node.node import Node
 from mlchain.p2p.memory import MemoryTransport
 from mlchain.vm.context import Payload
 from mlchain.vm.families.accounts import Transfer, get_account
-from mlchain.vm.families.changes import AddMember, ReplaceKeys, change_digest, ready_bytes
+from mlchain.vm.families.changes import (
+    AddMember,
+    ReplaceKeys,
+    SetParam,
+    change_digest,
+    ready_bytes,
+)
 from mlchain.vm.families.governance import PROPOSALS, Approve, ChangeKeys, Leave, Propose
 
 EPOCH = 12
@@ -29,7 +36,9 @@ UNTIL = 10**6
 
 def quick_genesis() -> Genesis:
     genesis = make_genesis(4, 0)
-    return replace(genesis, params=replace(PARAMS, epoch_blocks=EPOCH, heartbeat_ms=50))
+    return replace(
+        genesis, params=replace(PARAMS, epoch_blocks=EPOCH, heartbeat_ms=50, unbonding_blocks=3_000)
+    )
 
 
 def make_member(name: str, key_name: str, bond: int, port: int) -> Member:
@@ -71,7 +80,8 @@ def open_node(cluster: Cluster, folder: Path, home: Storage | None, keys: Keys) 
             (folder / part).mkdir(parents=True, exist_ok=True)
         home = Storage(MemoryKeyValue(), MemoryKeyValue(), folder / "wal", folder / "spool")
     hub = cluster.nodes["validator-0"].transport.hub
-    transport = MemoryTransport(hub, keys.peer.public, {})
+    peer = keys.at(stored_state(home.chain)).peer.public
+    transport = MemoryTransport(hub, peer, {})
     return Node(cluster.genesis, keys, home, transport)
 
 
@@ -158,3 +168,46 @@ def test_a_fifth_validator_joins_and_votes_another_changes_its_key_and_one_leave
 
 def replace_next(keys: Keys, new: SecretKey) -> Keys:
     return Keys(keys.peer, keys.validator, None, next_validator=new)
+
+
+def test_a_running_node_takes_up_timing_and_another_peer_key(tmp_path):
+    async def main() -> None:
+        genesis = quick_genesis()
+        own = key("validator-3")
+        money = replace(genesis.allocations[0], account=own.public, amount=10**9)
+        genesis = replace(genesis, allocations=(*genesis.allocations, money))
+        old, new = key("validator-3/peer"), key("another peer key")
+        keys = Keys(old, own, None, next_peer=new)
+        async with run_cluster(tmp_path, genesis=genesis, absent=("validator-3",)) as cluster:
+            first = cluster.nodes["validator-0"]
+            node = open_node(cluster, tmp_path / "validator-3", None, keys)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_until_outdated, node)
+                await until(lambda: first.chain.height and own.public in voters(first))
+                change = SetParam("vote_timeout_ms", 777)
+                await approve_by_all(cluster, change)
+                present = next(m for m in genesis.members if m.key == own.public)
+                moved = replace(present, peer=new.public, bond=0)
+                signed = own.sign(ready_bytes(CHAIN_ID, moved, UNTIL))
+                await send(cluster, own, ChangeKeys(ReplaceKeys(own.public, moved, UNTIL, signed)))
+                await until(node.membership.outdated.is_set)
+
+            height = node.chain.height
+            await until(lambda: first.chain.height > height + 1)
+            known = {status.peer for status in first.transport.peers()}
+            assert {old.public, new.public} <= known, "who lacks that block may still fetch it"
+            for other in cluster.nodes.values():
+                assert other.chain.params.vote_timeout_ms == 777
+                assert other.agreement._driver.timeouts.vote_ms == 777
+
+            again = open_node(cluster, tmp_path / "validator-3", node._storage, keys)
+            assert again.transport.public_key == again.keys.peer.public == new.public
+            async with trio.open_nursery() as nursery:
+                await nursery.start(again.run)
+                height = first.chain.height
+                await until(lambda: first.chain.height > height and own.public in voters(first))
+                await until(lambda: old.public not in {s.peer for s in first.transport.peers()})
+                nursery.cancel_scope.cancel()
+            again.agreement.close()
+
+    trio.run(main)

@@ -104,7 +104,7 @@ class Hostile:
 
         async def scenario() -> None:
             config = _Config(self.network.plans[self.name].peer_port)
-            transport = make_transport(self.network.genesis, config, self.keys)  # type: ignore[arg-type]
+            transport = make_transport(self.network.genesis, config, self.keys.peer)  # type: ignore[arg-type]
             transport.subscribe(HEADS_TOPIC, lambda author, data: None)
             async with transport.run():
                 await self._until_linked(transport)
