@@ -61,7 +61,7 @@ def waited(node: Any) -> tuple[str, ...]:
 
 def other_bytes(node: Any) -> tuple[str, ...]:
     cid = unixfs.cid_text(unixfs.cid_of(b"these"))
-    node.routes[f"GET /v1/data/{cid}"] = b"those"
+    node.routes[f"GET /v1/data/{cid}/block"] = b"those"
     return ("data", "get", cid, "-o", "got", "--url", node.url)
 
 
