@@ -36,6 +36,7 @@ COMMANDS = {
     "init": ("init", "Make a member's keys and its join file for a new chain."),
     "genesis": ("genesis", "Begin a chain with others: build, compare and sign its genesis."),
     "node": ("node", "Run a validator, worker or observer node."),
+    "admin": ("admin", "Tell your own running node what to do."),
     "testnet": ("testnet", "Run a local network of real node processes."),
     "demo": ("demo", "Train one job on a temporary local network and prove the result."),
     "sim": ("sim", "Simulate a cluster in bad weather, from a seed."),

@@ -183,14 +183,14 @@ def list_(out: Output, url: str) -> None:
 
 @command.command("pin", answers={"data-info": ContentInfo}, examples=("mlchain data pin bafkrei…",))
 @click.argument("cid", metavar="ID")
-@options.url
+@options.operated
 @click.pass_obj
-def pin(out: Output, cid: str, url: str) -> None:
+def pin(out: Output, cid: str, home: Path | None, admin_socket: Path | None) -> None:
     """Have your own node keep a file, fetched from its peers if it is not there."""
     from mlchain.cli.text import good
     from mlchain.client.client import Client
 
-    with Client(url, timeout_s=600) as client:
+    with Client(options.operator_url(home, admin_socket), timeout_s=600) as client:
         info = client.pin_data(cid)
     out.result("data-info", info, [good(f"{cid}  {info['size']} bytes, pinned")])
 
@@ -199,22 +199,22 @@ def pin(out: Output, cid: str, url: str) -> None:
     "unpin", answers={"data-unpinned": Unpinned}, examples=("mlchain data unpin bafkrei…",)
 )
 @click.argument("cid", metavar="ID")
-@options.url
+@options.operated
 @click.pass_obj
-def unpin(out: Output, cid: str, url: str) -> None:
+def unpin(out: Output, cid: str, home: Path | None, admin_socket: Path | None) -> None:
     """Let a file make way again when your node needs room."""
     from mlchain.cli.text import good
     from mlchain.client.client import Client
 
-    with Client(url) as client:
+    with Client(options.operator_url(home, admin_socket)) as client:
         client.pin_data(cid, is_wanted=False)
     out.result("data-unpinned", {"cid": cid}, [good(f"{cid} may make way")])
 
 
 @command.command("gc", answers={"data-gc": Collected}, examples=("mlchain data gc",))
-@options.url
+@options.operated
 @click.pass_obj
-def gc(out: Output, url: str) -> None:
+def gc(out: Output, home: Path | None, admin_socket: Path | None) -> None:
     """Have your own node remove content beyond its quota; without one, all that nobody needs.
 
     What open jobs and models rest on stays, and what you pinned.
@@ -222,7 +222,7 @@ def gc(out: Output, url: str) -> None:
     from mlchain.cli.text import good
     from mlchain.client.client import Client
 
-    with Client(url, timeout_s=600) as client:
+    with Client(options.operator_url(home, admin_socket), timeout_s=600) as client:
         done = client.collect_data()
     out.result("data-gc", done, [good(f"{done['freed']} bytes removed, {done['used']} left")])
 

@@ -44,6 +44,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--http", "http_listen", metavar="HOST:PORT", help="Address of the API [127.0.0.1:8645]."
 )
+@click.option(
+    "--admin-socket", type=_FILE, help="Where the operator's commands find it [HOME/admin.sock]."
+)
 @click.option("--listen", "p2p_listen", metavar="HOST:PORT", help="Other nodes [127.0.0.1:8644].")
 @click.option("--validator-key", type=_FILE, help="Key that votes [HOME/keys/validator.json].")
 @click.option("--worker-key", type=_FILE, help="Key that trains [HOME/keys/worker.json].")
@@ -136,8 +139,9 @@ def command(
     from mlchain.node.main import run_node
     from mlchain.web.app import serve
 
-    http = config.http_listen
-    run_node(config, keys, partial(serve, host=http.host, port=http.port), adversary or "", repair)
+    http, socket = config.http_listen, config.admin_socket
+    api = partial(serve, host=http.host, port=http.port, admin_socket=socket)
+    run_node(config, keys, api, adversary or "", repair)
 
 
 def load_keys(config: Config, genesis: Genesis) -> Keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,39 @@ url = click.option(
     show_envvar=True,
     help="The node to ask.",
 )
+
+_home = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Home of your own running node, which is asked by its admin socket.",
+)
+_socket = click.option(
+    "--admin-socket",
+    type=click.Path(path_type=Path),
+    help="The socket, if it is not in the home [HOME/admin.sock].",
+)
+
+
+def operated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that only a node's operator may use."""
+    return _home(_socket(function))
+
+
+def operator_url(home: Path | None, admin_socket: Path | None) -> str:
+    """Return where the operator's own node is asked, by options and the node's configuration.
+
+    Raises:
+        ConfigError: there is no socket.
+    """
+    from mlchain.errors import ConfigError
+    from mlchain.node.config import load_config
+
+    flags = {"home": home, "admin_socket": admin_socket}
+    path = load_config(flags, os.environ, Path.cwd(), Path.home()).admin_socket
+    if not path.is_socket():
+        raise ConfigError(f"{path}: no node listens there", "name the --home of a running node")
+    return f"unix:{path}"
+
 
 keys_dir = click.option(
     "--keys-dir",

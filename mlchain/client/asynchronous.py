@@ -108,7 +108,9 @@ class AsyncClient:
         self.url = url.rstrip("/")
         self.poll_s = poll_s
         with reaching(url):
-            self._http = httpx.AsyncClient(**connection(self.url, timeout_s))
+            self._http = httpx.AsyncClient(
+                **connection(self.url, timeout_s, httpx.AsyncHTTPTransport)
+            )
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -232,6 +234,14 @@ class AsyncClient:
     async def collect_data(self) -> Json:
         """Have our own node remove what nobody needs: `freed` and `used` bytes."""
         return await self._run(lambda c: c.collect_data())
+
+    async def set_log_level(self, level: str) -> None:
+        """Have our own node log from `level` on: debug, info, warning or error."""
+        await self._run(lambda c: c.set_log_level(level))
+
+    async def stop_node(self) -> None:
+        """Have our own node end."""
+        await self._run(lambda c: c.stop_node())
 
     async def post_transaction(self, data: bytes) -> str:
         """Hand in an encoded transaction and return its id."""

@@ -194,6 +194,14 @@ class Client:
         """Have our own node remove what nobody needs: `freed` and `used` bytes."""
         return self._object("/v1/content/collect", "POST", b"")
 
+    def set_log_level(self, level: str) -> None:
+        """Have our own node log from `level` on: debug, info, warning or error."""
+        self._object(f"/v1/node/log-level?level={level}", "POST", b"")
+
+    def stop_node(self) -> None:
+        """Have our own node end."""
+        self._object("/v1/node/stop", "POST", b"")
+
     def governance(self) -> Json:
         """Return epoch, parameters, rules, members and proposals."""
         return self._object("/v1/governance")

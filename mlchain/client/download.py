@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import httpx
 
 from mlchain.client.client import Client
-from mlchain.client.http import problem_error
+from mlchain.client.http import connection, problem_error
 from mlchain.client.userfile import draft
 from mlchain.errors import ConfigError, Unreachable, VerificationFailed
 from mlchain.ledger import unixfs
@@ -72,7 +72,7 @@ def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = N
             return _pass_on(client, cid, path, notify)
         part = path.with_name(path.name + ".part")
         with _only_writer(part) as file:
-            with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as http:
+            with httpx.Client(**connection(client.url, TIMEOUT_S)) as http:
                 root = _Download(client.url, http, file, cid, notify).run(name)
             if path.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
@@ -150,14 +150,14 @@ class _Download:
         def ask() -> bytes:
             if self._rest is None or self._rest.at != at:
                 self._close()
-                self._rest = _Rest(self.http, f"{self.url}/v1/data/{self.cid}", at)
+                self._rest = _Rest(self.http, f"/v1/data/{self.cid}", at)
             return self._rest.read(leaf.size)
 
         return self._compared(leaf.cid, self._patiently(ask))
 
     def _block(self, cid: bytes) -> bytes:
         """Return a block that has a request of its own: a node, or a file of one leaf."""
-        address = f"{self.url}/v1/data/{unixfs.cid_text(cid)}/block"
+        address = f"/v1/data/{unixfs.cid_text(cid)}/block"
 
         def ask() -> bytes:
             rest = _Rest(self.http, address, 0)
@@ -208,7 +208,7 @@ class _Rest:
 
     def __init__(self, http: httpx.Client, address: str, at: int) -> None:
         self.at = at
-        self._address = address
+        self._address = f"{http.base_url}{address}"
         headers = {"range": f"bytes={at}-"} if at else {}
         with self._reaching():
             self._answer = http.send(

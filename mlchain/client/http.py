@@ -18,6 +18,9 @@ DEFAULT_URL = "http://127.0.0.1:8645"
 MAX_ANSWER_BYTES = 1 << 30
 """No answer is read beyond this: models and datasets are the largest."""
 
+UNIX = "unix:"
+"""What a URL begins with that is the path of a socket."""
+
 STREAM = "/v1/stream"
 SILENCE_S = 60.0
 """Nodes send at least a comment every 15 s on a stream."""
@@ -79,8 +82,16 @@ def describe_silence(job: Json, status: Json, patience_s: float) -> tuple[str, s
     )
 
 
-def connection(url: str, timeout_s: float) -> dict[str, Any]:
-    """Return how httpx talks to a node."""
+def connection(
+    url: str, timeout_s: float, transport: Callable[..., Any] = httpx.HTTPTransport
+) -> dict[str, Any]:
+    """Return how httpx talks to a node: `http://HOST:PORT`, or `unix:PATH` to its admin socket.
+
+    `transport` is httpx' kind of one, for those who wait or those who await.
+    """
+    if url.startswith(UNIX):
+        local = transport(uds=url.removeprefix(UNIX))
+        return {"base_url": "http://localhost", "timeout": timeout_s, "transport": local}
     return {
         "base_url": url,
         "timeout": timeout_s,
@@ -110,7 +121,10 @@ def reaching(url: str) -> Iterator[None]:
         raise Unreachable(f"the node at {url} does not answer in time", "mlchain status") from error
     except httpx.HTTPError as error:
         raise Unreachable(
-            f"no node answers at {url}: {error}", "mlchain testnet up, or give --url"
+            f"no node answers at {url}: {error}",
+            "is the node running? name its --home"
+            if url.startswith(UNIX)
+            else "mlchain testnet up, or give --url",
         ) from error
     except (httpx.InvalidURL, ValueError) as error:
         raise Unreachable(f"not a URL: {url}", f"as in {DEFAULT_URL}") from error

@@ -12,6 +12,7 @@ The home folder holds everything that is this node and nobody else:
     home/content/       datasets, models and chunk states
     home/wal/           votes and locks that must survive a crash
     home/snapshots/     the state after some blocks, for those who catch up
+    home/admin.sock     where the operator's commands find the running node
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Config:
     genesis: Path
     p2p_listen: Address
     http_listen: Address
+    admin_socket: Path
+    """Where the operator of the running node finds it."""
     validator_key: Path
     worker_key: Path
     peer_key: Path
@@ -191,6 +194,7 @@ def load_config(
         genesis=path("genesis", "genesis.json"),
         p2p_listen=_pick(sources, "p2p_listen", _address) or Address("127.0.0.1", 8644),
         http_listen=_pick(sources, "http_listen", _address) or Address("127.0.0.1", 8645),
+        admin_socket=path("admin_socket", "admin.sock"),
         validator_key=path("validator_key", "keys/validator.json"),
         worker_key=path("worker_key", "keys/worker.json"),
         peer_key=path("peer_key", "keys/peer.json"),

@@ -7,6 +7,7 @@ a web page of another site can neither read nor write.
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import Annotated, Any
 
 import trio
@@ -16,9 +17,10 @@ from starlette.responses import Response
 
 from mlchain import __version__
 from mlchain.web import answers, problems
+from mlchain.web.admin import SOCKET, add_administration, serve_admin
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
-from mlchain.web.data_routes import add_data, add_keeping
+from mlchain.web.data_routes import add_data, add_list
 from mlchain.web.docs_page import render_docs
 from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.job_routes import add_jobs, add_receipts
@@ -41,9 +43,12 @@ async def serve(
     port: int = 8645,
     *,
     limits: Limits | None = None,
+    admin_socket: Path | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a node's API until cancelled; started once it listens, with the port.
+
+    `admin_socket`: where the operator finds more of it; by default in the node's home.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -52,9 +57,19 @@ async def serve(
     borrowed: NodeApi = weakref.proxy(node)
     metrics = Metrics(borrowed)
     app = make_app(borrowed, limits, metrics)
+    admin = make_admin_app(borrowed, metrics)
+    home = node.home
     async with trio.open_nursery() as nursery:
         await nursery.start(metrics.watch)
+        nursery.start_soon(serve_admin, admin, admin_socket or home / SOCKET, home, trio.Event())
         await serve_http(app, host, port, trio.Event(), task_status=task_status)
+
+
+def make_admin_app(node: NodeApi, metrics: Metrics | None = None) -> FastAPI:
+    """Return what the operator is served: everything, without bounds, and what is theirs alone."""
+    app = make_app(node, Limits(trusts_all=True), metrics)
+    add_administration(app, node)
+    return app
 
 
 def make_app(
@@ -87,7 +102,7 @@ def make_app(
     add_data(app, node, clients)
     add_registry(app, node)
     add_predictions(app, node)
-    add_keeping(app, node, clients)
+    add_list(app, node)
     _add_stream(app, node, metrics)
     return app
 

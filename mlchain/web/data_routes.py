@@ -15,7 +15,7 @@ from mlchain.ledger.unixfs import DEFAULT, LAYOUTS
 from mlchain.node.plain import Json
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import answers, data_answers
-from mlchain.web.bodies import BodyFile, check_type, pieces
+from mlchain.web.bodies import BodyFile, pieces
 from mlchain.web.gate import Clients
 from mlchain.web.node_api import CidText, NodeApi
 from mlchain.web.openapi import BYTES, says
@@ -78,12 +78,8 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
 
 
-def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
-    """Add what the operator does about the room that content takes."""
-
-    def check(request: Request) -> None:
-        clients.require_operator(request.scope)
-        check_type(request)  # no page of another site may send it from the operator's browser
+def add_list(app: FastAPI, node: NodeApi) -> None:
+    """Add what is kept."""
 
     @app.get("/v1/content", summary="The files that are kept", **says(data_answers.ContentFiles))
     async def files() -> Response:
@@ -96,34 +92,35 @@ def add_keeping(app: FastAPI, node: NodeApi, clients: Clients) -> None:
             {"files": rows, "used": await node.keeper.used(), "quota": node.keeper.quota}
         )
 
+
+def add_keeping(app: FastAPI, node: NodeApi) -> None:
+    """Add what the operator does about the room that content takes."""
+
     @app.post(
         "/v1/data/{cid}/pin",
-        summary="Fetch a file from peers if need be, and keep it (the operator alone)",
-        **says(data_answers.ContentInfo, 403, 404, 503, 504, body=1),
+        summary="Fetch a file from peers if need be, and keep it",
+        **says(data_answers.ContentInfo, 404, 422, 503, 504),
     )
-    async def pin(request: Request, cid: CidText) -> Response:
-        check(request)
+    async def pin(cid: CidText) -> Response:
         content = parse_cid(cid)
         await node.keeper.pin(content)
         return as_json(await trio.to_thread.run_sync(_describe, node.content, content))
 
     @app.post(
         "/v1/data/{cid}/unpin",
-        summary="Let a file make way again (the operator alone)",
-        **says(answers.Okay, 403, body=1),
+        summary="Let a file make way again",
+        **says(answers.Okay, 422),
     )
-    async def unpin(request: Request, cid: CidText) -> Response:
-        check(request)
+    async def unpin(cid: CidText) -> Response:
         await node.keeper.unpin(parse_cid(cid))
         return as_json({"ok": True})
 
     @app.post(
         "/v1/content/collect",
-        summary="Remove what nobody needs beyond the quota, or at all (the operator alone)",
-        **says(data_answers.Collected, 403, body=1),
+        summary="Remove what nobody needs beyond the quota, or at all",
+        **says(data_answers.Collected),
     )
-    async def collect(request: Request) -> Response:
-        check(request)
+    async def collect() -> Response:
         return as_json({"freed": await node.keeper.collect(), "used": await node.keeper.used()})
 
 

@@ -36,6 +36,8 @@ class Limits:
     stored_bytes: int = 256 << 20
     stored_bytes_per_s: int = 64 << 10
     trusts_loopback: bool = True
+    trusts_all: bool = False
+    """Whoever gets here is the operator: the file system let nobody else in."""
 
 
 class Buckets:
@@ -86,15 +88,6 @@ class Clients:
             most = self._limits.stored_bytes
             raise HTTPException(413, f"you may store {most} bytes, and more as time goes by")
 
-    def require_operator(self, scope: Scope) -> None:
-        """Return if the request is the operator's own.
-
-        Raises:
-            HTTPException: 403.
-        """
-        if not is_trusted(scope, self._limits):
-            raise HTTPException(403, "only for the node's operator, from the machine it runs on")
-
     def _take(self, buckets: Buckets, scope: Scope, amount: int) -> float:
         if is_trusted(scope, self._limits):
             return 0.0
@@ -123,6 +116,8 @@ class Gate:
 
 def is_trusted(scope: Scope, limits: Limits) -> bool:
     """Tell whether a request is the operator's own: from this machine, and to it by number."""
+    if limits.trusts_all:
+        return True
     if not (limits.trusts_loopback and is_loopback(client_of(scope))):
         return False
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()

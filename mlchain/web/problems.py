@@ -34,7 +34,6 @@ STATUS: tuple[tuple[type[errors.MlchainError], int, str], ...] = (
 
 CODES = {
     400: "bad_request",
-    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",

@@ -44,7 +44,17 @@ async def serve_http(
     Raises:
         ConfigError: the address cannot be had.
     """
-    listener = await _listen(host, port)
+    await serve_listener(app, await _listen(host, port), shutdown, task_status=task_status)
+
+
+async def serve_listener(
+    app: Any,
+    listener: socket.socket,
+    shutdown: trio.Event,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` to those who connect to a socket that listens; started with its port, if any."""
     config = Config()
     config.include_server_header = False
     config.errorlog = log
@@ -64,7 +74,8 @@ async def serve_http(
             accepting.start_soon(
                 partial(trio.serve_listeners, connection, [accepted], handler_nursery=connections)
             )
-            task_status.started(listener.getsockname()[1])
+            name = listener.getsockname()
+            task_status.started(name[1] if isinstance(name, tuple) else 0)
             await shutdown.wait()
             accepting.cancel_scope.cancel()
         await context.terminated.set()  # idle connections end

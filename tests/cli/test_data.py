@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_node import serve_file
+from fake_node import serve, serve_file
 
 from mlchain.ledger import unixfs
 
@@ -141,17 +141,34 @@ def test_a_car_file_that_lacks_a_block_or_has_a_wrong_one_is_refused(run, home):
     assert not (home / "back").exists()
 
 
-def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, node):
+def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, node, home):
     cid = cid_of(ROWS)
     row = {"cid": cid, "size": 12, "order": 1, "pinned": True}
     node.routes["GET /v1/content"] = {"files": [row], "used": 12, "quota": 500}
-    info = {"cid": cid, "size": 12, "profile": "kubo-cli", "whole": True, "pinned": True}
-    node.routes[f"POST /v1/data/{cid}/pin"] = info
-    node.routes[f"POST /v1/data/{cid}/unpin"] = {"ok": True}
-    node.routes["POST /v1/content/collect"] = {"freed": 7, "used": 5}
     lines = run("data", "list", "--url", node.url).stdout.splitlines()
     assert lines[1].split() == [cid, "12", "pinned"] and lines[2] == "12 of 500 bytes in all"
-    assert run_json("data", "pin", cid, "--url", node.url)[1]["data"]["pinned"] is True
-    assert run("data", "unpin", cid, "--url", node.url).exit_code == 0
-    assert run_json("data", "gc", "--url", node.url)[1]["data"] == {"freed": 7, "used": 5}
-    assert run("data", "pin", "QmNope", "--url", node.url).exit_code == 2
+    info = {"cid": cid, "size": 12, "profile": "kubo-cli", "whole": True, "pinned": True}
+    with serve(socket=home / "admin.sock") as own:
+        own.routes[f"POST /v1/data/{cid}/pin"] = info
+        own.routes[f"POST /v1/data/{cid}/unpin"] = {"ok": True}
+        own.routes["POST /v1/content/collect"] = {"freed": 7, "used": 5}
+        assert run_json("data", "pin", cid, "--home", ".")[1]["data"]["pinned"] is True
+        assert run("data", "unpin", cid, "--admin-socket", "admin.sock").exit_code == 0
+        assert run_json("data", "gc", "--home", str(home))[1]["data"] == {"freed": 7, "used": 5}
+        assert run("data", "pin", "QmNope", "--home", ".").exit_code == 2
+
+
+def test_without_the_socket_of_a_running_node_nobody_is_the_operator(run, home):
+    for command in (("data", "gc"), ("data", "pin", cid_of(ROWS)), ("admin", "stop")):
+        result = run(*command, "--home", ".")
+        assert result.exit_code == 2 and "no node listens there" in result.stderr
+
+
+def test_the_operator_changes_the_log_level_and_ends_the_node(run_json, home):
+    with serve(socket=home / "admin.sock") as own:
+        own.routes["POST /v1/node/log-level"] = {"ok": True}
+        own.routes["POST /v1/node/stop"] = {"ok": True}
+        code, said = run_json("admin", "log-level", "debug", "--home", ".")
+        assert (code, said["data"]["done"]) == (0, "log-level debug")
+        assert own.requests[-1][0] == "POST /v1/node/log-level?level=debug"
+        assert run_json("admin", "stop", "--home", ".")[1]["data"]["done"] == "stop"

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import AF_UNIX
 from typing import Any
 
 from mlchain.ledger import unixfs
@@ -61,8 +63,21 @@ def problem(status: int, code: str, detail: str, hint: str = "") -> Answer:
     return status, json.dumps(document).encode()
 
 
+class UnixServer(ThreadingHTTPServer):
+    """The same at the path of a socket."""
+
+    address_family = AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self) -> Any:
+        return self.socket.accept()[0], ("", 0)
+
+
 @contextmanager
-def serve(node: FakeNode | None = None) -> Iterator[FakeNode]:
+def serve(node: FakeNode | None = None, socket: Path | None = None) -> Iterator[FakeNode]:
+    """Serve on a port of this machine, or at the path of a socket."""
     node = node or FakeNode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,9 +95,13 @@ def serve(node: FakeNode | None = None) -> Iterator[FakeNode]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if socket is None:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        node.url = f"http://127.0.0.1:{server.server_address[1]}"
+    else:
+        server = UnixServer(str(socket), Handler)  # type: ignore[arg-type]  # a path, no port
+        node.url = f"unix:{socket}"
     server.daemon_threads = True
-    node.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -4,7 +4,6 @@ import trio
 from web_harness import BYTES, open_web
 
 from mlchain.ledger.unixfs import cid_of, cid_text
-from mlchain.web.gate import Limits
 
 HERE, THERE = b"here", b"there"
 
@@ -18,7 +17,7 @@ def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
         async with open_web() as web:
 
             async def post(path: str):
-                return await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
+                return await web.admin.post(f"/v1/{path}")
 
             await web.http.post("/v1/data", content=HERE, headers=BYTES)
             web.node.elsewhere[cid_of(THERE)] = THERE
@@ -36,26 +35,6 @@ def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
             assert (await post(f"data/{name(THERE)}/unpin")).json() == {"ok": True}
             assert (await post("content/collect")).json()["freed"] == len(THERE)
             assert (await post(f"data/{name(HERE)}/pin")).status_code == 404
-
-    trio.run(main)
-
-
-def test_nobody_else_does_and_no_web_page_can_make_the_operators_browser_do_it():
-    async def main() -> None:
-        paths = ("content/collect", f"data/{name(HERE)}/pin", f"data/{name(HERE)}/unpin")
-        async with open_web(limits=Limits(trusts_loopback=False)) as web:
-            await web.http.post("/v1/data", content=HERE, headers=BYTES)
-            for path in paths:
-                answer = await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
-                assert answer.status_code == 403
-        async with open_web() as web:
-            for path in paths:
-                answer = await web.http.post(f"/v1/{path}")
-                assert answer.status_code == 415
-            for path in paths:  # the control: who may, can
-                await web.http.post("/v1/data", content=HERE, headers=BYTES)
-                answer = await web.http.post(f"/v1/{path}", content=b"", headers=BYTES)
-                assert answer.status_code == 200
 
     trio.run(main)
 

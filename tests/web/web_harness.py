@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,8 @@ from mlchain.node.prosecution import Cases
 from mlchain.node.query import Query
 from mlchain.p2p.transport import PeerStatus
 from mlchain.vm.families.accounts import Transfer
-from mlchain.web.app import Limits, make_app
+from mlchain.web.admin import serve_admin
+from mlchain.web.app import Limits, make_admin_app, make_app
 from mlchain.web.metrics import Metrics
 from mlchain.web.server import serve_http
 
@@ -87,6 +89,9 @@ class Web:
     node: FakeNode
     http: httpx.AsyncClient
     port: int
+    admin: httpx.AsyncClient
+    """What the operator has, by the socket."""
+    socket: Path
 
     @property
     def chain(self) -> GrowingChain:
@@ -111,16 +116,22 @@ async def open_web(chain: GrowingChain | None = None, limits: Limits | None = No
     """Serve a chain until the test is done with it."""
     node = FakeNode(chain or make_chain())
     shutdown = trio.Event()
-    async with trio.open_nursery() as nursery:
-        metrics = Metrics(node)
-        await nursery.start(metrics.watch)
-        app = make_app(node, limits, metrics)
-        port = await nursery.start(serve_http, app, "127.0.0.1", 0, shutdown)
-        url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http:
-            yield Web(node, http, port)
-        shutdown.set()
-        nursery.cancel_scope.cancel()
+    with TemporaryDirectory(prefix="mlchain-web-") as folder:
+        socket = Path(folder) / "admin.sock"
+        async with trio.open_nursery() as nursery:
+            metrics = Metrics(node)
+            await nursery.start(metrics.watch)
+            app, admin_app = make_app(node, limits, metrics), make_admin_app(node, metrics)
+            nursery.start_soon(serve_admin, admin_app, socket, socket.parent, shutdown)
+            port = await nursery.start(serve_http, app, "127.0.0.1", 0, shutdown)
+            url, local = f"http://127.0.0.1:{port}", httpx.AsyncHTTPTransport(uds=str(socket))
+            async with (
+                httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
+                httpx.AsyncClient(base_url="http://node", transport=local, timeout=10) as admin,
+            ):
+                yield Web(node, http, port, admin, socket)
+            shutdown.set()
+            nursery.cancel_scope.cancel()
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> bool:
