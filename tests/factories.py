@@ -35,7 +35,7 @@ from mlchain.ml_runtime import Dataset, State, Task, Trainer, make_plan
 from mlchain.node.chain import Chain, Committed
 from mlchain.node.duties import Duties
 from mlchain.vm.context import Payload
-from mlchain.vm.families.data import RegisterData
+from mlchain.vm.families.data import DATASETS, RegisterData
 from mlchain.vm.families.jobs import (
     JOBS,
     PLANS,
@@ -217,8 +217,10 @@ class GrowingChain:
     def start(self, job_id: bytes) -> Job:
         """Make blocks until the data is held, and order and workers are fixed."""
         self.grow()
+        content = self.job(job_id).dataset
+        dataset = DATASETS.get(self.state(), content)
         for duties in self.duties.values():
-            duties.add_available(self.job(job_id).dataset)
+            duties.add_available(content, dataset.facts)
         self.grow_until(lambda: self.job(job_id).state == JobState.RUNNING)
         return self.job(job_id)
 

@@ -8,8 +8,9 @@ made again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -30,6 +31,7 @@ from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S
+from mlchain.node.rota import Act, Rota, fetching
 from mlchain.node.shelf import Shelf
 from mlchain.vm.answering import is_answer_of, may_bind
 from mlchain.vm.families.data import DATASETS
@@ -37,6 +39,10 @@ from mlchain.vm.families.models import MODEL_FILES, ModelFile
 from mlchain.vm.families.predictions import OPEN, PREDICTIONS, ROWS, Prediction
 
 log = structlog.get_logger("answerer")
+
+PLACES = 8
+"""Requests that are worked on at a time: what they need is fetched side by side."""
+LONGEST_REST_S = 30.0
 
 
 @dataclass
@@ -57,11 +63,13 @@ class Answerer:
     shelf: Shelf = field(init=False)
     _answers: dict[bytes, Answer] = field(default_factory=dict)
     """What we computed of the requests at work."""
-    _wakes: dict[str, trio.Event] = field(default_factory=dict)
+    _rota: Rota = field(default_factory=lambda: Rota(PLACES, RETRY_S, LONGEST_REST_S))
 
     def __post_init__(self) -> None:
         """Have a shelf of our own."""
-        self.shelf = Shelf(self.key, self.chain, self.artifacts, self.compute, self.duties)
+        self.shelf = Shelf(
+            self.key, self.chain, self.artifacts, self.compute, self.duties, self.poke
+        )
 
     def on_block(self) -> None:
         """A block is final: show at once what is due, and look for what is new."""
@@ -71,28 +79,20 @@ class Answerer:
             self._answers = {k: a for k, a in self._answers.items() if k in at_work}
         for request, answer in self._answers.items():
             self._say(request, answer)
-        for wake in self._wakes.values():
-            wake.set()
+        self.shelf.rota.wake()
+        self._rota.wake()
 
     async def run(self) -> None:
         """Hold what is registered and answer what is asked; for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._repeat, "models", self.shelf.hold_all)
-            nursery.start_soon(self._repeat, "requests", self._answer_all)
+            nursery.start_soon(self.shelf.run)
+            nursery.start_soon(self._rota.run, self._find)
 
-    async def _repeat(self, name: str, act: Callable[[State], Awaitable[None]]) -> None:
-        while True:
-            wake = self._wakes[name] = trio.Event()
-            if self.key in self.chain.validators:  # else nothing we say counts any more
-                await act(self.chain.state())
-                if self.duties.is_pending:
-                    self.poke()
-            with trio.move_on_after(RETRY_S):
-                await wake.wait()
-
-    async def _answer_all(self, state: State) -> None:
-        """Compute what is at work and not answered by us, the cheapest first."""
-        voters = self.chain.validators.keys
+    async def _find(self) -> Mapping[bytes, Act]:
+        """Return what is at work and not answered by us, the cheapest first."""
+        state, voters = self.chain.state(), self.chain.validators.keys
+        if self.key not in voters:  # nothing we say counts any more
+            return {}
         due = []
         for (request,), _ in OPEN.items(state):
             prediction = PREDICTIONS.get(state, request)
@@ -102,14 +102,22 @@ class Answerer:
             is_owed = any(b.validator == self.key for b in prediction.bound)
             if may_bind(prediction, self.key, voters) or (is_owed and self.key not in told):
                 due.append((prediction.gas, request, prediction))
-        for _, request, prediction in sorted(due, key=lambda row: row[:2]):
-            try:
-                answer = await self._compute(state, request, prediction)
-            except MlchainError as error:
-                log.warning("not-answered", request=request.hex()[:8], reason=error.message)
-                continue
-            self._answers[request] = answer
-            self._say(request, answer)
+        due.sort(key=lambda row: row[:2])
+        return {
+            request: partial(self._answer, state, request, prediction)
+            for _, request, prediction in due
+        }
+
+    async def _answer(self, state: State, request: bytes, prediction: Prediction) -> None:
+        try:
+            answer = await self._compute(state, request, prediction)
+        except MlchainError as error:
+            log.warning("not-answered", request=request.hex()[:8], reason=error.message)
+            raise
+        self._answers[request] = answer
+        self._say(request, answer)
+        if self.duties.is_pending:
+            self.poke()
 
     def _say(self, request: bytes, answer: Answer) -> None:
         """Bind ourselves, or show the answer if we are bound and nobody else can be any more."""
@@ -158,7 +166,8 @@ class Answerer:
         dataset = DATASETS.get(state, prediction.data) if prediction.is_evaluation else None
         limit = dataset.size if dataset else rows_limit(prediction.rows, file.features)
         try:
-            return await self.artifacts.fetch_content(prediction.data, limit)
+            with fetching(limit):
+                return await self.artifacts.fetch_content(prediction.data, limit)
         except (CodecError, VerificationFailed) as error:  # too many, or no content id
             log.info("rows-refused", request=request.hex()[:8], reason=error.message)
             return None

@@ -207,7 +207,7 @@ class Auditor:
             return
         found = (len(data), dataset.rows, dataset.features)
         if found == (record.size, record.rows, record.features):
-            self.duties.add_available(job.dataset)
+            self.duties.add_available(job.dataset, record.facts)
         else:
             log.warning("dataset-differs", found=found)
 

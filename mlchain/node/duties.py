@@ -15,7 +15,9 @@ from mlchain.consensus.work.attestation import (
     MAX_AVAILABLE,
     MAX_REVIEWS,
     MAX_VERDICTS,
+    NO_FACTS,
     Attestation,
+    Available,
     Extension,
     Reviewed,
     Verdict,
@@ -46,7 +48,7 @@ class Duties:
         self.key = key.public
         self.chains = OwnChains(genesis, key)
         self._window = genesis.params.attest_window
-        self._available: dict[bytes, None] = {}
+        self._available: dict[Available, None] = {}
         self._attestations: dict[bytes, Attestation] = {}
         self._since: dict[bytes, int] = {}
         """When the slices we attest were dealt: dealt anew, they are other slices."""
@@ -63,9 +65,13 @@ class Duties:
         """Return what keys our digests of segments attested from `height` on; secret until due."""
         return self.chains.element(CUSTODY, height)
 
-    def add_available(self, content: bytes) -> None:
-        """Announce a dataset that is here, whole and decoded."""
-        self._available[content] = None
+    def add_available(self, content: bytes, facts: bytes = NO_FACTS) -> None:
+        """Announce content that is here, whole, and what is said of it (the digest `facts`)."""
+        self._available[Available(content, facts)] = None
+
+    def is_announced(self, content: bytes, facts: bytes) -> bool:
+        """Tell whether this is on its way already."""
+        return Available(content, facts) in self._available
 
     def add_attestation(self, attestation: Attestation, since: int | None = None) -> None:
         """Announce a slice that was re-executed and equal; it was dealt at height `since`."""
@@ -124,10 +130,11 @@ class Duties:
         """Forget what stands on chain after the last block, or can no longer get there."""
         self._window = get_params(state).attest_window
         self.chains.follow(state)
-        for content in list(self._available):
-            records = DATASETS.get(state, content), MODEL_FILES.get(state, content)
-            if any(record is not None and self.key in record.holders for record in records):
-                del self._available[content]
+        for said in list(self._available):
+            records = DATASETS.get(state, said.content), MODEL_FILES.get(state, said.content)
+            about = [r for r in records if r is not None and r.facts == said.facts]
+            if not any(self.key not in record.holders for record in about):
+                del self._available[said]
         for commit, attestation in list(self._attestations.items()):
             segment = SEGMENTS.get(state, attestation.job, attestation.segment)
             keys = [a.validator for a in segment.attestations] if segment else []

@@ -17,7 +17,7 @@ from mlchain.vm.families.models import (
     VERSIONS,
     ModelFile,
     Owned,
-    get_model_weight,
+    is_usable,
 )
 
 
@@ -96,7 +96,7 @@ class RegistryViews:
             "gas": file.gas,
             "job": file.job or None,
             "held_by": [self._names.get(key) or address(key) for key in file.holders],
-            "usable": get_model_weight(file, validators) >= validators.quorum,
+            "usable": is_usable(file, validators),
             "evaluations": list(self._evaluations(file)),
         }
 

@@ -13,14 +13,13 @@ from msgspec.structs import replace
 from mlchain import crypto
 from mlchain.consensus.work.assurance import parse_tier
 from mlchain.consensus.work.commitment import commit_id
-from mlchain.consensus.work.tickets import BEACON, hash_down
-from mlchain.ledger.genesis import Params
+from mlchain.consensus.work.tickets import BEACON
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.jobs import Cover, Job, Segment
 from mlchain.vm.families.members import MEMBERS
-from mlchain.vm.families.renewal import known_element
+from mlchain.vm.families.renewal import public_element
 
 
 def finality_depth(validators: ValidatorSet) -> int:
@@ -61,12 +60,13 @@ def why_not_covered(block: BlockContext, job: Job, segment: Segment) -> str:
 
 
 def _deal_first(block: BlockContext, segment: Segment) -> Segment:
-    height = segment.commit_height + 1
+    height, length = segment.commit_height + 1, block.params.ticket_heights
     known = {
         key: element
         for key in block.validators.keys
         if key != segment.worker
-        and (element := _element(block.state, key, height, block.params)) is not None
+        and not _is_newer(block.state, key, height)
+        and (element := public_element(block.state, key, BEACON, height, length)) is not None
     }
     expected = len(block.validators) - (segment.worker in block.validators)
     if len(known) < expected and block.height <= height + finality_depth(block.validators):
@@ -75,16 +75,6 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
     parts = [key + element for key, element in known.items()]
     seed = crypto.digest("mlchain/cover-seed", commit_id(segment.commit), *parts)
     return replace(segment, cover=Cover(seed, tuple(known), (), block.height))
-
-
-def _element(state: State, key: bytes, height: int, params: Params) -> bytes | None:
-    """Return a validator's beacon element of `height`, None while it has shown none so high."""
-    if _is_newer(state, key, height):
-        return None
-    known = known_element(state, key, BEACON, height, params.ticket_heights)
-    if known is None or known.height < height:
-        return None
-    return hash_down(known.element, known.height - height)
 
 
 def _is_newer(state: State, key: bytes, height: int) -> bool:

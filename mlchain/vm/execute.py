@@ -50,6 +50,7 @@ from mlchain.vm.families.members import (
     get_validator_set,
     remember_voters,
 )
+from mlchain.vm.families.models import forget_unheld
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
 from mlchain.vm.predicting import advance_predictions
@@ -234,6 +235,7 @@ def _complete(
     lifecycle.advance(block)
     advance_custody(block)
     advance_predictions(block)
+    forget_unheld(block)
     end_epoch(block)
     return Outcome(
         tuple(done.receipt for done in executed),

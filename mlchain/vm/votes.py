@@ -42,7 +42,7 @@ from mlchain.vm.families.jobs import (
 from mlchain.vm.families.members import VALIDATORS
 from mlchain.vm.families.models import add_model_holder
 from mlchain.vm.families.partitions import SAID, add_naming_holder
-from mlchain.vm.families.renewal import known_element, show_element
+from mlchain.vm.families.renewal import known_element, show_element, show_next
 from mlchain.vm.settlement import process_custody_verdict
 
 
@@ -88,50 +88,32 @@ def is_valid_extension(
 
 def process_last_commit(block: BlockContext, commit: Commit) -> None:
     """Apply the extensions of the parent's precommits, in key order."""
+    state, params, window = block.state, block.params, block.params.attest_window
     shown = []
     for signature in commit.signatures:
         try:
             extension = decode_extension(signature.extension)
         except CodecError:
             continue
-        if _process_beacon(block, signature.validator, extension, commit.height):
-            shown.append(signature.validator + extension.beacon)
-        _process_custody(block, signature.validator, extension, commit.height)
-        _process_extension(block, signature.validator, extension, commit.height)
+        voter, height = signature.validator, commit.height
+        if show_next(state, voter, BEACON_CHAIN, height, extension.beacon, params):
+            shown.append(voter + extension.beacon)
+        show_next(state, voter, CUSTODY, key_due(height, window), extension.custody, params)
+        _process_extension(block, voter, extension, height)
     if shown:
-        value = crypto.digest("mlchain/beacon", get_beacon(block.state), *shown)
-        BEACON.put(block.state, Beacon(value))
-
-
-def _process_beacon(
-    block: BlockContext, validator: bytes, extension: Extension, height: int
-) -> bool:
-    state, length = block.state, block.params.ticket_heights
-    known = known_element(state, validator, BEACON_CHAIN, height, length)
-    if known is None or height <= known.height:
-        return False
-    return show_element(state, validator, BEACON_CHAIN, height, extension.beacon, block.params)
-
-
-def _process_custody(
-    block: BlockContext, validator: bytes, extension: Extension, height: int
-) -> None:
-    """Make the key that is due public."""
-    due = key_due(height, block.params.attest_window)
-    known = known_element(block.state, validator, CUSTODY, due, block.params.ticket_heights)
-    if known is not None and due > known.height:
-        show_element(block.state, validator, CUSTODY, due, extension.custody, block.params)
+        value = crypto.digest("mlchain/beacon", get_beacon(state), *shown)
+        BEACON.put(state, Beacon(value))
 
 
 def _process_extension(
     block: BlockContext, validator: bytes, extension: Extension, height: int
 ) -> None:
-    for content in extension.available:
-        if content.startswith(SAID):
-            add_naming_holder(block, content, validator)
+    for said in extension.available:
+        if said.content.startswith(SAID):
+            add_naming_holder(block, said.content, validator)
             continue
-        add_holder(block.state, content, validator, block.validators)
-        add_model_holder(block.state, content, validator, block.validators)
+        add_holder(block.state, said, validator, block.validators)
+        add_model_holder(block.state, said, validator, block.validators)
     for attestation in extension.attestations:
         if not _process_attestation(block, validator, attestation, height):
             break

@@ -13,11 +13,13 @@ from node.harness import Cluster, key, run_cluster
 from mlchain.client.checks import FindFile
 from mlchain.client.prediction_receipt import CHECKS, verify_prediction_receipt
 from mlchain.codec import decode, encode
+from mlchain.ledger.state import State
 from mlchain.ml_runtime import Dataset, Model
 from mlchain.ml_runtime.importers.writer import Writer
 from mlchain.ml_runtime.serving import Outcome, describe_model, encode_rows
-from mlchain.vm.families.data import RegisterData, is_available
-from mlchain.vm.families.models import MODEL_FILES, UNHELD, RegisterModel
+from mlchain.vm.families.data import DATASETS, RegisterData, is_available
+from mlchain.vm.families.members import get_validator_set
+from mlchain.vm.families.models import MODEL_FILES, RegisterModel, is_usable
 from mlchain.vm.families.predictions import (
     PREDICTIONS,
     Prediction,
@@ -50,6 +52,11 @@ def asking(
     return RequestPrediction(model, inline, data, rows, False, "replicated", fee, 10)
 
 
+def is_held(state: State, content: bytes) -> bool:
+    file = MODEL_FILES.get(state, content)
+    return file is not None and is_usable(file, get_validator_set(state))
+
+
 async def until(condition, timeout_s: float = 60) -> None:
     with trio.fail_after(timeout_s):
         while not condition():
@@ -70,8 +77,7 @@ def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_l
             wrong = registration(cluster, make_model(1.0), "wrong", gas=1)
             await cluster.send(wrong)
             await cluster.send(good)
-            await until(lambda: MODEL_FILES.get(state(), good.content) is not None)
-            await until(lambda: UNHELD.get(state(), good.content) is None)
+            await until(lambda: is_held(state(), good.content))
             assert MODEL_FILES.get(state(), wrong.content).holders == ()
 
             def answered(request: bytes) -> bool:
@@ -103,8 +109,9 @@ def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_l
             data = dataset.encode()
             held = cluster.nodes["validator-0"].content.put(data)
             await cluster.send(RegisterData(held, len(data), 200, 4))
+            await until(lambda: DATASETS.get(state(), held) is not None)
             for node in cluster.nodes.values():
-                node.duties.add_available(held)
+                node.duties.add_available(held, DATASETS.get(state(), held).facts)
                 node.agreement.poke()
             await until(lambda: is_available(state(), held, node.chain.validators))
             measured = await cluster.send(
@@ -114,7 +121,7 @@ def test_models_are_held_if_they_are_what_was_said_and_answered_by_all_but_the_l
             (evaluation,) = MODEL_FILES.get(state(), good.content).evaluations
             assert evaluation.metrics.total == 50 and evaluation.metrics.correct >= 49
 
-            query = cluster.nodes["validator-0"].query
+            query = cluster.nodes["validator-3"].query
             view = query.predictions.find(one.hex())
             assert (view["state"], view["answers"]) == ("answered", ["yes"])
             assert set(view["agreed"]).isdisjoint({"validator-2"})

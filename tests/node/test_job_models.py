@@ -16,7 +16,8 @@ from mlchain.ledger.unixfs import parse_cid
 from mlchain.ml_runtime import Model
 from mlchain.ml_runtime.serving import describe_model
 from mlchain.node.node import Node
-from mlchain.vm.families.models import MODEL_FILES, UNHELD, RegisterModel
+from mlchain.vm.families.members import get_validator_set
+from mlchain.vm.families.models import MODEL_FILES, RegisterModel, is_usable
 
 
 def reader(node: Node) -> Any:
@@ -52,9 +53,9 @@ def test_the_model_of_a_job_is_held_and_another_one_in_its_name_is_not(tmp_path:
             await cluster.send(right)
             state = cluster.nodes["validator-3"].chain.state
             with trio.fail_after(120):
-                while MODEL_FILES.get(state(), right.content) is None:
-                    await trio.sleep(0.05)
-                while UNHELD.get(state(), right.content) is not None:
+                while (file := MODEL_FILES.get(state(), right.content)) is None or not is_usable(
+                    file, get_validator_set(state())
+                ):
                     await trio.sleep(0.05)
             assert MODEL_FILES.get(state(), wrong.content).holders == ()
 

@@ -30,7 +30,7 @@ class Scene:
             RegisterModel("cancer", MODEL, 99, 4, 2, "class", 5_000, b"", b"", b"", "MIT"),
         )
         for name in self.world.validators:
-            self.world.say(name, "available", MODEL)
+            self.world.announce(name, MODEL)
         self.world.blocks(2)
 
     def ask(self, **changes: Any) -> Receipt:

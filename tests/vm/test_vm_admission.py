@@ -173,7 +173,7 @@ def test_holders_that_were_removed_do_not_count():
     job = world.submit()
     liar, *honest = world.validators
     for name in (liar, *honest[:2]):
-        world.say(name, "available", CONTENT)
+        world.announce(name, CONTENT)
     world.block(evidence=(world.double_vote(liar),), proposer=honest[0])
     world.block()
     assert len(DATASETS.get(world.state(), CONTENT).holders) == 2

@@ -118,7 +118,7 @@ class History:
         """Attestations and verdicts; in a dispute honest validators agree, and one may lie."""
         world, rng = self.world, self.rng
         for name in world.validators:
-            world.say(name, "available", JOB.dataset)
+            world.announce(name, JOB.dataset)
         for job_id, _, index, segment in self.open_segments():
             if segment.commit is None:
                 continue

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.consensus.evidence import vote_evidence
-from mlchain.consensus.work.attestation import Attestation, Extension, Outcome, Verdict
+from mlchain.consensus.work.attestation import Attestation, Available, Extension, Outcome, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
 from mlchain.consensus.work.custody import key_due
 from mlchain.consensus.work.dispute import ClaimKind
@@ -45,7 +45,7 @@ from mlchain.vm.families.changes import (
     change_digest,
     ready_bytes,
 )
-from mlchain.vm.families.data import RegisterData
+from mlchain.vm.families.data import DATASETS, RegisterData
 from mlchain.vm.families.governance import DECIDED, Approve, Propose
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, JobState, Segment, segment_slice
 from mlchain.vm.families.members import (
@@ -57,6 +57,7 @@ from mlchain.vm.families.members import (
     get_validator_set,
     same_schedule_since,
 )
+from mlchain.vm.families.models import MODEL_FILES
 from mlchain.vm.families.renewal import find_chains
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
 from mlchain.vm.families.submit import SubmitJob
@@ -128,12 +129,11 @@ class World:
         self.store = Store.create_or_open(
             MemoryKeyValue(), self.genesis, lambda state: write_genesis(state, self.genesis)
         )
-        self.names = {make_key(m.name).public: m.name for m in self.genesis.members}
-        self.names[make_key("alice").public] = "alice"
+        people = [m.name for m in self.genesis.members] + ["alice"]
+        self.names = {make_key(name).public: name for name in people}
         self.last_commit: Commit | None = None
         self.saying: dict[str, dict[str, tuple[Any, ...]]] = {}
-        self.absent: tuple[str, ...] = ()
-        """Validators whose precommits miss the next certificates."""
+        self.absent: tuple[str, ...] = ()  # validators missing in the next certificates
         self.supply = compute_supply(self.state())
 
     # ---- reading
@@ -191,8 +191,8 @@ class World:
 
     def ready(self, member: Member, until: int = 10**6, key: str = "") -> bytes:
         """The signature of a newcomer that wants to be `member`."""
-        signer = make_key(key or self.names[member.key])
-        return signer.sign(ready_bytes(self.genesis.chain_id, member, until))
+        message = ready_bytes(self.genesis.chain_id, member, until)
+        return make_key(key or self.names[member.key]).sign(message)
 
     def add(self, name: str, role: str = "validator", /, **changes: Any) -> AddMember:
         """A change that lets a newcomer in, signed by it."""
@@ -292,16 +292,19 @@ class World:
         return Vote(kind, height, 0, block_id, key.public, extension, signature)
 
     def extension(self, name: str, height: int) -> Extension:
-        said = self.saying.get(name, {})
-        beacon = self.element(name, BEACON, height)
-        due = key_due(height, self.genesis.params.attest_window)
-        custody = self.element(name, CUSTODY, due)
+        said, beacon = self.saying.get(name, {}), self.element(name, BEACON, height)
+        custody = self.element(name, CUSTODY, key_due(height, self.genesis.params.attest_window))
         return Extension(beacon, custody, *(said.get(part, ()) for part in PARTS))
 
     def say(self, name: str, part: str, *items: Any) -> None:
         """Let the next precommit of a validator carry something."""
         said = self.saying.setdefault(name, {})
         said[part] = (*said.get(part, ()), *items)
+
+    def announce(self, name: str, content: bytes) -> None:
+        """Let the next precommit of a validator say that it holds content as it is registered."""
+        found = [table.get(self.state(), content) for table in (DATASETS, MODEL_FILES)]
+        self.say(name, "available", *(Available(content, it.facts) for it in found if it))
 
     def chain(self, name: str, purpose: str, generation: int = 0) -> Any:
         length = self.genesis.params.ticket_heights
@@ -341,7 +344,7 @@ class World:
     def hold(self, *names: str) -> None:
         """Two blocks: the first one's certificate says who holds the data, the second reads it."""
         for name in names or self.validators:
-            self.say(name, "available", CONTENT)
+            self.announce(name, CONTENT)
         self.blocks(2)
 
     def running(self, **changes: Any) -> bytes:
@@ -386,11 +389,14 @@ class World:
         return SegmentRef(job, index)
 
     def attestation(self, name: str, job: bytes, index: int = 0, **changes: Any) -> Attestation:
+        identity, ticket = self.drawn(name, job, index)
+        return replace(Attestation(job, index, identity, ticket, bytes(32)), **changes)
+
+    def drawn(self, name: str, job: bytes, index: int) -> tuple[bytes, bytes]:
+        """The id of a segment's commit, and a validator's ticket for it."""
         segment = self.segment(job, index)
         assert segment.commit is not None
-        ticket = self.ticket(name, segment.commit_height)
-        mine = Attestation(job, index, commit_id(segment.commit), ticket, bytes(32))
-        return replace(mine, **changes)
+        return commit_id(segment.commit), self.ticket(name, segment.commit_height)
 
     def attest(self, job: bytes, index: int = 0, names: tuple[str, ...] = ()) -> None:
         """Put the attestations of all, or of some, on chain: two blocks, as in `hold`."""
@@ -401,35 +407,30 @@ class World:
     def slice_of(self, name: str, job: bytes, index: int = 0) -> tuple[int, ...]:
         """The chunks that a validator draws, counted from the start of the job."""
         record, segment = self.job(job), self.segment(job, index)
-        assert segment.commit is not None
-        ticket = self.ticket(name, segment.commit_height)
-        first, _ = record.segment_range(index)
+        (_, ticket), (first, _) = self.drawn(name, job, index), record.segment_range(index)
         offsets = segment_slice(record, segment, self.key(name).public, ticket)
         return tuple(first + offset for offset in offsets)
 
     def harden(self, job: bytes, index: int = 0) -> None:
         """Take a committed segment to HARD the honest way."""
         self.attest(job, index)
-        depth = (len(self.validators) - 1) // 3 + 2
         begun = same_schedule_since(self.state()) - 1
         since = max(self.segment(job, index).undisputed_since, begun)
+        depth = (len(self.validators) - 1) // 3 + 2
         self.blocks(max(0, since + depth - self.height - 1))
         self.block(finalise=(self.ref(job, index),))
 
     def settle(self, job: bytes) -> None:
         """Take a running job to its end."""
         while self.job(job).state == JobState.RUNNING:
-            index = self.job(job).hard
-            self.commit(job, index)
+            self.commit(job, index := self.job(job).hard)
             self.harden(job, index)
 
     def claim(
         self, name: str, job: bytes, chunk: int, kind: ClaimKind = ClaimKind.FRAUD, index: int = 0
     ) -> MakeClaim:
-        segment = self.segment(job, index)
-        assert segment.commit is not None
-        ticket = self.ticket(name, segment.commit_height)
-        return MakeClaim(job, index, commit_id(segment.commit), chunk, int(kind), ticket)
+        identity, ticket = self.drawn(name, job, index)
+        return MakeClaim(job, index, identity, chunk, int(kind), ticket)
 
     def accuse(
         self, name: str, job: bytes, chunk: int, kind: ClaimKind = ClaimKind.FRAUD, index: int = 0

@@ -16,6 +16,7 @@ from mlchain.consensus.work.attestation import (
     MAX_REVIEWS,
     MAX_VERDICTS,
     Attestation,
+    Available,
     Extension,
     Reviewed,
     Verdict,
@@ -41,7 +42,9 @@ EXTENSIONS = st.builds(
     Extension,
     HASHES,
     HASHES,
-    st.lists(st.binary(min_size=36, max_size=36), max_size=3).map(tuple),
+    st.lists(st.builds(Available, st.binary(min_size=36, max_size=36), HASHES), max_size=3).map(
+        tuple
+    ),
     st.lists(ATTESTATIONS, max_size=3).map(tuple),
     st.lists(VERDICTS, max_size=3).map(tuple),
     st.lists(REVIEWS, max_size=3).map(tuple),
@@ -69,7 +72,7 @@ def test_a_changed_byte_is_refused_or_is_another_extension(extension, data):
 
 
 def test_the_fullest_extension_fits_the_bound_of_a_vote():
-    contents = tuple(bytes([i]) * 36 for i in range(MAX_AVAILABLE))
+    contents = tuple(Available(bytes([i]) * 36, H) for i in range(MAX_AVAILABLE))
     full = Extension(
         H,
         H,
@@ -86,7 +89,7 @@ def test_the_fullest_extension_fits_the_bound_of_a_vote():
 @pytest.mark.parametrize(
     "parts",
     [
-        ((b"c" * 36,) * (MAX_AVAILABLE + 1), (), (), ()),
+        ((Available(b"c" * 36, H),) * (MAX_AVAILABLE + 1), (), (), ()),
         ((), (ATTESTATION,) * (MAX_ATTESTATIONS + 1), (), ()),
         ((), (), (VERDICT,) * (MAX_VERDICTS + 1), ()),
         ((), (), (), (REVIEW,) * (MAX_REVIEWS + 1)),

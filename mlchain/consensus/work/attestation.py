@@ -23,12 +23,26 @@ STRETCHES = 32
 """Parts of a HARD segment that are re-run again one by one; fewer if it has fewer chunks."""
 
 
+NO_FACTS = bytes(32)
+
+
 class Outcome(IntEnum):
     """What re-executing one chunk showed."""
 
     EQUAL = 0
     DIFFERS = 1
     UNSERVED = 2
+
+
+class Available(Record, frozen=True):
+    """ "I hold this content, and it is what is said of it."
+
+    `facts` is the digest of what is said: where others come to be said of the same content, this is
+    not about them. Left out where `content` is the id of all that is said.
+    """
+
+    content: ContentId
+    facts: Hash = NO_FACTS
 
 
 class Attestation(Record, frozen=True):
@@ -75,14 +89,14 @@ class Reviewed(Record, frozen=True):
 
 
 class Extension(Record, frozen=True):
-    """One validator's extension of a precommit: elements due, data it holds, results.
+    """One validator's extension of a precommit: elements due, content it holds, results.
 
     `beacon` is the element of this height, `custody` that of `custody.key_due`.
     """
 
     beacon: Hash
     custody: Hash
-    available: Annotated[tuple[ContentId, ...], Meta(max_length=MAX_AVAILABLE)]
+    available: Annotated[tuple[Available, ...], Meta(max_length=MAX_AVAILABLE)]
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MAX_ATTESTATIONS)]
     verdicts: Annotated[tuple[Verdict, ...], Meta(max_length=MAX_VERDICTS)]
     reviews: Annotated[tuple[Reviewed, ...], Meta(max_length=MAX_REVIEWS)]

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from mlchain.codec import Hash, PublicKey, Record, Uint
 from mlchain.consensus.work.custody import KEY_DELAY, Opening, verify_opening
-from mlchain.consensus.work.tickets import CUSTODY, PURPOSES, check_reveal, hash_down
+from mlchain.consensus.work.tickets import CUSTODY, PURPOSES, check_reveal
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
@@ -25,7 +25,7 @@ from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
 from mlchain.vm.families.jobs import segment_slice as slice_of
 from mlchain.vm.families.members import VALIDATORS, slash_validator
-from mlchain.vm.families.renewal import known_element, show_element
+from mlchain.vm.families.renewal import known_element, public_element, show_element
 from mlchain.vm.families.segments import HASH_GAS
 
 MAX_OPEN = 4
@@ -96,11 +96,8 @@ def get_attestment(state: State, job_id: bytes, index: int, validator: bytes) ->
 
 def find_key(state: State, validator: bytes, about: Attestment, params: Params) -> bytes | None:
     """Return the custody element behind the digests of an attestation, None while it is secret."""
-    height = about.segment.attest_from
-    known = known_element(state, validator, CUSTODY, height, params.ticket_heights)
-    if known is None or known.height < height:
-        return None
-    return hash_down(known.element, known.height - height)
+    height, length = about.segment.attest_from, params.ticket_heights
+    return public_element(state, validator, CUSTODY, height, length)
 
 
 def audit_begin(segment: Segment, params: Params) -> int:

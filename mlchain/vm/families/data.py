@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
+from msgspec.structs import replace
 
+from mlchain import codec, crypto
 from mlchain.codec import ContentId, PublicKey, Record, Uint
+from mlchain.consensus.work.attestation import Available
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
@@ -24,6 +27,12 @@ class Dataset(Record, frozen=True):
     rows: Uint
     features: Uint
     holders: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
+
+    @property
+    def facts(self) -> bytes:
+        """The digest of what is said of it; who holds it says so of these facts alone."""
+        said = (self.size, self.rows, self.features)
+        return crypto.digest("mlchain/dataset-facts", codec.encode(said))
 
 
 DATASETS = Table(b"dataset/", Dataset, bytes)
@@ -45,39 +54,44 @@ class RegisterData(Payload, frozen=True):
         third, has confirmed them by holding the data: a content id cannot be squatted.
         """
         ctx.charge(REGISTER_GAS)
-        known = DATASETS.get(ctx.state, self.content)
-        third = ctx.block.validators.third
-        if known is None or get_held_weight(known, ctx.block.validators) < third:
-            record = Dataset(ctx.sender, self.size, self.rows, self.features, ())
+        known, voters = DATASETS.get(ctx.state, self.content), ctx.block.validators
+        record = Dataset(ctx.sender, self.size, self.rows, self.features, ())
+        if known is not None and known.facts == record.facts:
+            return
+        if known is None or get_held_weight(known.holders, voters) < voters.third:
             DATASETS.put(ctx.state, record, self.content)
-        elif (known.size, known.rows, known.features) != (self.size, self.rows, self.features):
+        else:
             raise InvalidTransaction(
                 "this content id is registered with other numbers",
                 f"it has {known.size} bytes, {known.rows} rows, {known.features} features",
             )
 
 
-def add_holder(state: State, content: bytes, validator: bytes, validators: ValidatorSet) -> None:
-    """Note that a validator holds a dataset; unknown datasets are ignored.
+def add_holder(state: State, said: Available, validator: bytes, validators: ValidatorSet) -> None:
+    """Note that a validator holds a dataset; unknown ones, and other facts, are ignored."""
+    record = DATASETS.get(state, said.content)
+    if record is None or record.facts != said.facts or validator in record.holders:
+        return
+    holders = with_holder(record.holders, validator, validators)
+    DATASETS.put(state, replace(record, holders=holders), said.content)
+
+
+def with_holder(
+    holders: tuple[bytes, ...], validator: bytes, validators: ValidatorSet
+) -> tuple[bytes, ...]:
+    """Return the present validators among `holders` and `validator`, in key order.
 
     Those that have left go: else the record would outgrow its bound as members come and go.
     """
-    record = DATASETS.get(state, content)
-    if record is not None and validator not in record.holders and validator in validators:
-        holders = tuple(sorted(key for key in (*record.holders, validator) if key in validators))
-        DATASETS.put(
-            state,
-            Dataset(record.owner, record.size, record.rows, record.features, holders),
-            content,
-        )
+    return tuple(sorted(key for key in (*holders, validator) if key in validators))
 
 
 def is_available(state: State, content: bytes, validators: ValidatorSet) -> bool:
     """Tell whether a quorum of the present validators holds the dataset."""
     record = DATASETS.get(state, content)
-    return record is not None and get_held_weight(record, validators) >= validators.quorum
+    return record is not None and get_held_weight(record.holders, validators) >= validators.quorum
 
 
-def get_held_weight(record: Dataset, validators: ValidatorSet) -> int:
-    """Return the weight of the present validators that hold the dataset."""
-    return sum(validators.weight(key) for key in record.holders)
+def get_held_weight(holders: tuple[bytes, ...], validators: ValidatorSet) -> int:
+    """Return the weight of the present validators among `holders`."""
+    return sum(validators.weight(key) for key in holders)

@@ -13,19 +13,24 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 from msgspec.structs import replace
 
+from mlchain import codec, crypto
 from mlchain.codec import ContentId, Hash, Name, PublicKey, Record, Uint
+from mlchain.consensus.work.attestation import Available
 from mlchain.errors import InvalidTransaction
-from mlchain.ledger.state import State, Table
+from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
 from mlchain.ml_runtime import Metrics
 from mlchain.ml_runtime.model import MAX_MODEL_BYTES
 from mlchain.ml_runtime.plan import MAX_FEATURES, MAX_OUTPUTS
-from mlchain.vm.context import Context, Payload
+from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.families.data import get_held_weight, with_holder
 
 REGISTER_GAS = 20_000
 MAX_ROW_GAS = 10**10
 MAX_VERSIONS = 256
 MAX_EVALUATIONS = 64
+HOLD_MS = 3_600_000
+"""Chain time for which validators look for a file after a registration of it."""
 
 ModelName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 MaybeContent = Annotated[bytes, Meta(max_length=36)]
@@ -65,7 +70,8 @@ class ModelFile(Record, frozen=True):
     """A registered model file of `size` bytes, and the validators that hold and have examined it.
 
     `job` is empty, or the settled job whose model it is: validators that hold it have made it again
-    from what the job left. `gas` is that of one row.
+    from what the job left. `gas` is that of one row. Until `until_ms` of chain time validators
+    that do not hold it look for it.
     """
 
     size: Uint
@@ -74,13 +80,15 @@ class ModelFile(Record, frozen=True):
     answer: AnswerKind
     gas: Uint
     job: MaybeHash
+    until_ms: Uint
     holders: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
     evaluations: Annotated[tuple[Evaluation, ...], Meta(max_length=MAX_EVALUATIONS)]
 
     @property
-    def facts(self) -> tuple[int, int, int, str, int, bytes]:
-        """What was said of it."""
-        return self.size, self.features, self.outputs, self.answer, self.gas, self.job
+    def facts(self) -> bytes:
+        """The digest of what is said of it; who holds it says so of these facts alone."""
+        said = (self.size, self.features, self.outputs, self.answer, self.gas, self.job)
+        return crypto.digest("mlchain/model-facts", codec.encode(said))
 
 
 class Owned(Record, frozen=True):
@@ -100,17 +108,14 @@ class Version(Record, frozen=True):
     height: Uint
 
 
-class Unheld(Record, frozen=True):
-    """Marks a model file that no quorum holds yet."""
-
-
 MODELS = Table(b"model/", Model, bytes)
 MODEL_FILES = Table(b"modelfile/", ModelFile, bytes)
 NAMES = Table(b"name/", Owned, bytes)
 """By the name's bytes."""
 VERSIONS = Table(b"version/", Version, int, bytes)
 """By the number of the version, from 1, and the name's bytes."""
-UNHELD = Table(b"unheld/", Unheld, bytes)
+UNHELD = Table(b"unheld/", Mark, int, bytes)
+"""Files that not everybody holds yet, by `until_ms` and content id."""
 
 
 class RegisterModel(Payload, frozen=True):
@@ -166,38 +171,59 @@ class RegisterModel(Payload, frozen=True):
             raise InvalidTransaction("the job was somebody else's")
 
     def _put_file(self, ctx: Context) -> None:
+        until_ms, voters = ctx.block.time_ms + HOLD_MS, ctx.block.validators
         file = ModelFile(
-            self.size, self.features, self.outputs, self.answer, self.gas, self.job, (), ()
-        )
+            self.size, self.features, self.outputs, self.answer, self.gas, self.job, until_ms,
+            (), (),
+        )  # fmt: skip
         known = MODEL_FILES.get(ctx.state, self.content)
-        voters = ctx.block.validators
-        if known is None or get_model_weight(known, voters) < voters.third:
-            MODEL_FILES.put(ctx.state, file, self.content)
-            UNHELD.put(ctx.state, Unheld(), self.content)
-        elif known.facts != file.facts:
-            raise InvalidTransaction(
-                "this content id is registered with other numbers",
-                f"{known.size} bytes, {known.features} features, {known.gas} gas a row",
-            )
+        if known is not None:
+            if known.facts == file.facts:
+                file = replace(known, until_ms=until_ms)
+            elif is_confirmed(known, voters):
+                raise InvalidTransaction(
+                    "this content id is registered with other numbers",
+                    f"{known.size} bytes, {known.features} features, {known.gas} gas a row",
+                )
+            UNHELD.delete(ctx.state, known.until_ms, self.content)
+        MODEL_FILES.put(ctx.state, file, self.content)
+        if not _is_held_by_all(file, voters):
+            UNHELD.put(ctx.state, Mark(), until_ms, self.content)
 
 
 def add_model_holder(
-    state: State, content: bytes, validator: bytes, validators: ValidatorSet
+    state: State, said: Available, validator: bytes, validators: ValidatorSet
 ) -> None:
-    """Note that a validator holds a model file; unknown ones are ignored."""
-    file = MODEL_FILES.get(state, content)
-    if file is None or validator in file.holders or validator not in validators:
+    """Note that a validator holds a model file; unknown ones, and other facts, are ignored."""
+    file = MODEL_FILES.get(state, said.content)
+    if file is None or file.facts != said.facts or validator in file.holders:
         return
-    holders = tuple(sorted(key for key in (*file.holders, validator) if key in validators))
-    file = replace(file, holders=holders)
-    MODEL_FILES.put(state, file, content)
-    if get_model_weight(file, validators) >= validators.quorum:
-        UNHELD.delete(state, content)
+    file = replace(file, holders=with_holder(file.holders, validator, validators))
+    MODEL_FILES.put(state, file, said.content)
+    if _is_held_by_all(file, validators):
+        UNHELD.delete(state, file.until_ms, said.content)
 
 
-def get_model_weight(file: ModelFile, validators: ValidatorSet) -> int:
-    """Return the weight of the present validators that hold a model file."""
-    return sum(validators.weight(key) for key in file.holders)
+def forget_unheld(block: BlockContext) -> None:
+    """Look no longer for what was not found in time; to register it again begins anew."""
+    for (until_ms, content), _ in UNHELD.items(block.state):
+        if until_ms >= block.time_ms:
+            break
+        UNHELD.delete(block.state, until_ms, content)
+
+
+def is_usable(file: ModelFile, validators: ValidatorSet) -> bool:
+    """Tell whether a quorum of the present validators holds a model file."""
+    return get_held_weight(file.holders, validators) >= validators.quorum
+
+
+def is_confirmed(file: ModelFile, validators: ValidatorSet) -> bool:
+    """Tell whether an honest one of the present validators holds a model file."""
+    return get_held_weight(file.holders, validators) >= validators.third
+
+
+def _is_held_by_all(file: ModelFile, validators: ValidatorSet) -> bool:
+    return get_held_weight(file.holders, validators) == validators.total
 
 
 def add_evaluation(state: State, content: bytes, evaluation: Evaluation) -> None:

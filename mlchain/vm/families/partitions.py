@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from mlchain import codec, crypto
 from mlchain.codec import ContentId, Hash, PublicKey, Record, Uint
+from mlchain.consensus.work.attestation import Available
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
@@ -185,7 +186,8 @@ def add_naming_holder(block: BlockContext, identity: bytes, validator: bytes) ->
     assert draw is not None, "what is said is about a draw"
     if draw.named:
         for part in draw.named:
-            add_holder(state, part.content, validator, block.validators)
+            facts = _dataset(state, draw, part).facts
+            add_holder(state, Available(part.content, facts), validator, block.validators)
     elif sum(map(block.validators.weight, naming.holders)) >= block.validators.quorum:
         _name(state, draw, identity, naming, block.validators)
 
@@ -197,20 +199,25 @@ def _name(
 
     Whatever somebody registered under a part's id with other numbers was wrong.
     """
-    parent = DATASETS.get(state, draw.content)
-    assert parent is not None, "datasets stay registered"
     DRAWS.put(state, replace(draw, named=naming.parts), naming.draw)
     for part in naming.parts:
-        known, holders = DATASETS.get(state, part.content), naming.holders
-        numbers = (part.size, part.rows, parent.features)
-        if known is not None and (known.size, known.rows, known.features) == numbers:
-            holders = tuple(sorted(dict.fromkeys((*known.holders, *holders))))
-        DATASETS.put(state, Dataset(draw.owner, *numbers, holders), part.content)
+        made, known = _dataset(state, draw, part), DATASETS.get(state, part.content)
+        before = known.holders if known is not None and known.facts == made.facts else ()
+        keys = sorted(dict.fromkeys((*before, *naming.holders)))
+        holders = tuple(key for key in keys if key in validators)
+        DATASETS.put(state, replace(made, holders=holders), part.content)
         PART_OF.put(state, PartOf(naming.draw), part.content)
     for (_, other), _ in list(OPEN_NAMINGS.items(state, naming.draw)):
         OPEN_NAMINGS.delete(state, naming.draw, other)
         if other != identity:
             NAMINGS.delete(state, other)
+
+
+def _dataset(state: State, draw: Draw, part: Part) -> Dataset:
+    """Return what a part is as a dataset, held by nobody."""
+    parent = DATASETS.get(state, draw.content)
+    assert parent is not None, "datasets stay registered"
+    return Dataset(draw.owner, part.size, part.rows, parent.features, ())
 
 
 def get_draws(state: State, content: bytes) -> list[tuple[bytes, Draw]]:

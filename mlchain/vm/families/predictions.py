@@ -20,7 +20,7 @@ from mlchain.ml_runtime.serving import MAX_ROWS, count_rows, rows_limit
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.accounts import debit
 from mlchain.vm.families.data import DATASETS, is_available
-from mlchain.vm.families.models import MODEL_FILES, MaybeContent, ModelFile, get_model_weight
+from mlchain.vm.families.models import MODEL_FILES, MaybeContent, ModelFile, is_usable
 from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
 
 REQUEST_GAS = 50_000
@@ -185,7 +185,7 @@ class RequestPrediction(Payload, frozen=True):
         file = MODEL_FILES.get(ctx.state, self.model)
         if file is None:
             raise UnknownModel("the model is not registered", "mlchain model list")
-        if get_model_weight(file, voters) < voters.quorum:
+        if not is_usable(file, voters):
             raise UnknownModel("no quorum of validators holds the model yet", "try again soon")
         data = self._name_rows(ctx.state, file)
         if self.is_evaluation and not is_available(ctx.state, data, voters):

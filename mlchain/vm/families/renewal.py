@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 from msgspec.structs import replace
 
 from mlchain.codec import Hash, Record, Uint
-from mlchain.consensus.work.tickets import PURPOSES, Reveal, check_reveal
+from mlchain.consensus.work.tickets import PURPOSES, Reveal, check_reveal, hash_down
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
@@ -90,13 +90,42 @@ def known_element(
     return known
 
 
+def public_element(
+    state: State, validator: bytes, purpose: str, height: int, length: int
+) -> bytes | None:
+    """Return the element of `height`, None while it is secret, or where there is none."""
+    known = known_element(state, validator, purpose, height, length)
+    if known is None or known.height < height:
+        return None
+    return hash_down(known.element, known.height - height)
+
+
 def show_element(
     state: State, validator: bytes, purpose: str, height: int, element: bytes, params: Params
 ) -> bool:
     """Take note that `element` is public; return whether it is the one of `height`."""
     found = find_chains(state, validator, height, params.ticket_heights)
-    if found is None:
+    return found is not None and _show(state, validator, found, purpose, height, element)
+
+
+def show_next(
+    state: State, validator: bytes, purpose: str, height: int, element: bytes, params: Params
+) -> bool:
+    """Take note that `element` is public; return whether it is the one of `height`, and new."""
+    found = find_chains(state, validator, height, params.ticket_heights)
+    if found is None or height <= getattr(found[1], purpose).height:
         return False
+    return _show(state, validator, found, purpose, height, element)
+
+
+def _show(
+    state: State,
+    validator: bytes,
+    found: tuple[int, Chains],
+    purpose: str,
+    height: int,
+    element: bytes,
+) -> bool:
     number, chains = found
     known = getattr(chains, purpose)
     reveal = check_reveal(known, element, height)
