@@ -218,7 +218,7 @@ class GrowingChain:
         """Make blocks until the data is held, and order and workers are fixed."""
         self.grow()
         content = self.job(job_id).dataset
-        dataset = DATASETS.get(self.state(), content)
+        dataset = DATASETS.get(self.chain.state(), content)
         for duties in self.duties.values():
             duties.add_available(content, dataset.facts)
         self.grow_until(lambda: self.job(job_id).state == JobState.RUNNING)
