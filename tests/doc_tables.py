@@ -26,7 +26,7 @@ from mlchain.ml_runtime.importers.sklearn import FINAL, TRANSFORMERS
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.op import OPS
 from mlchain.sim.work.cheats import CHEATS
-from mlchain.web.problems import classify
+from mlchain.web.problems import CODES, MEANINGS, STATUS, classify
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,6 +118,13 @@ def error_classes() -> Iterator[Sequence[str]]:
         yield "› " * depth + f"`{kind.__name__}`", meaning, str(status), str(http)
 
 
+def problem_codes() -> Iterator[Sequence[str]]:
+    """Every code of a problem that the API answers."""
+    yield "status", "code", "means"
+    for status, code in sorted({*CODES.items(), *((row[1], row[2]) for row in STATUS)}):
+        yield str(status), f"`{code}`", MEANINGS[code]
+
+
 def error_kinds() -> Iterator[tuple[type[errors.MlchainError], int]]:
     """Every class below the root with its depth, in the order of the source."""
 
@@ -198,6 +205,7 @@ TABLES: dict[str, Callable[[], Iterator[Sequence[str]]]] = {
     "adversaries": adversaries,
     "job-file": job_file,
     "exit-codes": exit_codes,
+    "problems": problem_codes,
     "errors": error_classes,
     "node-options": node_options,
     "ops": ops,

@@ -36,7 +36,7 @@ CODES = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
-    408: "timeout",
+    408: "too_slow",
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
@@ -44,6 +44,31 @@ CODES = {
     429: "too_many_requests",
     503: "busy",
 }
+
+MEANINGS = {
+    "bad_request": "The client went away before its body had come.",
+    "forbidden": "Only for the node's operator, from the machine it runs on.",
+    "not_found": "No such path, block, job, model, content or account.",
+    "method_not_allowed": "The path is there, not for this method; `allow` says for which.",
+    "too_slow": "The body came too slowly, or not to its end.",
+    "rejected": "The mempool does not take the transaction now; the hint says what would help.",
+    "too_large": "A body beyond its bound, or more than this client may store.",
+    "unsupported_media_type": "A body that is not declared as `application/octet-stream`.",
+    "range_not_satisfiable": "The file has no byte where the range begins.",
+    "invalid": "A parameter out of its bounds.",
+    "invalid_transaction": "A transaction that no block could hold as it is.",
+    "invalid_signature": "The sender did not sign this transaction.",
+    "malformed": "Bytes, an id or a word that is none.",
+    "rejected_program": "A program that the check refuses.",
+    "verification_failed": "Bytes that are not what their id or proof says.",
+    "too_many_requests": "`retry-after` says when to ask again.",
+    "internal": "A bug of this node; its log says more.",
+    "store_corrupted": "The node's disk does not hold what was written to it.",
+    "busy": "Catching up with the chain, or too many listen already.",
+    "unreachable": "What the answer takes is at no peer that answers.",
+    "timeout": "The node waited for something that did not come in time.",
+}
+"""What each code means, for docs/errors.md."""
 
 
 def problem(
@@ -81,7 +106,7 @@ async def _expected(request: Request, error: errors.MlchainError) -> Response:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    code = CODES.get(error.status_code, "error")
+    code = CODES[error.status_code]  # a test reads which ones are raised
     hint = {404: "/openapi.json lists what there is", 429: "slow down"}.get(error.status_code, "")
     return problem(error.status_code, code, str(error.detail), hint, error.headers)
 

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from stand_in import STAND_IN
-from strict_schema import complaints
+from strict_schema import PRINTED, complaints
 
 import mlchain
 from mlchain.cli import main, process
@@ -32,6 +32,11 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def pytest_collection_modifyitems(items):
+    """Let the test that looks at what all others printed be the last."""
+    items.sort(key=lambda item: item.name == "test_each_schema_was_printed_by_some_test")
+
+
 @pytest.fixture(autouse=True)
 def results_keep_their_schema(monkeypatch):
     """Compare everything that commands print as their result with its schema, asked for or not."""
@@ -42,6 +47,7 @@ def results_keep_their_schema(monkeypatch):
         assert schema in command.answers, f"{command.name}: answers lacks {schema!r}"
         document = {"schema": f"mlchain.{schema}/1", "ok": True, "data": jsonable(data)}
         assert complaints(schema, command.answers[schema], document) == []
+        PRINTED.add(schema)
         print_result(self, schema, data, lines)
 
     monkeypatch.setattr(Output, "result", result)

@@ -11,6 +11,9 @@ import jsonschema_rs
 
 from mlchain.cli.schema import document_schema
 
+PRINTED: set[str] = set()
+"""The schemas of which a document was printed so far."""
+
 
 def complaints(name: str, kind: Any, document: dict[str, Any]) -> list[str]:
     """Return what is wrong with a document of the schema `name`, whose data is of `kind`."""

@@ -6,9 +6,10 @@ The second half is done by `conftest.py`: it looks at every call of `Output.resu
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from strict_schema import complaints
+from strict_schema import PRINTED, complaints
 
 from mlchain.cli.failure import EXIT_CODES
 from mlchain.cli.schema import by_name, document_schema, every_command
@@ -21,6 +22,24 @@ def test_every_command_says_what_it_prints():
     """A new command names a TypedDict in `answers`, or this fails. CONTRIBUTING.md shows how."""
     silent = [path for path, command in every_command() if not command.answers]
     assert silent == [*WITHOUT_ANSWER]
+
+
+WITH_PROCESSES = {
+    "demo": "cli/test_demo.py",
+    "dev": "process/test_dev_start.py",
+}
+"""Printed by commands that start real nodes, and compared with their schema there."""
+
+
+def test_each_schema_was_printed_by_some_test(request):
+    """Every command's result was seen, and so compared; this is the last test of the folder."""
+    ran = {Path(item.fspath).name for item in request.session.items}
+    here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    if not here <= ran or request.config.option.keyword:
+        pytest.skip("only when all of tests/cli runs")
+    assert by_name().keys() - PRINTED == {"error", *WITH_PROCESSES}
+    for name, file in WITH_PROCESSES.items():
+        assert f'complaints("{name}", ' in (Path(__file__).parents[1] / file).read_text()
 
 
 @pytest.mark.parametrize("name", [*by_name()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_node import STATUS
+from fake_node import STATUS, transaction
 
 from mlchain import codec
 from mlchain.cli.output import Output
@@ -119,6 +119,18 @@ def test_a_file_that_is_no_transaction_is_refused(run, home, made, text):
     (home / "pay.tx").write_text(text)
     result = sign(run, "cold.json")
     assert result.exit_code == 2 and "no transaction to sign" in result.stderr
+
+
+def test_a_signed_transaction_is_sent_and_waited_for(run, run_json, node, made):
+    assert sign(run, "cold.json").exit_code == 0
+    identity = "ab" * 32
+    node.routes["POST /v1/txs"] = {"id": identity}
+    node.routes[f"GET /v1/txs/{identity}"] = [
+        transaction(id=identity, state="pending", height=None, code=None), transaction(id=identity)
+    ]  # fmt: skip
+    assert "in block #13" in run("tx", "send", "pay.signed", "--url", node.url).stdout
+    code, document = run_json("tx", "send", "pay.signed", "--url", node.url)
+    assert (code, document["data"]["height"]) == (0, 13)
 
 
 def test_a_transaction_that_nobody_signed_is_not_sent(run, home, made):

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cli.strict_schema import complaints
+
+from mlchain.cli.dev import DevChain
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "start.md").read_text()
@@ -60,7 +63,9 @@ class Desk:
         assert self.chain.stdout is not None
         line = self.chain.stdout.readline()
         assert line, self.said.read_text()
-        found: dict[str, object] = json.loads(line)["data"]
+        document = json.loads(line)
+        assert complaints("dev", DevChain, document) == []
+        found: dict[str, object] = document["data"]
         self.environ["MLCHAIN_URL"] = str(found["url"])
         return found
 
