@@ -47,7 +47,6 @@ CODES = {
 
 MEANINGS = {
     "bad_request": "The client went away before its body had come.",
-    "forbidden": "Only for the node's operator, from the machine it runs on.",
     "not_found": "No such path, block, job, model, content or account.",
     "method_not_allowed": "The path is there, not for this method; `allow` says for which.",
     "too_slow": "The body came too slowly, or not to its end.",

@@ -20,7 +20,7 @@ from web_harness import BYTES, Web, is_problem, open_web, transfers
 
 from mlchain import codec, errors
 from mlchain.ledger.transaction import Transaction, sign_transaction
-from mlchain.ledger.unixfs import cid_of, cid_text
+from mlchain.ledger.unixfs import cid_text
 from mlchain.web import problems
 from mlchain.web.app import Limits
 from mlchain.web.bodies import BodyFile
@@ -81,10 +81,6 @@ async def too_often(web: Web) -> httpx.Response:
     return await web.http.get("/healthz")
 
 
-async def from_elsewhere(web: Web) -> httpx.Response:
-    return await web.http.post(f"/v1/data/{cid_text(cid_of(b'x'))}/pin", headers=BYTES)
-
-
 async def without_an_end(web: Web) -> httpx.Response:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
@@ -98,7 +94,6 @@ def asks(method: str, path: str, **more: Any) -> Provoke:
 
 
 PROVOKED: dict[tuple[int, str], Provoke] = {
-    (403, "forbidden"): from_elsewhere,
     (404, "not_found"): asks("GET", "/v1/jobs/" + "f" * 64),
     (405, "method_not_allowed"): asks("DELETE", "/v1/status"),
     (408, "too_slow"): without_an_end,
@@ -134,7 +129,7 @@ def test_each_code_of_the_page_is_provoked():
 @pytest.mark.parametrize("status", sorted({status for status, _ in PROVOKED}))
 def test_a_request_that_is_wrong_is_told_how(monkeypatch, status):
     monkeypatch.setattr("mlchain.web.bodies.PIECE_TIMEOUT_S", 0.2)
-    is_strict = status in (403, 429)
+    is_strict = status == 429
 
     async def main() -> None:
         for (number, code), provoke in PROVOKED.items():
@@ -203,4 +198,4 @@ def test_each_status_that_is_raised_has_a_code():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "HTTPException"
         and isinstance(node.args[0], ast.Constant)
     }  # fmt: skip
-    assert {403, 413, 416, 429} < raised <= problems.CODES.keys()
+    assert {413, 416, 429} < raised <= problems.CODES.keys()
