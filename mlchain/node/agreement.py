@@ -94,6 +94,8 @@ class Agreement:
         self._failure: Exception | None = None
         self._complain_at: dict[bytes, int] = {}
         self.after_commit: list[Callable[[Committed], None]] = [on_commit]
+        self.on_candidate: Callable[[State], None] = lambda state: None
+        """Called with the state after a block that may become final and that we vouch for."""
 
     def start(self) -> None:
         """Recover from the log and begin the next height."""
@@ -226,6 +228,7 @@ class Agreement:
                 if reason:
                     log.info("block-refused", height=height, verdict=verdict.name, reason=reason)
                 is_ok, is_wanted = verdict != Verdict.INVALID, verdict == Verdict.VALID
+                self._tell_candidate(block_id)
                 self._driver.checked(block_id, is_ok, now, wanted=is_wanted)
             case Decide(height, block_id, block, commit):
                 self._commit(height, block_id, block, commit)
@@ -242,7 +245,12 @@ class Agreement:
 
     def _build(self, height: int, round_: int, now: int) -> None:
         block, block_id = self._chain.build(self._clock.wall_ms(), self._driver.last_commit())
+        self._tell_candidate(block_id)
         self._driver.built(height, round_, codec.encode(block), block_id, now)
+
+    def _tell_candidate(self, block_id: bytes) -> None:
+        if (state := self._chain.candidate_state(block_id)) is not None:
+            self.on_candidate(state)
 
     def _commit(self, height: int, block_id: bytes, block: bytes, commit: Commit) -> None:
         committed = self._chain.commit(block_id, block, commit)

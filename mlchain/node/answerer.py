@@ -64,6 +64,8 @@ class Answerer:
     _answers: dict[bytes, Answer] = field(default_factory=dict)
     """What we computed of the requests at work."""
     _rota: Rota = field(default_factory=lambda: Rota(PLACES, RETRY_S, LONGEST_REST_S))
+    _ahead: State | None = None
+    """The state after a block that is being voted on, if it asks something."""
 
     def __post_init__(self) -> None:
         """Have a shelf of our own."""
@@ -73,7 +75,7 @@ class Answerer:
 
     def on_block(self) -> None:
         """A block is final: show at once what is due, and look for what is new."""
-        state = self.chain.state()
+        state, self._ahead = self.chain.state(), None
         if self._answers:
             at_work = {key: None for (key,), _ in OPEN.items(state)}
             self._answers = {k: a for k, a in self._answers.items() if k in at_work}
@@ -81,6 +83,16 @@ class Answerer:
             self._say(request, answer)
         self.shelf.rota.wake()
         self._rota.wake()
+
+    def look_ahead(self, state: State) -> None:
+        """A block is being voted on: begin with what it asks.
+
+        So our precommit for it may bind us already. Should another block become final, that counts
+        for nothing: a request's id names model and rows, and what we found holds for any block.
+        """
+        if next(OPEN.changed(state), None) is not None:
+            self._ahead = state
+            self._rota.wake()
 
     async def run(self) -> None:
         """Hold what is registered and answer what is asked; for ever."""
@@ -90,7 +102,7 @@ class Answerer:
 
     async def _find(self) -> Mapping[bytes, Act]:
         """Return what is at work and not answered by us, the cheapest first."""
-        state, voters = self.chain.state(), self.chain.validators.keys
+        state, voters = self._ahead or self.chain.state(), self.chain.validators.keys
         if self.key not in voters:  # nothing we say counts any more
             return {}
         due = []
@@ -116,8 +128,15 @@ class Answerer:
             raise
         self._answers[request] = answer
         self._say(request, answer)
+        if may_bind(prediction, self.key, self.chain.validators.keys):  # not final yet, perhaps
+            self._bind(request, answer)
         if self.duties.is_pending:
             self.poke()
+
+    def _bind(self, request: bytes, answer: Answer) -> None:
+        digest = answer_digest(answer.outcome, answer.content)
+        made = commitment_hash(request, self.key, answer.salt, digest)
+        self.duties.add_commitment(Commitment(request, made))
 
     def _say(self, request: bytes, answer: Answer) -> None:
         """Bind ourselves, or show the answer if we are bound and nobody else can be any more."""
@@ -125,9 +144,7 @@ class Answerer:
         if now is None:
             return
         if may_bind(now, self.key, self.chain.validators.keys):
-            digest = answer_digest(answer.outcome, answer.content)
-            made = commitment_hash(request, self.key, answer.salt, digest)
-            self.duties.add_commitment(Commitment(request, made))
+            self._bind(request, answer)
         elif is_answer_of(now, self.key, answer):
             self.duties.add_answer(answer)
 

@@ -190,6 +190,11 @@ class Chain:
                 return Verdict.UNWANTED, f"finalises segment {ref.index} before its time"
         return Verdict.VALID, ""
 
+    def candidate_state(self, block_id: bytes) -> State | None:
+        """Return the state after a valid block of the next height, None of an unknown one."""
+        candidate = self._candidates.get(block_id)
+        return candidate.state if candidate else None
+
     def is_valid_extension(self, height: int, validator: bytes, extension: bytes) -> bool:
         """Tell whether a precommit of `height` that `validator` signed may carry `extension`.
 

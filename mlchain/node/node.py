@@ -134,6 +134,8 @@ class Node(Machine):
         self.auditor = self._make_auditor(backend) if self.duties else None
         self.reviewer = self._make_reviewer(backend) if self.auditor else None
         self.answerer = self._make_answerer(backend) if self.duties else None
+        if self.answerer is not None:
+            self.agreement.on_candidate = self.answerer.look_ahead
         self.query = Query(self.chain, genesis, self.content, self)
         self._subscribers = Subscribers()
         self._connect()

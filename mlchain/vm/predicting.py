@@ -2,7 +2,8 @@
 
     QUEUED ─> OPEN: validators bind themselves ─> CLOSED: they show their answers ─> ANSWERED
 
-Each step waits for all who may take part, but once a quorum is there only one block for the rest.
+To be bound, a quorum waits one block for the rest; an answer is recorded as soon as a quorum has
+shown it, and paid a block later if others are still to show theirs.
 """
 
 from __future__ import annotations
@@ -101,16 +102,13 @@ def _bind(block: BlockContext, identity: bytes, prediction: Prediction, is_due: 
 
 
 def _judge(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
-    """Record the answer that a quorum gave, or all of a committee; pay and punish."""
-    is_whole = not _silent(prediction)
+    """Record the answer once a quorum has given it, or all of a committee."""
     found = _agreed(block, prediction)
-    if found is not None and (is_whole or 0 < prediction.ready < block.height):
+    if found is not None:
         _record(block, identity, prediction, found)
-    elif is_whole or is_due:
+    elif is_due or not _silent(prediction):
         _punish_silent(block, identity, prediction)
         _ask_the_rest(block, identity, prediction)
-    elif found is not None and not prediction.ready:
-        PREDICTIONS.put(block.state, replace(prediction, ready=block.height), identity)
 
 
 def _agreed(block: BlockContext, prediction: Prediction) -> Told | None:
@@ -130,33 +128,43 @@ def _agreed(block: BlockContext, prediction: Prediction) -> Told | None:
 
 
 def _record(block: BlockContext, identity: bytes, prediction: Prediction, found: Told) -> None:
-    """Pay those who found the answer before any was to be seen, and punish who told another.
+    """Write the answer down, and punish who told another.
 
-    Whoever was asked later may have repeated what it saw, so it is not paid; and on the word of
-    such alone nobody is punished.
+    On the word of those alone who answered after they had seen an answer nobody is punished.
     """
-    escrow = prediction.escrow
     prediction = replace(
-        prediction, outcome=found.outcome, content=found.content, value=found.value, escrow=0,
+        prediction, outcome=found.outcome, content=found.content, value=found.value,
         told=tuple(replace(told, value=b"") for told in prediction.told),
     )  # fmt: skip
-    right = [told for told in prediction.told if is_right(prediction, told)]
-    paid = [t.validator for t in right if t.is_blind and t.validator in block.validators]
-    share = escrow // len(paid) if paid else 0
-    for key in paid:
-        credit(block.state, key, share)
-    burn(block.state, escrow - share * len(paid))
-    for told in prediction.told:
-        if not is_right(prediction, told) and is_proven(prediction, block.validators):
-            slash_liar(block, identity, told.validator)
+    if is_proven(prediction, block.validators):
+        for told in prediction.told:
+            if not is_right(prediction, told):
+                slash_liar(block, identity, told.validator)
     _put(block, identity, prediction, state=PredictionState.ANSWERED)
     ROWS.delete(block.state, identity)
-    if not _silent(prediction):
-        _close(block, identity)
     if prediction.is_evaluation and found.outcome == Outcome.ANSWERED:
         metrics = decode_metrics(found.value, prediction.rows)
         evaluation = Evaluation(prediction.data, metrics, block.height)
         add_evaluation(block.state, prediction.model, evaluation)
+    if not _silent(prediction):
+        _pay(block, identity)
+        _close(block, identity)
+
+
+def _pay(block: BlockContext, identity: bytes) -> None:
+    """Share fee and tip among those who found the answer before any was to be seen.
+
+    Whoever was asked later may have repeated what it saw.
+    """
+    prediction = PREDICTIONS.get(block.state, identity)
+    assert prediction is not None, "what is at work exists"
+    right = [told for told in prediction.told if told.is_blind and is_right(prediction, told)]
+    paid = [told.validator for told in right if told.validator in block.validators]
+    share = prediction.escrow // len(paid) if paid else 0
+    for key in paid:
+        credit(block.state, key, share)
+    burn(block.state, prediction.escrow - share * len(paid))
+    PREDICTIONS.put(block.state, replace(prediction, escrow=0), identity)
 
 
 def _ask_the_rest(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
@@ -197,8 +205,13 @@ def _close(block: BlockContext, identity: bytes) -> None:
 
 
 def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:
-    """Whoever was bound shows its answer some time, or pays for hiding it."""
+    """Pay, a block after the answer: the last few have shown theirs, too, by then.
+
+    Whoever was bound shows its answer some time, or pays for hiding it.
+    """
     silent = _silent(prediction)
+    if prediction.escrow:
+        _pay(block, identity)
     if is_due:
         _punish_silent(block, identity, prediction)
     if is_due or not silent:

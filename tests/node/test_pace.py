@@ -29,7 +29,7 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
         height=0, validators=None, store=None, has_evidence=False,
         params=SimpleNamespace(block_interval_ms=INTERVAL), mempool=SimpleNamespace(ready=1),
         note_voters=lambda commit: None, check=lambda *a: (None, ""),
-        commit=lambda *a: SimpleNamespace(validators=None),
+        commit=lambda *a: SimpleNamespace(validators=None), candidate_state=lambda block_id: None,
     )  # fmt: skip
     driver = SimpleNamespace(
         recover=lambda records: None, start=lambda *a: None, last_commit=lambda: None,

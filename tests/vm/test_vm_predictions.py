@@ -156,6 +156,25 @@ def test_an_answer_that_comes_late_is_judged_all_the_same_and_hiding_it_costs():
     assert scene.world.balance(LIAR) == 0
 
 
+def test_an_answer_stands_once_a_quorum_has_shown_it_and_who_shows_it_a_block_later_is_paid_too():
+    scene, late = Scene(), "validator-3"
+    request = scene.asked()
+    scene.bind(request, scene.all_say(RIGHT))
+    for name in scene.world.validators:
+        if name != late:
+            scene.world.say(
+                name, "answers", Answer(request, scene.salt(name), 0, cid_of(RIGHT), RIGHT)
+            )
+    scene.world.block()
+    scene.world.say(late, "answers", Answer(request, scene.salt(late), 0, cid_of(RIGHT), RIGHT))
+    scene.world.block()
+    found = scene.at(request)
+    assert (found.state, found.escrow) == (PredictionState.ANSWERED, 140)
+    scene.world.block()
+    assert [scene.world.balance(name) for name in scene.world.validators] == [35] * 4
+    assert scene.at(request).escrow == 0 and list(OPEN.items(scene.world.state())) == []
+
+
 def test_silence_of_everybody_gives_the_fee_back():
     scene = Scene()
     request = scene.asked()

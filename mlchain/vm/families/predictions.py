@@ -80,8 +80,8 @@ class Prediction(Record, frozen=True):
     """A request and what came of it. Its id is that of its transaction.
 
     `data` names the rows, or for an evaluation the dataset whose last `rows` rows are asked about.
-    `height` is that of the last change of `state`; `ready`, while it is OPEN or CLOSED, that of the
-    block from which on a quorum is there, 0 before. `committee` is empty where all compute.
+    `height` is that of the last change of `state`; `ready`, while it is OPEN, that of the block
+    from which on a quorum is bound, 0 before. `committee` is empty where all compute.
     """
 
     requester: PublicKey
