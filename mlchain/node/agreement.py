@@ -37,6 +37,7 @@ from mlchain.node.wal import WriteAheadLog
 from mlchain.p2p.transport import Channel, Transport
 from mlchain.vm.agenda import count_open
 from mlchain.vm.families.jobs import LATE, Phase, in_phase
+from mlchain.vm.families.partitions import DUE_DRAWS
 from mlchain.vm.families.predictions import OPEN, PREDICTIONS, QUEUE, Lane, PredictionState
 
 log = structlog.get_logger("agreement")
@@ -176,9 +177,9 @@ class Agreement:
         return self._last_block_ms + self._pause[1]
 
     def _find_pause(self, params: Params) -> int:
-        """Return how long the jobs at work can do without a block, in milliseconds."""
+        """Return how long jobs at work and draws can do without a block, in milliseconds."""
         pause, state = params.heartbeat_ms, self._chain.state()
-        if any(True for _ in LATE.items(state)):
+        if any(True for table in (LATE, DUE_DRAWS) for _ in table.items(state)):
             return params.block_interval_ms
         for _ in in_phase(state, Phase.BEACON, Phase.VERDICT):
             return params.block_interval_ms

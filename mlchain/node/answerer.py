@@ -31,6 +31,7 @@ from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S
+from mlchain.node.partitioner import Partitioner
 from mlchain.node.rota import Act, Rota, fetching
 from mlchain.node.shelf import Shelf
 from mlchain.vm.answering import is_answer_of, may_bind
@@ -61,6 +62,7 @@ class Answerer:
     alter: Callable[[bytes], bytes] = lambda answer: answer
     """What a cheat makes of an answer."""
     shelf: Shelf = field(init=False)
+    partitioner: Partitioner = field(init=False)
     _answers: dict[bytes, Answer] = field(default_factory=dict)
     """What we computed of the requests at work."""
     _rota: Rota = field(default_factory=lambda: Rota(PLACES, RETRY_S, LONGEST_REST_S))
@@ -68,8 +70,11 @@ class Answerer:
     """The state after a block that is being voted on, if it asks something."""
 
     def __post_init__(self) -> None:
-        """Have a shelf of our own."""
+        """Have a shelf and a partitioner of our own."""
         self.shelf = Shelf(
+            self.key, self.chain, self.artifacts, self.compute, self.duties, self.poke
+        )
+        self.partitioner = Partitioner(
             self.key, self.chain, self.artifacts, self.compute, self.duties, self.poke
         )
 
@@ -82,6 +87,7 @@ class Answerer:
         for request, answer in self._answers.items():
             self._say(request, answer)
         self.shelf.rota.wake()
+        self.partitioner.rota.wake()
         self._rota.wake()
 
     def look_ahead(self, state: State) -> None:
@@ -98,6 +104,7 @@ class Answerer:
         """Hold what is registered and answer what is asked; for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.shelf.run)
+            nursery.start_soon(self.partitioner.run)
             nursery.start_soon(self._rota.run, self._find)
 
     async def _find(self) -> Mapping[bytes, Act]:

@@ -19,12 +19,13 @@ from mlchain.consensus.work.commitment import (
     SegmentCommit,
     segment_root,
 )
-from mlchain.errors import CodecError, MlchainError, NotFound, Trap, VerificationFailed
-from mlchain.ledger.content import ContentStore, cid_text
+from mlchain.errors import CodecError, ConfigError, MlchainError, NotFound, Trap, VerificationFailed
+from mlchain.ledger.content import ContentStore, cid_of, cid_text
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
-from mlchain.ml_runtime import Metrics, Plan, Task, decode_plan
+from mlchain.ml_runtime import Dataset, Metrics, Plan, Task, decode_plan
 from mlchain.ml_runtime import State as TrainingState
+from mlchain.ml_runtime.partition import partition
 from mlchain.node.compute import Compute, Handle
 from mlchain.node.exchange import Exchange
 from mlchain.node.membership import Membership
@@ -32,6 +33,14 @@ from mlchain.node.spool import Spool
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families.data import DATASETS, MAX_DATASET_BYTES
 from mlchain.vm.families.jobs import JOBS, PLANS, SEGMENTS, Job, Segment
+from mlchain.vm.families.partitions import (
+    DRAWS,
+    MAX_PARTS_BYTES,
+    PART_OF,
+    Draw,
+    Part,
+    total_bytes,
+)
 from mlchain.vm.receipt import wanted_files
 
 log = structlog.get_logger("artifacts")
@@ -196,14 +205,37 @@ class Artifacts:
         content = _commit(segment).end_content
         return await self.fetch_content(content, MAX_STATE_RESPONSE, segment.worker)
 
-    async def fetch_dataset(self, state: State, job: Job) -> bytes:
-        """Return a job's dataset.
+    async def fetch_dataset(self, state: State, content: bytes) -> bytes:
+        """Return a registered dataset. The part of a draw that is not here is made, or fetched.
 
         Raises: as `fetch_content`; the bound is the size it was registered with.
         """
-        record = DATASETS.get(state, job.dataset)
-        assert record is not None, "a job's dataset is registered before it"
-        return await self.fetch_content(job.dataset, record.size)
+        record = DATASETS.get(state, content)
+        assert record is not None, "what is used is registered before"
+        origin = PART_OF.get(state, content)
+        missing = await self._exchange.on_disk(self.content.missing, content, 1)
+        if origin is not None and missing:
+            try:
+                await self.make_parts(state, origin.draw, only=content)
+            except MlchainError as error:
+                log.info("part-not-made", content=cid_text(content), reason=error.message)
+        return await self.fetch_content(content, record.size)
+
+    async def make_parts(self, state: State, draw_id: bytes, only: bytes = b"") -> tuple[Part, ...]:
+        """Make the parts of a draw from the dataset and store them, or `only` one; return all.
+
+        Raises:
+            NotFound, Unreachable, Timeout: nobody has the dataset.
+            VerificationFailed: there are no such parts.
+        """
+        draw = DRAWS.get(state, draw_id)
+        assert draw is not None and draw.seed, "parts are of draws that have a seed"
+        parent = DATASETS.get(state, draw.content)
+        assert parent is not None, "draws are of registered datasets"
+        if total_bytes(parent, draw.parts, draw.test_rows) > MAX_PARTS_BYTES:
+            raise VerificationFailed(f"the parts have more than {MAX_PARTS_BYTES} bytes")
+        data = await self.fetch_dataset(state, draw.content)
+        return await trio.to_thread.run_sync(_make_parts, self.content, data, draw, only)
 
     async def fetch_state(
         self, segment: Segment, offset: int, digest: bytes, plan: Plan, source: bytes = b""
@@ -244,7 +276,7 @@ class Artifacts:
     async def load(self, state: State, job: Job, compute: Compute) -> tuple[Handle, Plan]:
         """Make `compute` ready for a job: program, dataset, order seed."""
         plan = get_plan(state, job)
-        dataset = await self.fetch_dataset(state, job)
+        dataset = await self.fetch_dataset(state, job.dataset)
         task = Task(plan.encode(), job.steps, job.chunk, job.train_rows, job.test_rows)
         return await compute.load(codec.encode(task), dataset, job.order_seed), plan
 
@@ -271,6 +303,20 @@ def state_digest(data: bytes, plan: Plan) -> bytes:
         CodecError: not a state of this plan.
     """
     return TrainingState.decode(data, plan).digest()
+
+
+def _make_parts(store: ContentStore, data: bytes, draw: Draw, only: bytes) -> tuple[Part, ...]:
+    found = []
+    try:
+        for part in partition(Dataset.decode(data), draw.seed, draw.parts, draw.test_rows):
+            made = part.encode()
+            content = cid_of(made)
+            found.append(Part(content, len(made), part.rows))
+            if only in (b"", content):
+                store.put(made)
+    except (CodecError, ConfigError) as error:
+        raise VerificationFailed(error.message) from error
+    return tuple(found)
 
 
 def _commit(segment: Segment) -> SegmentCommit:

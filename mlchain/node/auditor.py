@@ -21,7 +21,6 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError
 from mlchain.ledger.block import SegmentRef
 from mlchain.ledger.state import State
-from mlchain.ml_runtime import Dataset
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute
@@ -29,13 +28,12 @@ from mlchain.node.custodian import Custodian
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S, Examiner
 from mlchain.node.outbox import Outbox
+from mlchain.node.partitioner import hold_dataset
 from mlchain.node.subject import Finding, Stale, Subject, Target
-from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
     SEGMENTS,
-    Job,
     Phase,
     Segment,
     SegmentState,
@@ -132,7 +130,7 @@ class Auditor:
 
     async def _hold_all(self, state: State) -> None:
         for _, job in in_phase(state, Phase.DATA):
-            await self._try(self._hold_data, state, job)
+            await self._try(hold_dataset, self.key, self.artifacts, self.duties, state, job.dataset)
 
     async def _begin_all(self, nursery: trio.Nursery, state: State) -> None:
         """Begin whatever is due, worker by worker, unless the last of its kind goes on still."""
@@ -193,23 +191,6 @@ class Auditor:
             return False
         is_sent = self.duties.has_attested(SegmentRef(commit.job, index), identity)
         return self.key not in done and not is_sent
-
-    async def _hold_data(self, state: State, job: Job) -> None:
-        """Fetch a dataset somebody wants to use; announce it once it is whole and readable."""
-        record = DATASETS.get(state, job.dataset)
-        if record is None or self.key in record.holders:
-            return
-        data = await self.artifacts.fetch_dataset(state, job)
-        try:
-            dataset = await trio.to_thread.run_sync(Dataset.decode, data)
-        except MlchainError as error:
-            log.warning("dataset-unreadable", reason=error.message)
-            return
-        found = (len(data), dataset.rows, dataset.features)
-        if found == (record.size, record.rows, record.features):
-            self.duties.add_available(job.dataset, record.facts)
-        else:
-            log.warning("dataset-differs", found=found)
 
     # ---- auditing one's own slice ---------------------------------------------------------------
 

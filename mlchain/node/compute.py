@@ -36,6 +36,7 @@ from mlchain.node.compute_wire import (
     MakeModel,
     MakeProof,
     Measured,
+    MergeStates,
     ModelIs,
     ModelLoaded,
     Question,
@@ -149,6 +150,17 @@ class Compute:
             Trap: a value left the exact range while the scales were taken.
         """
         return (await self._ask(handle, MakeModel(handle.identity, state), ModelIs)).model
+
+    async def merge(
+        self, handle: Handle, states: tuple[bytes, ...], rows: tuple[int, ...]
+    ) -> bytes:
+        """Return the encoded model file of the states of parties (`ml_runtime.merging`).
+
+        Raises:
+            RejectedProgram: models of this kind are not merged.
+            Trap: a value left the exact range.
+        """
+        return (await self._ask(handle, MergeStates(handle.identity, states, rows), ModelIs)).model
 
     async def answer_claim(
         self,

@@ -25,6 +25,7 @@ from mlchain.codec import Record
 from mlchain.errors import CodecError, MlchainError, Trap
 from mlchain.ml_runtime import Backend, Dataset, NumpyBackend, State, Task, Trainer, get_backend
 from mlchain.ml_runtime.backends import DEFAULT
+from mlchain.ml_runtime.merging import merge_states
 from mlchain.ml_runtime.model import Predictor
 from mlchain.ml_runtime.serving import (
     answer_rows,
@@ -49,6 +50,7 @@ from mlchain.node.compute_wire import (
     MakeModel,
     MakeProof,
     Measured,
+    MergeStates,
     ModelIs,
     ModelLoaded,
     Replay,
@@ -146,6 +148,11 @@ def _compute(trainer: Trainer, request: Training) -> Iterator[Record]:
     if isinstance(request, InitialState):
         state = trainer.initial_state()
         yield StateIs(state.encode(), state.digest())
+        return
+    if isinstance(request, MergeStates):
+        states = [State.decode(data, trainer.plan) for data in request.states]
+        merged = merge_states(trainer.plan, states, request.rows)
+        yield ModelIs(trainer.model(merged).encode())
         return
     state = State.decode(request.state, trainer.plan)
     if isinstance(request, Evaluate):

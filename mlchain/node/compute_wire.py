@@ -24,6 +24,7 @@ MAX_BLOB_BYTES = 1 << 30
 """Largest dataset or state that is handed over."""
 MAX_MOVES = 8
 """Messages of one side in the search for a difference: two, for programs that can be dear."""
+MAX_PARTIES = 256
 MAX_FRAME_BYTES = MAX_BLOB_BYTES + (4 << 20)
 
 Blob = Annotated[bytes, Meta(max_length=MAX_BLOB_BYTES)]
@@ -77,6 +78,14 @@ class MakeModel(Record, frozen=True, tag=True):
     state: Blob
 
 
+class MergeStates(Record, frozen=True, tag=True):
+    """Make the model file of what the states of parties make, who trained on so many rows each."""
+
+    identity: Hash
+    states: Annotated[tuple[Blob, ...], Meta(min_length=1, max_length=MAX_PARTIES)]
+    rows: Annotated[tuple[Uint, ...], Meta(min_length=1, max_length=MAX_PARTIES)]
+
+
 class AnswerClaim(Record, frozen=True, tag=True):
     """Trace a chunk, and answer an accuser, who claims `theirs`, after each of its `moves`."""
 
@@ -114,7 +123,7 @@ class AskModel(Record, frozen=True, tag=True):
     is_evaluation: bool
 
 
-Training = InitialState | RunChunks | Replay | Evaluate | MakeModel
+Training = InitialState | RunChunks | Replay | Evaluate | MakeModel | MergeStates
 Question = Training | AnswerClaim | MakeProof
 """Requests about a job that was prepared."""
 

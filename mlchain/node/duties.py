@@ -35,7 +35,9 @@ from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import SEGMENTS, Ballot, Segment, SegmentState, get_review
 from mlchain.vm.families.members import get_validator_set
+from mlchain.vm.families.merges import MERGES
 from mlchain.vm.families.models import MODEL_FILES
+from mlchain.vm.families.partitions import NAMINGS, SAID
 from mlchain.vm.families.predictions import OPEN, PREDICTIONS
 from mlchain.vm.params import get_params
 from mlchain.vm.votes import NO_ELEMENT
@@ -66,7 +68,10 @@ class Duties:
         return self.chains.element(CUSTODY, height)
 
     def add_available(self, content: bytes, facts: bytes = NO_FACTS) -> None:
-        """Announce content that is here, whole, and what is said of it (the digest `facts`)."""
+        """Announce content that is here, whole, and what is said of it (the digest `facts`).
+
+        Or confirm what is said of partitions, under the id of saying it.
+        """
         self._available[Available(content, facts)] = None
 
     def is_announced(self, content: bytes, facts: bytes) -> bool:
@@ -131,8 +136,9 @@ class Duties:
         self._window = get_params(state).attest_window
         self.chains.follow(state)
         for said in list(self._available):
-            records = DATASETS.get(state, said.content), MODEL_FILES.get(state, said.content)
-            about = [r for r in records if r is not None and r.facts == said.facts]
+            tables = (NAMINGS, MERGES) if said.content.startswith(SAID) else (DATASETS, MODEL_FILES)
+            records = [record for table in tables if (record := table.get(state, said.content))]
+            about = [r for r in records if getattr(r, "facts", NO_FACTS) == said.facts]
             if not any(self.key not in record.holders for record in about):
                 del self._available[said]
         for commit, attestation in list(self._attestations.items()):

@@ -20,7 +20,9 @@ from mlchain.ledger.state import State
 from mlchain.ledger.unixfs import MAX_CONTENT_BYTES, block_limit
 from mlchain.node.chain import Chain
 from mlchain.vm.families.jobs import ACTIVE, JOBS, SEGMENTS
+from mlchain.vm.families.merges import MERGES
 from mlchain.vm.families.models import MODEL_FILES, MODELS
+from mlchain.vm.families.partitions import DRAWS, PART_OF
 from mlchain.vm.families.predictions import OPEN, PREDICTIONS
 from mlchain.vm.params import get_params
 
@@ -38,22 +40,30 @@ def open_content(kv: KeyValue) -> ContentStore:
 
 
 def needed_content(state: State, height: int) -> list[bytes]:
-    """Return the content ids that models, open requests and jobs at `height` rest on.
+    """Return the content ids that models, open requests, draws and jobs at `height` rest on.
 
     A job that has ended may still be accused for `unbonding_blocks`, and whoever judges it needs
     what it was trained on, and its states.
     """
     found: dict[bytes, None] = {}
+    kept: dict[bytes, None] = {}
     first = height - get_params(state).unbonding_blocks
     for (job_id,), job in JOBS.items(state):
         if job.height < first and ACTIVE.get(state, job_id) is None:
             continue
         found[job.dataset] = None
+        if origin := PART_OF.get(state, job.dataset):
+            kept[origin.draw] = None
         for index in range(job.assigned):
             segment = SEGMENTS.get(state, job_id, index)
             if segment is not None and segment.commit is not None:
                 found[segment.commit.leaves_content] = None
                 found[segment.commit.end_content] = None
+    for (identity,), draw in DRAWS.items(state):
+        if identity in kept or draw.height >= first or not draw.seed:
+            found[draw.content] = None
+    for _, merge in MERGES.items(state):
+        found[merge.content] = None
     for (request,), _ in OPEN.items(state):
         if (prediction := PREDICTIONS.get(state, request)) is not None:
             found[prediction.data] = None

@@ -40,6 +40,7 @@ from mlchain.vm.families.jobs import (
     is_checker,
 )
 from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.merges import add_merge_holder
 from mlchain.vm.families.models import add_model_holder
 from mlchain.vm.families.partitions import SAID, add_naming_holder
 from mlchain.vm.families.renewal import known_element, show_element, show_next
@@ -111,6 +112,7 @@ def _process_extension(
     for said in extension.available:
         if said.content.startswith(SAID):
             add_naming_holder(block, said.content, validator)
+            add_merge_holder(block, said.content, validator)
             continue
         add_holder(block.state, said, validator, block.validators)
         add_model_holder(block.state, said, validator, block.validators)

@@ -92,6 +92,7 @@ from mlchain.vm.accusation import (
 )
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS
+from mlchain.vm.families.merges import MergeModels
 from mlchain.vm.families.partitions import NamePartitions, Part
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
@@ -155,7 +156,8 @@ def _ledger() -> dict[str, Target]:
 
     kinds = [bytes([body.kind]) + body.payload for body in bodies]
     named = NamePartitions(bytes(32), (Part(bytes(36), 9, 3), Part(bytes(36), 9, 2)))
-    kinds += [bytes([kind.KIND]) + codec.encode(kind) for kind in (named,)]
+    merge = MergeModels(bytes(32), (bytes(32), bytes(32)), bytes(36), 9)
+    kinds += [bytes([kind.KIND]) + codec.encode(kind) for kind in (named, merge)]
     return {
         "block": Target(decode_block, blocks()),
         "transaction": Target(transaction, found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from mlchain.consensus.work.attestation import Available
 from mlchain.crypto import digest
 from mlchain.ledger.transaction import transaction_id
 from mlchain.ledger.unixfs import cid_of
-from mlchain.ml_runtime import Dataset
+from mlchain.ml_runtime import Dataset, make_plan
 from mlchain.ml_runtime.partition import partition
 from mlchain.vm.drawing import draw_seed
 from mlchain.vm.families import partitions
 from mlchain.vm.families.data import DATASETS, RegisterData, is_available
 from mlchain.vm.families.members import get_validator_set
+from mlchain.vm.families.merges import MERGES, MergeModels, get_merges, is_standing, merge_id
+from mlchain.vm.families.models import MODELS
 from mlchain.vm.families.partitions import (
     DRAWS,
     NAMINGS,
@@ -30,6 +33,7 @@ from mlchain.vm.families.partitions import (
     get_draws,
     naming_id,
 )
+from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.votes import get_beacon
 
 ROWS, TEST_ROWS, PARTS = 40, 7, 3
@@ -158,7 +162,7 @@ def test_less_than_a_quorum_names_nothing_and_who_comes_later_holds_the_parts_to
     assert len(DATASETS.get(world.state(), first).holders) == 4
 
 
-SEEDS = 40
+SEEDS = 20
 
 
 def forged(parts: tuple[Part, ...], at: int) -> tuple[Part, ...]:
@@ -272,3 +276,88 @@ def test_parts_that_together_would_fill_disks_are_refused():
     world = World()
     world.do("alice", RegisterData(content(), 1 << 30, 1000, 2))
     assert "bytes" in world.do("alice", DrawPartitions(content(), 100, 900)).message
+
+
+# ---- merges
+
+
+def trained(world: World, parts: int = PARTS, **changes: Any) -> tuple[bytes, tuple[bytes, ...]]:
+    """A draw with a settled job on each of its parts, of made-up states."""
+    register(world)
+    hold(world)
+    draw = request(world, parts)
+    world.blocks(2)
+    named = make_parts(get(world, draw).seed, parts)
+    name(world, draw, named)
+    hold(world, what=naming_id(draw, named))
+    return draw, tuple(job_on(world, part, **changes) for part in named)
+
+
+def job_on(world: World, part: Part, **changes: Any) -> bytes:
+    train_rows = part.rows - TEST_ROWS
+    job = SubmitJob(
+        "part", make_plan("ridge", features=2, optimiser="", batch=5, outputs=1).encode(),
+        part.content, train_rows, TEST_ROWS, 40, 2, 20, "audited", 1_000_003, b"",
+    )  # fmt: skip
+    asked = world.transaction("alice", replace(job, **changes))
+    (receipt,) = world.block(asked)
+    assert receipt.code == "ok", receipt.message
+    identity = transaction_id(asked)
+    world.blocks(3)
+    world.settle(identity)
+    return identity
+
+
+MODEL = cid_of(b"a merged model")
+
+
+def standing(world: World, draw: bytes) -> list[bytes]:
+    state = world.state()
+    found = get_merges(state, draw)
+    return [merge.content for said, merge in found if is_standing(state, said, merge)]
+
+
+def test_a_merge_stands_once_a_quorum_made_the_same_file_and_another_one_never():
+    world = World()
+    draw, jobs = trained(world)
+    for content in (cid_of(b"forged"), MODEL):
+        receipt = world.do("alice", MergeModels(draw, jobs, content, 9))
+        assert receipt.code == "ok", receipt.message
+    hold(world, "validator-0", "validator-1", what=merge_id(draw, jobs, MODEL, 9))
+    assert standing(world, draw) == []
+    hold(world, what=merge_id(draw, jobs, MODEL, 9))
+    assert standing(world, draw) == [MODEL]
+    again = world.do("alice", MergeModels(draw, jobs, MODEL, 9))
+    assert "said before" in again.message
+
+
+def test_a_merge_falls_with_a_model_that_was_forged():
+    world = World()
+    draw, jobs = trained(world)
+    world.do("alice", MergeModels(draw, jobs, MODEL, 9))
+    said = merge_id(draw, jobs, MODEL, 9)
+    hold(world, what=said)
+    state = world.state()
+    merge = MERGES.get(state, said)
+    assert is_standing(state, said, merge)
+    model = MODELS.get(state, jobs[1])
+    MODELS.put(state, replace(model, revoked_height=7), jobs[1])
+    assert not is_standing(state, said, merge)
+
+
+def test_only_settled_jobs_on_all_rows_of_each_part_with_one_plan_are_merged():
+    world = World()
+    draw, jobs = trained(world)
+    first = get(world, draw).named[0]
+    fewer = job_on(world, first, train_rows=6)
+    other = make_plan("ridge", features=2, optimiser="", batch=5, outputs=1, alpha=2).encode()
+    planned = job_on(world, first, plan=other)
+    for found, words in (
+        (jobs[:2], "2 jobs for 3 parts"),
+        ((jobs[1], jobs[0], jobs[2]), "job 1 is not on"),
+        ((fewer, *jobs[1:]), "job 1 is not on"),
+        ((planned, *jobs[1:]), "another plan"),
+        ((bytes(32), *jobs[1:]), "no model that stands"),
+    ):
+        assert words in world.do("alice", MergeModels(draw, found, MODEL, 9)).message
+    assert "no draw" in world.do("alice", MergeModels(bytes(32), jobs, MODEL, 9)).message
