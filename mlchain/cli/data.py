@@ -12,7 +12,8 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
-from mlchain.web.data_answers import Collected, ContentFiles, ContentInfo
+from mlchain.cli.partitions import draw_lines, draw_table, partition, parts_option
+from mlchain.web.data_answers import Collected, ContentFiles, ContentInfo, DrawView
 
 if TYPE_CHECKING:
     from mlchain.client.files import Named, Notify
@@ -47,6 +48,18 @@ class Unpinned(TypedDict):
     cid: str
 
 
+class Partitioned(NamedContent):
+    """A table, and the draw that dealt the rows of its dataset to parts."""
+
+    draw: DrawView
+
+
+class ShownContent(ContentInfo):
+    """What a node knows of a content id, and the draws of parts if it names a dataset."""
+
+    draws: list[DrawView]
+
+
 NAMED = {"data": NamedContent}
 
 
@@ -79,21 +92,68 @@ def id_(out: Output, file: Path, profile: str) -> None:
     out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
 
 
+command.add_command(partition)
+
+
 @command.command(
-    "add", answers=NAMED, examples=("mlchain data add rows.csv", "mlchain data add rows.csv --json")
+    "add",
+    answers={**NAMED, "partitioned": Partitioned},
+    examples=(
+        "mlchain data add rows.csv",
+        "mlchain data add rows.csv --json",
+        "mlchain data add boston_housing_data.csv --partitions 3 --key alice",
+    ),
 )
 @click.argument("file", type=_FILE)
 @_profile
-@options.url
+@parts_option
+@click.option("--target", default="", help="With --partitions: the column to predict.")
+@click.option(
+    "--test-fraction",
+    "fraction",
+    type=click.FloatRange(0.01, 0.9),
+    default=0.2,
+    show_default=True,
+    help="With --partitions: share of the rows that test, in no part's draw.",
+)
+@click.option("--classes", is_flag=True, help="With --partitions: the target is a class.")
+@options.signed
+@options.wait_option(120)
 @click.pass_obj
-def add(out: Output, file: Path, profile: str, url: str) -> None:
-    """Store FILE at a node and print its content id."""
+def add(
+    out: Output,
+    file: Path,
+    profile: str,
+    parts: int | None,
+    target: str,
+    fraction: float,
+    classes: bool,
+    url: str,
+    key_name: str | None,
+    keys_dir: Path,
+    password_file: Path | None,
+    timeout_s: float,
+) -> None:
+    """Store FILE at a node and print its content id.
+
+    With --partitions FILE is a table. Its dataset is made by the rules of job files, and its rows
+    are dealt to parts by a seed that the chain draws and nobody can choose.
+    """
+    from mlchain.cli.signing import load_signer
     from mlchain.client.client import Client
     from mlchain.client.files import send_file
 
     with Client(url) as client:
         named = send_file(client, file, profile, _progress(out, "sending"))
-    out.result("data", _document(named, file=str(file)), [named.cid, _ipfs(named, file)])
+        document, lines = _document(named, file=str(file)), [named.cid, _ipfs(named, file)]
+        if parts is None:
+            out.result("data", document, lines)
+            return
+        chain_id = str(client.status()["chain_id"])
+        _, key = load_signer(chain_id, key_name, keys_dir, password_file)
+        table = (file, target, str(fraction), classes)
+        draw = draw_table(client, table, parts, key, out, timeout_s)
+    out.result("partitioned", document | {"draw": draw}, [*lines, *draw_lines(draw)])
 
 
 @command.command("get", answers=NAMED, examples=("mlchain data get bafkrei… -o rows.csv",))
@@ -143,21 +203,22 @@ def cat(out: Output, cid: str, url: str) -> None:
 
 
 @command.command(
-    "show", answers={"data-info": ContentInfo}, examples=("mlchain data show bafkrei…",)
+    "show", answers={"data-info": ShownContent}, examples=("mlchain data show bafkrei…",)
 )
 @click.argument("cid", metavar="ID")
 @options.url
 @click.pass_obj
 def show(out: Output, cid: str, url: str) -> None:
-    """Show what a node knows of a content id."""
+    """Show what a node knows of a content id, and the draws of its parts with their seeds."""
     from mlchain.client.client import Client
 
     with Client(url) as client:
-        info = client.data_info(cid)
+        info = {**client.data_info(cid), "draws": client.draws(cid)}
     lines = [
         str(info["cid"]),
         f"  {info['size']} bytes, profile {info['profile']}",
         "  every block is here" if info["whole"] else "  not every block is here yet",
+        *(line for draw in info["draws"] for line in draw_lines(draw)),
     ]
     out.result("data-info", info, lines)
 

@@ -11,6 +11,7 @@ import click
 from mlchain.cli import options
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
+from mlchain.cli.partitions import MergedModel, parts_option, train_parts
 from mlchain.web.answers import JobView
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class FollowedJob(JobView):
 @click.command(
     "submit-job",
     cls=Command,
-    answers={"submitted": SubmittedJob, "followed": FollowedJob},
+    answers={"submitted": SubmittedJob, "followed": FollowedJob, "merged": MergedModel},
     examples=(
         "mlchain submit-job examples/iris.toml --follow",
         "mlchain submit-job heart.toml --key alice --json",
+        "mlchain submit-job examples/boston.toml --partitions 3",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -49,6 +51,13 @@ class FollowedJob(JobView):
     "receipt_path",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the receipt goes with --follow; by default JOB.receipt.",
+)
+@parts_option
+@click.option(
+    "--model",
+    "model_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the merged model goes with --partitions; by default DRAW.model.",
 )
 @options.wait_option(120)
 @click.pass_obj
@@ -61,11 +70,15 @@ def command(
     password_file: Path | None,
     follow: bool,
     receipt_path: Path | None,
+    parts: int | None,
+    model_path: Path | None,
     timeout_s: float,
 ) -> None:
     """Sign a training job, send it, and watch it being verified.
 
-    FILE is a TOML job file; examples/iris.toml explains its keys.
+    FILE is a TOML job file; examples/iris.toml explains its keys. With --partitions the rows are
+    dealt to parts by a seed that the chain draws, one job trains on each part, and their models
+    are merged to one that validators make again.
     """
     from mlchain.cli.signing import load_signer
     from mlchain.client.client import Client
@@ -75,6 +88,9 @@ def command(
     with Client(url) as client:
         chain_id = str(client.status()["chain_id"])
         name, key = load_signer(chain_id, key_name, keys_dir, password_file)
+        if parts is not None:
+            train_parts(client, job_file, parts, key, out, timeout_s, model_path)
+            return
         identity = submit(client, job_file, key, name, out, timeout_s)
         if follow:
             finish(client, identity, out, timeout_s, receipt_path)

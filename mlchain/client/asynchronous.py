@@ -6,7 +6,7 @@ here it runs on the answers there are, stops where it asks for one more, and beg
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, TypeVar
@@ -36,6 +36,8 @@ from mlchain.client.http import (
     sending,
     streaming,
 )
+from mlchain.client.merging import Merged, merge_jobs, send_merge, submit_parts
+from mlchain.client.partitions import name_parts, request_draw
 from mlchain.client.progress import FINAL_STATES, describe_job, require_settled
 from mlchain.client.submit import Terms, submit_job
 from mlchain.client.training import TrainingJob
@@ -44,6 +46,7 @@ from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
 from mlchain.ledger.transaction import TransactionBody
 from mlchain.vm.context import Payload
+from mlchain.vm.families.submit import SubmitJob
 
 T = TypeVar("T")
 
@@ -197,6 +200,14 @@ class AsyncClient:
         """Return what the node knows of a content id: size, profile, whether it is whole."""
         return await self._run(lambda c: c.data_info(content_id))
 
+    async def draws(self, content_id: str) -> list[Json]:
+        """Return the draws of partitions of a dataset, the latest first."""
+        return await self._run(lambda c: c.draws(content_id))
+
+    async def draw(self, identity: str) -> Json:
+        """Return a draw: `state`, `seed`, the `named` parts and `merges`."""
+        return await self._run(lambda c: c.draw(identity))
+
     async def data_files(self) -> Json:
         """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
         return await self._run(lambda c: c.data_files())
@@ -278,6 +289,28 @@ class AsyncClient:
     async def submit_job(self, job: TrainingJob, terms: Terms, key: SecretKey) -> str:
         """Store a job's dataset, sign and send the job, and return its id."""
         return await self._run(lambda c: submit_job(c, job, c.put_data(job.dataset), terms, key))
+
+    async def request_draw(self, data: bytes, parts: int, test_rows: int, key: SecretKey) -> str:
+        """Register a dataset that the node holds, ask for a draw, and return the draw's id."""
+        return await self._run(lambda c: request_draw(c, data, parts, test_rows, key))
+
+    async def name_parts(self, data: bytes, draw: Json, key: SecretKey) -> str:
+        """Say what the parts of a draw are; return the transaction's id."""
+        return await self._run(lambda c: name_parts(c, data, draw, key))
+
+    async def submit_parts(self, requests: Sequence[SubmitJob], key: SecretKey) -> list[str]:
+        """Sign and send the jobs on all parts (`merging.part_jobs`); return their ids."""
+        return await self._run(lambda c: submit_parts(c, requests, key))
+
+    async def merge_jobs(self, job: TrainingJob, draw: Json, jobs: Sequence[str]) -> Merged:
+        """Merge here what the settled jobs on the parts of a draw left."""
+        return await self._run(lambda c: merge_jobs(c, job, draw, jobs))
+
+    async def send_merge(
+        self, merged: Merged, draw: Json, jobs: Sequence[str], key: SecretKey
+    ) -> str:
+        """Say which file the jobs make; return the transaction's id."""
+        return await self._run(lambda c: send_merge(c, merged, draw, jobs, key))
 
     # Waiting
 

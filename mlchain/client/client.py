@@ -180,6 +180,15 @@ class Client:
         unixfs.parse_cid(content_id)
         return self._object(f"/v1/data/{content_id}/info")
 
+    def draws(self, content_id: str) -> list[Json]:
+        """Return the draws of partitions of a dataset, the latest first."""
+        unixfs.parse_cid(content_id)
+        return rows_of(self._json(f"/v1/data/{content_id}/draws"), "draws")
+
+    def draw(self, identity: str) -> Json:
+        """Return a draw: `state`, `seed`, the `named` parts and `merges`."""
+        return self._object(f"/v1/draws/{identity}")
+
     def data_files(self) -> Json:
         """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
         return self._object("/v1/content")

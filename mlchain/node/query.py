@@ -18,6 +18,7 @@ from mlchain.ledger.genesis import Genesis, dump_genesis
 from mlchain.ledger.state import MAX_KEY_BYTES
 from mlchain.ledger.transaction import decode_transaction
 from mlchain.node.chain import Chain
+from mlchain.node.draw_view import DrawViews
 from mlchain.node.governance_view import describe_chains, describe_governance, find_chains_end
 from mlchain.node.job_query import MAX_ROWS, JobQuery
 from mlchain.node.job_view import ProgressSource, job_event
@@ -69,6 +70,7 @@ class Query(JobQuery):
         self._genesis = genesis
         self._node = node
         self.predictions = PredictionViews(chain.state, self._names)
+        self.draws = DrawViews(chain.state, self._names)
         self.registry = RegistryViews(chain.state, lambda: chain.validators, self._names)
 
     # ---- the node -------------------------------------------------------------------------------

@@ -37,6 +37,54 @@ class Collected(TypedDict):
     used: int
 
 
+class PartRow(TypedDict):
+    """One part of a draw: a dataset, with the test rows at its end."""
+
+    cid: str
+    size: int
+    rows: int
+
+
+class MergeRow(TypedDict):
+    """A model file that the jobs on the parts make, one job a part.
+
+    `standing`: a quorum made the same, and no model of these jobs was revoked.
+    """
+
+    model: str
+    size: int
+    jobs: list[str]
+    owner: str
+    height: int
+    standing: bool
+    confirmed_by: list[str]
+
+
+class DrawView(TypedDict):
+    """A draw of the parts of a dataset.
+
+    `state` is waiting (for validators to hold the data), requested (the beacon draws the seed),
+    drawn, or named: a quorum has made the parts. `seed` is "" until it is drawn.
+    """
+
+    id: str
+    dataset: str
+    owner: str
+    state: str
+    height: int
+    seed: str
+    parts: int
+    test_rows: int
+    named: list[PartRow]
+    merges: list[MergeRow]
+
+
+class Draws(TypedDict):
+    """The draws of a dataset, the latest first."""
+
+    draws: list[DrawView]
+
+
 class ContentInfo(TypedDict):
     """What a node has of a file: its bytes in all, how it is cut, whether every block is here."""
 

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from mlchain.errors import CodecError
 from mlchain.ledger.content import ContentStore, cid_text, parse_cid
 from mlchain.ledger.unixfs import DEFAULT, LAYOUTS
-from mlchain.node.plain import Json
+from mlchain.node.plain import Json, parse_hash
 from mlchain.vm.families.data import MAX_DATASET_BYTES
 from mlchain.web import answers, data_answers
 from mlchain.web.bodies import BodyFile, pieces
 from mlchain.web.gate import Clients
-from mlchain.web.node_api import CidText, NodeApi
+from mlchain.web.node_api import CidText, HashText, Limit, NodeApi
 from mlchain.web.openapi import BYTES, says
 from mlchain.web.replies import IMMUTABLE, as_json, send_block, send_content
 
@@ -76,6 +76,22 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     )
     async def info(cid: CidText) -> Response:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
+
+    @app.get(
+        "/v1/data/{cid}/draws",
+        summary="The draws of partitions of a dataset",
+        **says(data_answers.Draws, 422),
+    )
+    async def draws(cid: CidText, limit: Limit = 20) -> Response:
+        return as_json({"draws": node.query.draws.list(parse_cid(cid), limit)})
+
+    @app.get(
+        "/v1/draws/{identity}",
+        summary="A draw: its seed, its parts, and what was merged of them",
+        **says(data_answers.DrawView, 404, 422),
+    )
+    async def draw(identity: HashText) -> Response:
+        return as_json(node.query.draws.find(parse_hash(identity, "draw")))
 
 
 def add_list(app: FastAPI, node: NodeApi) -> None:

@@ -34,6 +34,7 @@ def store(node):
         cid = serve_file(node, body, profile)
         info = {"cid": cid, "size": len(body), "profile": profile, "whole": True, "pinned": False}
         node.routes[f"GET /v1/data/{cid}/info"] = info
+        node.routes[f"GET /v1/data/{cid}/draws"] = {"draws": []}
         return info
 
     node.routes["POST /v1/data"] = put
@@ -172,3 +173,23 @@ def test_the_operator_changes_the_log_level_and_ends_the_node(run_json, home):
         assert (code, said["data"]["done"]) == (0, "log-level debug")
         assert own.requests[-1][0] == "POST /v1/node/log-level?level=debug"
         assert run_json("admin", "stop", "--home", ".")[1]["data"]["done"] == "stop"
+
+
+def test_show_lists_the_draws_of_a_dataset_with_seed_and_parts(run, run_json, node):
+    cid, part = cid_of(ROWS), cid_of(b"part")
+    info = {"cid": cid, "size": 12, "profile": "kubo-cli", "whole": True, "pinned": False}
+    merge = {"model": cid_of(b"model"), "size": 9, "jobs": ["ab" * 32], "owner": "alice"}
+    merge |= {"height": 9, "standing": True, "confirmed_by": ["validator-1"]}
+    draw = {"id": "cd" * 32, "dataset": cid, "owner": "alice", "state": "named", "height": 7}
+    draw |= {"seed": "ef" * 32, "parts": 2, "test_rows": 1, "merges": [merge]}
+    draw["named"] = [{"cid": part, "size": 5, "rows": 3}, {"cid": part, "size": 5, "rows": 2}]
+    asked = draw | {"id": "aa" * 32, "state": "requested", "seed": "", "named": [], "merges": []}
+    node.routes[f"GET /v1/data/{cid}/info"] = info
+    node.routes[f"GET /v1/data/{cid}/draws"] = {"draws": [asked, draw]}
+    code, document = run_json("data", "show", cid, "--url", node.url)
+    assert code == 0 and document["data"] == info | {"draws": [asked, draw]}
+    lines = run("data", "show", cid, "--url", node.url).stdout.splitlines()
+    assert "requested" in lines[3]
+    assert "ef" * 32 in lines[5] and "block #7" in lines[5]
+    assert lines[7].split() == ["1", part, "2", "1"]
+    assert "stands, 1 validators" in lines[-1]
