@@ -170,6 +170,7 @@ def train_parts(
     from mlchain.client.partitions import check_draw, find_draw
     from mlchain.client.submit import Terms
     from mlchain.client.training import prepare
+    from mlchain.client.userfile import write_file
 
     job = prepare(job_file, client.data)
     cid = client.put_data(job.dataset)
@@ -194,7 +195,7 @@ def train_parts(
     made = merging.wait_for_merge(client, draw["id"], merged.content_id, jobs, timeout_s, out.live)
     out.end_live()
     model_path = model_path or Path(f"{draw['id'][:8]}.model")
-    model_path.write_bytes(merged.model)
+    write_file(model_path, merged.model)
     score, error = _score(merged), _error(job, merged)
     unit = f", {error:.4g} in units of the target" if error is not None else ""
     lines = [
