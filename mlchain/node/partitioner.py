@@ -177,9 +177,11 @@ async def hold_dataset(
     try:
         dataset = await trio.to_thread.run_sync(Dataset.decode, data)
     except CodecError as error:
+        log.warning("dataset-unreadable", reason=error.message)
         raise VerificationFailed(f"dataset {cid_text(content)}: {error.message}") from error
     found = (len(data), dataset.rows, dataset.features)
     said = (record.size, record.rows, record.features)
     if found != said:
+        log.warning("dataset-differs", found=found)
         raise VerificationFailed(f"dataset {cid_text(content)} is {found}, not {said}")
     duties.add_available(content, record.facts)
