@@ -203,7 +203,7 @@ def cat(out: Output, cid: str, url: str) -> None:
 
 
 @command.command(
-    "show", answers={"data-info": ShownContent}, examples=("mlchain data show bafkrei…",)
+    "show", answers={"data-shown": ShownContent}, examples=("mlchain data show bafkrei…",)
 )
 @click.argument("cid", metavar="ID")
 @options.url
@@ -220,7 +220,7 @@ def show(out: Output, cid: str, url: str) -> None:
         "  every block is here" if info["whole"] else "  not every block is here yet",
         *(line for draw in info["draws"] for line in draw_lines(draw)),
     ]
-    out.result("data-info", info, lines)
+    out.result("data-shown", info, lines)
 
 
 @command.command("list", answers={"data-files": ContentFiles}, examples=("mlchain data list",))
