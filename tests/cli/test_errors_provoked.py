@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 from fake_node import JOB_ID, STATUS, job, problem, transaction
 
-from mlchain.cli.failure import EXIT_CODES, describe
+from mlchain.cli.failure import EXIT_CODES
 from mlchain.client.keystore import dev_key
-from mlchain.errors import UpgradeNeeded
 from mlchain.ledger import unixfs
-from mlchain.vm.protocol import Protocol
-from mlchain.vm.registry import check_protocol, registry_digest
 
 TESTS = Path(__file__).parents[1]
 
@@ -121,13 +118,3 @@ def test_no_exit_code_is_left_out():
     assert dict.fromkeys([case.code for case in CASES] + [*ELSEWHERE]).keys() == EXIT_CODES.keys()
     contract = (TESTS / "cli" / "test_contract.py").read_text()
     assert all(f"def {name}(" in contract for name in ELSEWHERE.values())
-
-
-def test_a_chain_that_moved_on_asks_for_another_installation():
-    ours = Protocol(1, registry_digest(), 0)
-    check_protocol(ours)
-    with pytest.raises(UpgradeNeeded) as caught:
-        check_protocol(Protocol(2, bytes(32), 500))
-    failure = describe(caught.value, [])
-    assert (failure.exit_code, failure.code) == (2, "usage")
-    assert "version 2" in failure.message and failure.hint
