@@ -1,6 +1,7 @@
 """Catching up: replaying the chain against starting from a snapshot; proofs; the disk.
 
     PYTHONPATH=. python benchmarks/sync.py [--blocks 1000,10000] [--accounts 1000,100000]
+        [--transfers 4]
 
 Blocks are real: made by the node's own `Chain` for four validators, certified by three or more of
 their keys, some transfers in each. Everything is executed on one core, over real databases, without
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import random
 import statistics
 import time
@@ -29,7 +31,7 @@ from mlchain.cli import localgenesis
 from mlchain.cli.localgenesis import LOCAL_PARAMS
 from mlchain.cli.localnet import LocalNet
 from mlchain.client.keystore import load_key
-from mlchain.consensus.light import LightQuestion, follow, make_path
+from mlchain.consensus.light import LightQuestion, follow, make_answer, make_path
 from mlchain.crypto import SecretKey
 from mlchain.ledger.block import header_id
 from mlchain.ledger.commit import Commit, Vote, VoteKind, make_commit, sign_bytes, verify_commit
@@ -45,8 +47,6 @@ from mlchain.vm.families.accounts import ACCOUNTS, Account, Transfer
 from mlchain.vm.initial import trust_genesis, write_genesis
 
 SENDERS = 8
-TRANSFERS = 4
-"""A block; each goes to an account of its own, so the state grows with the chain."""
 KEPT = 100
 
 
@@ -106,8 +106,8 @@ def open_store(path: Path, genesis: Genesis) -> tuple[LevelKeyValue, Store]:
     return kv, Store.create_or_open(kv, genesis, lambda state: write_genesis(state, genesis))
 
 
-def make_blocks(validators: Validators, path: Path, count: int) -> None:
-    """Make a chain of `count` blocks in a database."""
+def make_blocks(validators: Validators, path: Path, count: int, transfers: int) -> None:
+    """Make a chain in a database; each transfer goes to an account of its own."""
     genesis, rng = validators.genesis, random.Random(count)
     kv, store = open_store(path, genesis)
     chain = Chain(store, validators.keys[0].public, lambda ref, commit: True)
@@ -115,7 +115,7 @@ def make_blocks(validators: Validators, path: Path, count: int) -> None:
     commit: Commit | None = None
     nonces = [0] * SENDERS
     for _ in range(count):
-        for _ in range(TRANSFERS):
+        for _ in range(transfers):
             who = rng.randrange(SENDERS)
             payload = Transfer(rng.randbytes(32), 1000)
             body = TransactionBody(
@@ -182,17 +182,27 @@ def take(store: Store) -> list[bytes]:
     return list(make_chunks(moment.values, moment.tree))
 
 
-def measure_chain(validators: Validators, folder: Path, count: int) -> None:
+def resident_mb() -> float:
+    """Memory of this process, as the kernel counts it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def measure_chain(validators: Validators, folder: Path, count: int, transfers: int) -> None:
     path = folder / f"chain-{count}"
-    make_blocks(validators, path, count)
+    make_blocks(validators, path, count, transfers)
     kv, store = open_store(path, validators.genesis)
     kv.compact()
     whole = folder_bytes(path)
+    gc.collect()
+    before = resident_mb()
     replay_s, replay_bytes = timed(lambda: replay(store, folder / f"replay-{count}"))
+    grown = resident_mb() - before
     take_s, chunks = timed(lambda: take(store))
     snap_s, snap_bytes = timed(lambda: from_snapshot(store, chunks, folder / f"snap-{count}"))
 
     keys = sum(1 for _ in store.state().items())
+    proof = len(codec.encode(make_answer(store, ACCOUNTS.key(sender(0).public))))
 
     def prune() -> None:
         while store.prune(store.height - KEPT + 1, KEPT):
@@ -207,6 +217,8 @@ def measure_chain(validators: Validators, folder: Path, count: int) -> None:
         f"{take_s:>9.2f}{snap_s:>9.2f}{snap_bytes / 1e6:>9.2f}"
         f"{replay_s / snap_s:>8.1f}{replay_bytes / snap_bytes:>8.1f}"
         f"{whole / 1e6:>9.2f}{pruned / 1e6:>9.2f}{whole / pruned:>7.1f}{prune_s:>8.2f}"
+        f"{grown:>9.1f}{proof:>9,}",
+        flush=True,
     )
 
 
@@ -241,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", default="1000,10000")
     parser.add_argument("--accounts", default="1000,10000,100000")
+    parser.add_argument("--transfers", type=int, default=4, help="of a block")
     arguments = parser.parse_args()
     print(machine())
     print(
@@ -249,11 +262,12 @@ def main() -> None:
     print(
         f"{'blocks':>8}{'keys':>9}{'replay s':>10}{'block/s':>9}{'MB':>9}{'take s':>9}{'snap s':>9}"
         f"{'MB':>9}{'s ratio':>8}{'MB rat.':>8}{'disk MB':>9}{'pruned':>9}{'ratio':>7}{'s':>8}"
+        f"{'RSS +MB':>9}{'proof B':>9}"
     )
     with TemporaryDirectory() as name:
         validators = Validators.create(Path(name) / "net")
         for word in arguments.blocks.split(",") if arguments.blocks else ():
-            measure_chain(validators, Path(name), int(word))
+            measure_chain(validators, Path(name), int(word), arguments.transfers)
     print("\nAccounts: tree, proof of one, snapshot taken and judged (values in memory)")
     print(
         f"{'accounts':>10}{'tree s':>10}{'proof B':>9}{'check us':>10}{'take s':>10}{'judge s':>10}"

@@ -17,6 +17,7 @@
     ├── ConfigError           the operator's configuration, key file or job file
     ├── StoreCorrupted        the operator's disk
     ├── NotFound              no such block, job, content or key
+    │   └── Pruned            a block that was here and was removed: another node may keep it
     ├── Unreachable           no node answers
     ├── Rejected              the chain refused a transaction
     ├── Timeout               the wait ended first; what was waited for goes on
@@ -107,6 +108,10 @@ class StoreCorrupted(MlchainError):
 
 class NotFound(MlchainError):
     """No such block, job, content or key."""
+
+
+class Pruned(NotFound):
+    """A block that this node has removed to save space; an archive node keeps it."""
 
 
 class Unreachable(MlchainError):

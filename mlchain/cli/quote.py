@@ -88,16 +88,21 @@ def command(out: Output, file: Path, genesis: Path | None, url: str) -> None:
 
 
 def _chain(genesis: Path | None, url: str) -> tuple[Params, int]:
-    """Return a chain's parameters and how many validate."""
+    """Return the parameters of a chain's next block, or its first, and how many validate."""
+    from msgspec.structs import replace
+
     from mlchain.client.client import Client
     from mlchain.ledger.genesis import load_genesis, parse_genesis
+    from mlchain.vm.params import RANGES
 
     if genesis is not None:
         found = load_genesis(genesis)
         return found.params, len(found.validators())
     with Client(url) as client:
         params = parse_genesis(client.genesis().encode()).params
-        return params, sum(1 for row in client.validators() if not row.get("jailed_height"))
+        now = client.governance()["params"]  # genesis gives the first; governance changes them
+        params = replace(params, **{name: now[name] for name in RANGES if name in now})
+        return params, client.status()["validators"]
 
 
 def _lines(quote: Quote) -> list[str]:

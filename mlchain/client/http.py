@@ -12,7 +12,7 @@ import httpx
 
 from mlchain.client.events import EventReader
 from mlchain.client.progress import describe_chain, describe_job
-from mlchain.errors import CodecError, NotFound, Rejected, Timeout, Unreachable
+from mlchain.errors import CodecError, NotFound, Pruned, Rejected, Timeout, Unreachable
 
 DEFAULT_URL = "http://127.0.0.1:8645"
 MAX_ANSWER_BYTES = 1 << 30
@@ -160,6 +160,8 @@ def problem_error(status: int, data: bytes, where: str) -> Exception:
     hint = str(problem.get("hint") or "")
     if status == 404:
         return NotFound(message, hint)
+    if status == 410:
+        return Pruned(message, hint)
     if status == 429 or status >= 500:
         return Unreachable(message, hint)
     return Rejected(message, hint)

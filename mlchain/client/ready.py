@@ -62,10 +62,23 @@ def load_ready(path: Path) -> Ready:
     try:
         with path.open("rb") as stream:
             text = stream.read(2 * MAX_READY_BYTES + 2)
-        return codec.decode(Ready, bytes.fromhex(text.decode("ascii").strip()), MAX_READY_BYTES)
+        return decode_ready(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (ValueError, CodecError) as error:
+    except CodecError as error:
         raise ConfigError(
-            f"{path}: no proof of readiness", "mlchain gov ready makes one"
+            f"{path}: no proof of readiness: {error.message}", "mlchain gov ready makes one"
         ) from error
+
+
+def decode_ready(text: bytes) -> Ready:
+    """Read what such a file holds.
+
+    Raises:
+        CodecError: not hex digits, or not those of a proof.
+    """
+    try:
+        data = bytes.fromhex(text.decode("ascii").strip())
+    except ValueError as error:
+        raise CodecError("expected hex digits") from error
+    return codec.decode(Ready, data, MAX_READY_BYTES)

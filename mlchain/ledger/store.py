@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from mlchain import codec
 from mlchain.codec import MAX_RECORD_BYTES
-from mlchain.errors import GenesisError, InvalidBlock, NotFound, StoreCorrupted
+from mlchain.errors import GenesisError, InvalidBlock, NotFound, Pruned, StoreCorrupted
 from mlchain.ledger.block import (
     MAX_BLOCK_BYTES,
     PROTOCOL_VERSION,
@@ -332,7 +332,7 @@ class Store:
             raise NotFound(f"no block {height}; the chain is at {self.height}")
         data = self._kv.get(at(letter, height))
         if data is None and height < self._kept:
-            raise NotFound(
+            raise Pruned(
                 f"block {height} is pruned below height {self._kept} on this node",
                 "ask an archive node, one that keeps all blocks",
             )

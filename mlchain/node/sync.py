@@ -21,7 +21,7 @@ from mlchain.errors import (
     InvalidBlock,
     InvalidSignature,
     MlchainError,
-    NotFound,
+    Pruned,
 )
 from mlchain.ledger.block import MAX_BLOCK_BYTES
 from mlchain.ledger.commit import Commit
@@ -37,6 +37,8 @@ WINDOW = 64
 MAX_ANSWER_BYTES = 16 << 20
 TIMEOUT_S = 20.0
 DISTRUST_S = 10.0
+PRUNED_S = 60.0
+"""A peer that removed the next block is not asked for so long: it may keep later ones."""
 RETRY_S = 0.5
 QUIET_S = 5.0
 """After so long without news, somebody is asked: news of a block may get lost."""
@@ -128,14 +130,14 @@ class BlockSync:
                 await trio.sleep(RETRY_S)
 
     def _trusted(self) -> list[bytes]:
-        """Return the connected peers that did not lie lately."""
+        """Return the connected peers that neither lied lately nor lacked what we need."""
         now = trio.current_time()
         peers = [status.peer for status in self._transport.peers() if status.connected]
         return [peer for peer in peers if now >= self._distrusted.get(peer, -math.inf)]
 
     def _whom(self, peers: list[bytes], failed: int) -> bytes | None:
         """Return whom to ask: who said that it is ahead, after failures the others in turn."""
-        if self._wanted is not None and not failed:
+        if self._wanted is not None and not failed and self._wanted[0] in peers:
             return self._wanted[0]
         self._turn += 1
         return peers[self._turn % len(peers)] if peers else None
@@ -150,7 +152,9 @@ class BlockSync:
             log.warning("lying-peer", peer=peer.hex()[:8] if peer else "", reason=error.message)
             if peer:
                 self._distrusted[peer] = trio.current_time() + DISTRUST_S
-        except NotFound as error:  # it has no such old block; perhaps another has
+        except Pruned as error:  # perhaps another has that block
+            if peer:
+                self._distrusted[peer] = trio.current_time() + PRUNED_S
             log.warning("blocks-pruned", reason=error.message, hint=SNAPSHOT_HINT)
         except MlchainError as error:
             log.info("sync-interrupted", reason=error.message)

@@ -39,7 +39,13 @@ MAX_ERROR_BYTES = 2048
 
 _CARRIED = {
     kind.__name__: kind
-    for kind in (errors.NotFound, CodecError, errors.InvalidTransaction, errors.Rejected)
+    for kind in (
+        errors.NotFound,
+        errors.Pruned,
+        CodecError,
+        errors.InvalidTransaction,
+        errors.Rejected,
+    )
 }
 """Errors that mean the same on both sides; any other is the answering peer's own trouble."""
 

@@ -56,7 +56,7 @@ def add_chain(app: FastAPI, node: NodeApi) -> None:
     @app.get(
         "/v1/blocks/{height}",
         summary="One block",
-        **says(answers.BlockView, 404, 422, is_tagged=True),
+        **says(answers.BlockView, 404, 410, 422, is_tagged=True),
     )
     async def block(request: Request, height: Height) -> Response:
         found = node.query.block(height)
@@ -65,7 +65,7 @@ def add_chain(app: FastAPI, node: NodeApi) -> None:
     @app.get(
         "/v1/light",
         summary="Certified headers from height `after` to `height` (0: the last)",
-        **says(BYTES, 404, 422),
+        **says(BYTES, 404, 410, 422),
     )
     async def light(after: Since = 0, height: Since = 0) -> Response:
         return Response(node.query.light_path(after, height), media_type=BYTES)

@@ -18,6 +18,7 @@ from mlchain import errors
 log = structlog.get_logger("web")
 
 STATUS: tuple[tuple[type[errors.MlchainError], int, str], ...] = (
+    (errors.Pruned, 410, "pruned"),
     (errors.NotFound, 404, "not_found"),
     (errors.Rejected, 409, "rejected"),
     (errors.InvalidTransaction, 422, "invalid_transaction"),
@@ -50,6 +51,7 @@ MEANINGS = {
     "not_found": "No such path, block, job, model, content or account.",
     "method_not_allowed": "The path is there, not for this method; `allow` says for which.",
     "too_slow": "The body came too slowly, or not to its end.",
+    "pruned": "A block that this node has removed; an archive node keeps it.",
     "rejected": "The mempool does not take the transaction now; the hint says what would help.",
     "too_large": "A body beyond its bound, or more than this client may store.",
     "unsupported_media_type": "A body that is not declared as `application/octet-stream`.",

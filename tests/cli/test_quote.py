@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from vm.world import PARAMS, make_genesis
 
 from mlchain.consensus.work.assurance import Assurance, Shape, parse_tier
@@ -44,6 +44,15 @@ def quote(home, run_json):
         return run_json("job", "quote", "job.toml", "--genesis", "genesis.json")
 
     return ask
+
+
+def test_a_quote_goes_by_the_parameters_that_the_node_has_now(home, run_json, node, quote):
+    quote()  # writes the files
+    genesis = make_genesis(params=replace(PARAMS, slash_worker=7))
+    node.routes["GET /v1/genesis"] = dump_genesis(genesis).encode()
+    node.routes["GET /v1/governance"] = {"params": {**asdict(genesis.params), "slash_worker": 9}}
+    code, answer = run_json("job", "quote", "job.toml", "--url", node.url)
+    assert (code, answer["data"]["slash_worker"], answer["data"]["validators"]) == (0, 9, 3)
 
 
 def warned(answer: tuple[int, dict], word: str) -> bool:
@@ -94,13 +103,3 @@ def test_people_get_a_table_with_their_tier_marked(quote, run, home):
     quote("covered:2")
     text = run("job", "quote", str(Path("job.toml")), "--genesis", "genesis.json").output
     assert "> covered:2" in text and "1000 chunks in 2 segments" in text
-
-
-def test_a_node_is_asked_for_its_chain(quote, run_json, node):
-    quote()
-    node.routes["GET /v1/genesis"] = Path("genesis.json").read_bytes()
-    node.routes["GET /v1/validators"] = {
-        "validators": [{"name": "a", "jailed_height": 0}, {"name": "b", "jailed_height": 7}]
-    }
-    code, answer = run_json("job", "quote", "job.toml", "--url", node.url)
-    assert code == 0 and answer["data"]["validators"] == 1

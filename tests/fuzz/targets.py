@@ -22,6 +22,7 @@ from mlchain.client.ceremony import (
     sign_genesis,
 )
 from mlchain.client.light import trust_genesis
+from mlchain.client.ready import decode_ready, make_ready
 from mlchain.consensus.evidence import decode_evidence, verify_evidence, vote_evidence
 from mlchain.consensus.journal import decode_entry, noted_entry
 from mlchain.consensus.light import (
@@ -94,6 +95,7 @@ from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS
 from mlchain.vm.families.merges import MergeModels
 from mlchain.vm.families.partitions import NamePartitions, Part
+from mlchain.vm.prediction_receipt import PredictionReceipt
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
 Decoder = Callable[[bytes], Any]
@@ -164,14 +166,37 @@ def _ledger() -> dict[str, Target]:
         "payload": Target(payload, kinds),
         "genesis": Target(parse_genesis, [genesis]),
         "join file": Target(partial(_ceremony_file, SignedJoin), [dump_record(joined).encode()]),
+        "ready": Target(decode_ready, _ready_files()),
         "genesis signature": Target(
             partial(_ceremony_file, GenesisSignature), [dump_record(signature).encode()]
         ),
         "receipt": Target(partial(codec.decode, Receipt, max_bytes=64 << 20), receipts),
+        "prediction receipt": Target(
+            partial(codec.decode, PredictionReceipt, max_bytes=64 << 20),
+            [codec.encode(_prediction_receipt(receipt))],
+        ),
         "content block": Target(_content_block, _content_blocks()),
         "archive": Target(lambda data: read_archive(BytesIO(data)), [archive.getvalue()]),
         "CAR file": Target(_car_file, _car_files()),
     }
+
+
+def _prediction_receipt(job: Receipt) -> PredictionReceipt:
+    """One of the right form; its values are those of a job."""
+    return PredictionReceipt(
+        "prediction", job.genesis, job.header, job.commit, job.changes, bytes(32), job.job, job.job,
+        (),
+    )  # fmt: skip
+
+
+def _ready_files() -> list[bytes]:
+    """Of a validator and of an observer."""
+    peer = make_key("peer").public
+    made = [
+        make_ready("c-1", "echo", role, make_key("echo"), peer, "h", 1, 5, 64, 9)
+        for role in ("validator", "observer")
+    ]
+    return [codec.encode(each).hex().encode() + b"\n" for each in made]
 
 
 def _ceremony_file(kind: type[SignedJoin] | type[GenesisSignature], data: bytes) -> None:

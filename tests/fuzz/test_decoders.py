@@ -15,7 +15,7 @@ NAMES = (
     "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
     "conflict state+chunk state+question offers snapshot+index "
     "whole+question whole+block CAR+file archive join+file genesis+signature "
-    "opening+request opening "
+    "opening+request opening ready prediction+receipt "
     "accusation trace+question trace+answer rows"
 )
 TARGETS = [name.replace("+", " ") for name in NAMES.split()]

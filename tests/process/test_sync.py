@@ -3,7 +3,7 @@
 import trio
 
 from mlchain import codec
-from mlchain.errors import Unreachable
+from mlchain.errors import Pruned, Unreachable
 from mlchain.node import sync as sync_module
 from mlchain.node.sync import BlocksAnswer, BlocksRequest, BlockSync
 
@@ -81,3 +81,18 @@ def test_a_height_that_nobody_has_is_forgotten(monkeypatch):
     monkeypatch.setattr(sync_module, "QUIET_S", 1000)
     play(sync, lambda: sync._wanted is None, (b"a", 10**9))
     assert set(peers.asked) == {b"a", b"b", b"c"}
+
+
+def test_a_peer_that_removed_the_block_is_passed_over_whoever_said_it_is_ahead(monkeypatch):
+    chain, peers, sync = make(monkeypatch, {b"a": Pruned("below 90"), b"b": 4})
+    play(sync, lambda: chain.height == 4, (b"a", 100))
+    assert peers.asked.count(b"a") == 1, "it has to be passed over"
+
+
+def test_a_peer_that_removed_a_block_is_asked_again_later(monkeypatch):
+    monkeypatch.setattr(sync_module, "PRUNED_S", 0)
+    chain, peers, sync = make(monkeypatch, {b"a": Pruned("below 90"), b"b": 4})
+    play(sync, lambda: chain.height == 4, (b"a", 100))
+    peers.heights[b"a"] = 6
+    play(sync, lambda: chain.height == 6, (b"a", 6))
+    assert peers.asked[-1] == b"a"
