@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from factories import GrowingChain, make_chain, make_key
+from fraud_proofs import judge_proof, make_fraud_proofs
 from msgspec.structs import replace
 
 from mlchain import codec
@@ -50,7 +51,6 @@ from mlchain.consensus.messages import (
 from mlchain.consensus.safety import Signer
 from mlchain.consensus.work.attestation import decode_extension
 from mlchain.consensus.work.custody import Opening
-from mlchain.errors import VerificationFailed
 from mlchain.ledger.block import decode_block
 from mlchain.ledger.car import car_block, car_header, read_blocks, read_roots
 from mlchain.ledger.commit import NIL, Vote, VoteKind, make_commit, sign_bytes
@@ -63,15 +63,9 @@ from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ledger.unixfs import add
 from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
 from mlchain.ml_runtime.proof import (
-    Accused,
-    Accuser,
     ChunkClaim,
-    ChunkTrace,
     Move,
     Outcome,
-    Tracer,
-    sign_claim,
-    verify_fraud_proof,
 )
 from mlchain.ml_runtime.serving import decode_rows
 from mlchain.node.artifacts import ChunkRequest
@@ -411,7 +405,7 @@ def _training() -> dict[str, Target]:
     return {
         "accusation": _accusations(),
         "rows": Target(partial(decode_rows, features=2), [b"[1,2.5]", b"[[1,2],[3e5,-4]]"]),
-        "fraud proof": Target(_judge, _fraud_proofs(task, trainer.dataset, trainer.seed)),
+        "fraud proof": Target(judge_proof, make_fraud_proofs(task, trainer.dataset, trainer.seed)),
         "plan": Target(plan, [trainer.plan.encode()]),
         "task": Target(partial(codec.decode, Task), [codec.encode(task)]),
         "dataset": Target(Dataset.decode, [data]),
@@ -419,42 +413,3 @@ def _training() -> dict[str, Target]:
             lambda data: State.decode(data, trainer.plan), [trainer.initial_state().encode()]
         ),
     }
-
-
-def _judge(data: bytes) -> None:
-    """Judge a proof; what shows nothing counts as refused."""
-    verdict = verify_fraud_proof(data)
-    if verdict.outcome is Outcome.INVALID:
-        raise VerificationFailed(verdict.text)
-
-
-def _fraud_proofs(task: Task, dataset: Dataset, seed: bytes) -> list[bytes]:
-    """A proof of each kind: of entries of several kinds, of an end, a seam, a claim."""
-    tracer, key = Tracer(task, dataset, seed), make_key("worker-0")
-    start = tracer.trainer.initial_state()
-    first = tracer.trace(0, start)
-    second = tracer.trainer.run_chunk(0, start)
-    honest = tracer.trace(1, second)
-
-    def prove(lie: ChunkTrace, **changes: Any) -> bytes:
-        claim = sign_claim(replace(lie.claim, **changes), key)
-        accuser = Accuser(tracer, second, claim, sign_claim(first.claim, key))
-        accused: list[Accused] = []
-
-        def answer(move: Move) -> Move | None:
-            if not accused:
-                accused.append(Accused(lie, accuser.mine.claim))
-            return accused[0].answer(move)
-
-        return codec.encode(accuser.prove(answer))
-
-    def changed(place: int) -> ChunkTrace:
-        entries = [list(step) for step in honest.entries]
-        entries[0][place] = bytes(32)
-        return ChunkTrace(honest.layout, honest.job, 1, honest.start, tuple(entries))
-
-    rules = honest.layout.rules
-    kinds = {rule.kind: place for place, rule in enumerate(rules)}
-    found = [prove(changed(place)) for place in kinds.values()]
-    found += [prove(honest, end=bytes(32)), prove(honest, steps=1), prove(honest, start=bytes(32))]
-    return found
