@@ -154,10 +154,10 @@ class Metrics:
         self._last_ms = time_ms
         if not query.status()["syncing"]:
             self._finality.observe(max(0.0, time.time() - time_ms / 1000))
-        claims = [row for row in query.job_events(height) if row["what"] == "disputed"]
-        self._disputes.inc(len(claims))
         self._note_coverage(block)
         try:
+            claims = [row for row in query.job_events(height) if row["what"] == "disputed"]
+            self._disputes.inc(len(claims))
             self._missed.inc(query.missed(height))
             self._rounds.inc(self._node.chain.store.commit(height).round + 1)
         except NotFound:

@@ -56,6 +56,15 @@ async def of_another_chain(web: Web) -> httpx.Response:
     return await send(web, sign_transaction(body, web.chain.alice))
 
 
+async def a_block_that_was_removed(web: Web) -> httpx.Response:
+    for _ in range(4):
+        web.chain.grow()
+    web.chain.store.prune(3, 10)
+    answer = await web.http.get("/v1/blocks/1")
+    assert "archive node" in answer.json()["hint"]
+    return answer
+
+
 async def twice_under_one_number(web: Web) -> httpx.Response:
     """A transaction waits; another one would take its place for no better price."""
     one = first(web)
@@ -98,6 +107,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (405, "method_not_allowed"): asks("DELETE", "/v1/status"),
     (408, "too_slow"): without_an_end,
     (409, "rejected"): twice_under_one_number,
+    (410, "pruned"): a_block_that_was_removed,
     (413, "too_large"): asks("POST", "/v1/txs", content=bytes(1 << 22), headers=BYTES),
     (415, "unsupported_media_type"): asks("POST", "/v1/txs", content=b"x"),
     (416, "range_not_satisfiable"): beyond_the_end,
