@@ -100,6 +100,13 @@ def sealed() -> None:
     load_key(Path("k.json"))
 
 
+def a_removed_block() -> None:
+    chain = make_chain(4)
+    chain.grow(4)
+    chain.store.prune(3, 10)
+    chain.store.block(1)
+
+
 PROVOKED: dict[type[errors.MlchainError], tuple[Callable[[], object], str, str]] = {
     errors.CodecError: (lambda: codec.decode(Transfer, b"\xc1"), "", ""),
     errors.InvalidSignature: (not_signed, "signature", ""),
@@ -132,6 +139,7 @@ PROVOKED: dict[type[errors.MlchainError], tuple[Callable[[], object], str, str]]
     errors.NotFound: (
         of_a_chain({}, lambda client: client.job("ff")), "nothing at GET /v1/jobs/ff", "",
     ),
+    errors.Pruned: (a_removed_block, "pruned below height 3", "archive node"),
     errors.Unreachable: (dead, "no node answers", "mlchain"),
     errors.Rejected: (
         of_a_chain(
