@@ -224,21 +224,27 @@ def show(out: Output, cid: str, url: str) -> None:
 
 
 @command.command("list", answers={"data-files": ContentFiles}, examples=("mlchain data list",))
-@options.url
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@click.option("--before", type=click.IntRange(0), help="Go on after the last of these.")
+@options.operated
 @click.pass_obj
-def list_(out: Output, url: str) -> None:
-    """List the files that a node keeps, the newest first."""
+def list_(
+    out: Output, limit: int, before: int | None, home: Path | None, admin_socket: Path | None
+) -> None:
+    """List the files that your own node keeps, the newest first."""
     from mlchain.cli.text import table
     from mlchain.client.client import Client
 
-    with Client(url) as client:
-        found = client.data_files()
+    with Client(options.operator_url(home, admin_socket)) as client:
+        found = client.data_files(limit, before)
     rows = [
         (row["cid"], "" if row["size"] is None else str(row["size"]), "pinned" * row["pinned"])
         for row in found["files"]
     ]
     bound = f" of {found['quota']}" if found["quota"] else ""
     lines = table(("content id", "bytes", ""), rows) if rows else []
+    if found["before"] is not None:
+        lines.append(f"more: mlchain data list --before {found['before']}")
     out.result("data-files", found, [*lines, f"{found['used']}{bound} bytes in all"])
 
 

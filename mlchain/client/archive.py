@@ -39,7 +39,7 @@ from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.store import Store
-from mlchain.ledger.unixfs import add, cid_text
+from mlchain.ledger.unixfs import Part, add, cid_text
 from mlchain.vm.execute import check_block
 from mlchain.vm.families.jobs import JOBS, Job, JobState
 from mlchain.vm.families.members import FAULTS, MEMBERS
@@ -186,8 +186,11 @@ def read_archive(source: BinaryIO) -> tuple[Archive, ContentStore, int]:
         archive = codec.decode(Archive, store.get(root, MAX_MANIFEST_BYTES), MAX_MANIFEST_BYTES)
         if list(archive.files) != sorted(set(archive.files)):
             raise VerificationFailed("files are not in order")
+        if len(set(archive.pages)) < len(archive.pages):
+            raise VerificationFailed("a page of blocks stands twice")
+        parts: dict[Part, None] = {}
         for name in (root, *archive.pages, *archive.files):
-            for cid, _ in store.blocks(name):
+            for cid, _ in store.blocks(name, parts):
                 seen.pop(cid, None)
         if seen:
             raise VerificationFailed(f"block {cid_text(next(iter(seen)))} belongs to nothing")

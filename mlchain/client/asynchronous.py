@@ -208,9 +208,9 @@ class AsyncClient:
         """Return a draw: `state`, `seed`, the `named` parts and `merges`."""
         return await self._run(lambda c: c.draw(identity))
 
-    async def data_files(self) -> Json:
-        """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
-        return await self._run(lambda c: c.data_files())
+    async def data_files(self, limit: int = 50, before: int | None = None) -> Json:
+        """Return files that our own node keeps; see `Client.data_files`."""
+        return await self._run(lambda c: c.data_files(limit, before))
 
     async def governance(self) -> Json:
         """Return epoch, parameters, rules, members and proposals."""
@@ -393,8 +393,8 @@ class AsyncClient:
                         data = await answer.aread()
                         raise problem_error(answer.status_code, data, self.url + STREAM)
                     reader.begin()
-                    async for line in answer.aiter_lines():
-                        if (event := reader.feed(line)) is not None:
+                    async for piece in answer.aiter_bytes():
+                        for event in reader.take(piece):
                             await take(event)
 
     # One request

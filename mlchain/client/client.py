@@ -93,6 +93,11 @@ class Client:
         """Close the connections."""
         self._http.close()
 
+    @property
+    def http(self) -> httpx.Client:
+        """The connections, for whoever streams files over them."""
+        return self._http
+
     # Reading
 
     def status(self) -> Json:
@@ -189,9 +194,13 @@ class Client:
         """Return a draw: `state`, `seed`, the `named` parts and `merges`."""
         return self._object(f"/v1/draws/{identity}")
 
-    def data_files(self) -> Json:
-        """Return the files that the node keeps, newest first, `used` bytes and `quota`."""
-        return self._object("/v1/content")
+    def data_files(self, limit: int = 50, before: int | None = None) -> Json:
+        """Return files that our own node keeps, newest first, `used` bytes and `quota`.
+
+        `before` of the answer, if it is not None, asks for those that come after them.
+        """
+        query = f"?limit={limit}" + ("" if before is None else f"&before={before}")
+        return self._object("/v1/content" + query)
 
     def pin_data(self, content_id: str, is_wanted: bool = True) -> Json:
         """Have our own node fetch and keep a file, or let it go."""
@@ -370,9 +379,8 @@ class Client:
                 if answer.status_code >= 300:
                     raise problem_error(answer.status_code, answer.read(), self.url + STREAM)
                 reader.begin()
-                for line in answer.iter_lines():
-                    if (event := reader.feed(line)) is not None:
-                        yield event
+                for piece in answer.iter_bytes():
+                    yield from reader.take(piece)
 
     # One request
 

@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import httpx
 
 from mlchain.client.client import Client
-from mlchain.client.http import connection, problem_error
+from mlchain.client.http import problem_error
 from mlchain.client.userfile import draft
 from mlchain.errors import ConfigError, Unreachable, VerificationFailed
 from mlchain.ledger import unixfs
@@ -72,8 +72,7 @@ def fetch_file(client: Client, cid: str, target: Path, notify: Notify | None = N
             return _pass_on(client, cid, path, notify)
         part = path.with_name(path.name + ".part")
         with _only_writer(part) as file:
-            with httpx.Client(**connection(client.url, TIMEOUT_S)) as http:
-                root = _Download(client.url, http, file, cid, notify).run(name)
+            root = _Download(client.url, client.http, file, cid, notify).run(name)
             if path.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             os.fsync(file.fileno())
@@ -212,7 +211,7 @@ class _Rest:
         headers = {"range": f"bytes={at}-"} if at else {}
         with self._reaching():
             self._answer = http.send(
-                http.build_request("GET", address, headers=headers), stream=True
+                http.build_request("GET", address, headers=headers, timeout=TIMEOUT_S), stream=True
             )
         try:
             if self._answer.status_code not in (200, 206):

@@ -17,7 +17,7 @@ import httpx
 
 from mlchain.client.client import Client
 from mlchain.client.download import Named, Notify, fetch_file
-from mlchain.client.http import connection, problem_error
+from mlchain.client.http import problem_error
 from mlchain.client.userfile import draft
 from mlchain.errors import (
     CodecError,
@@ -166,11 +166,10 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 def _post(client: Client, path: str, pieces: Iterator[bytes], size: int) -> str:
     headers = {"content-type": "application/octet-stream", "content-length": str(size)}
     try:
-        with httpx.Client(**connection(client.url, TIMEOUT_S)) as http:
-            answer = http.post(path, content=pieces, headers=headers)
-            if answer.status_code >= 300:
-                raise problem_error(answer.status_code, answer.content, client.url + path)
-            return str(answer.json()["cid"])
+        answer = client.http.post(path, content=pieces, headers=headers, timeout=TIMEOUT_S)
+        if answer.status_code >= 300:
+            raise problem_error(answer.status_code, answer.content, client.url + path)
+        return str(answer.json()["cid"])
     except httpx.HTTPError as error:
         raise Unreachable(
             f"the node at {client.url} does not take it: {error}", "mlchain status"

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from mlchain.client.client import EXECUTION_GAS, Client
 from mlchain.client.http import Json, Notify
+from mlchain.client.scaling import Floats
 from mlchain.client.userfile import read_file
 from mlchain.crypto import SecretKey
 from mlchain.errors import CodecError, ConfigError, NotFound, Rejected, Timeout
@@ -53,11 +55,25 @@ def read_rows(source: str) -> bytes:
             return read_file(path, MAX_ROWS_BYTES, "a .json or .csv file").strip()
         if path.suffix == ".csv":
             text = read_file(path, MAX_ROWS_BYTES, "a .json or .csv file").decode("utf-8-sig")
-            lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-            return encode_rows(np.array([[float(cell) for cell in line] for line in lines]))
+            return encode_rows(_read_csv(text))
         return json.dumps([float(cell) for cell in source.split(",")]).encode()
     except (ValueError, csv.Error) as error:
         raise ConfigError(f"{source[:80]}: not rows of numbers: {error}") from error
+
+
+def _read_csv(text: str) -> Floats:
+    """Return the numbers of a CSV file, 8 bytes each while it is read.
+
+    Raises:
+        ValueError, csv.Error: no rows of numbers, or rows of different lengths.
+    """
+    cells, width = array("d"), 0
+    for line in csv.reader(io.StringIO(text, newline="")):
+        width = width or len(line)
+        if line and len(line) != width:
+            raise ValueError(f"{len(line)} cells after rows of {width}")
+        cells.extend(map(float, line))
+    return np.frombuffer(cells).reshape(-1, max(1, width))
 
 
 def ask(

@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import lzma
+import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mlchain.errors import ConfigError
@@ -25,6 +29,13 @@ SUFFIXES = (".csv", ".npz", ".parquet", "-ubyte", "-ubyte.gz")
 MAX_CLASSES = 1000
 MAX_TABLE_BYTES = 4 << 30
 """Most bytes a table may have when it is unpacked, as binary64."""
+
+_PARQUET_NUMBERS = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_UNREADABLE = (
+    ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What reading a damaged or encrypted zip raises."""
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +96,7 @@ def _from_idx(data: bytes, where: str, wanted: Wanted, beside: Beside | None) ->
         raise ConfigError(f"{where}: {len(images)} images, {len(target)} labels")
     features = images.reshape(len(images), -1).astype(np.float64)
     if wanted.is_class:
-        values, classes = _number_classes([str(v) for v in target.tolist()], labels)
+        values, classes = _class_array(target, labels)
         return Table(features, values, classes)
     return Table(features, target.astype(np.float64), ())
 
@@ -122,25 +133,73 @@ def _from_parquet(data: bytes, where: str, wanted: Wanted) -> Table:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         rows, names = file.metadata.num_rows, file.schema_arrow.names
-        if rows * len(names) * 8 > MAX_TABLE_BYTES:
-            raise ConfigError(f"{where}: more than {MAX_TABLE_BYTES} bytes when unpacked")
-        columns = file.read()
-    except pyarrow.ArrowException as error:
+        if rows < 1 or len(names) < 2 or len(set(names)) < len(names):
+            raise ConfigError(f"{where}: needs rows, and at least two columns of different names")
+        last = "" if wanted.all_features else names[-1]
+        target = wanted.target or last
+        if target and target not in names:
+            raise ConfigError(f"{where}: no column {target!r}", "columns: " + ", ".join(names))
+        label = target if wanted.is_class else ""
+        _check_parquet(file.metadata, names, label, where)
+        # Texts stay numbers of a dictionary, or a short one in many rows would be long together.
+        file = pyarrow.parquet.ParquetFile(
+            io.BytesIO(data), read_dictionary=[label] if label else None
+        )
+
+        def read(name: str) -> Any:
+            return file.read([name], use_threads=False).column(0)
+
+        features = np.empty((rows, len(names) - bool(target)))
+        for place, name in enumerate(n for n in names if n != target):
+            features[:, place] = _column(read(name), name, where)
+        if not target:
+            return Table(features, np.zeros(rows), ("",))
+        if label:
+            return Table(features, *_label_column(read(label), where))
+        return Table(features, _column(read(target), target, where), ())
+    except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError(f"{where}: {error}") from error
-    if rows < 1 or len(names) < 2 or len(set(names)) < len(names):
-        raise ConfigError(f"{where}: needs rows, and at least two columns of different names")
-    last = "" if wanted.all_features else names[-1]
-    target = wanted.target or last
-    if target and target not in names:
-        raise ConfigError(f"{where}: no column {target!r}", "columns: " + ", ".join(names))
-    features = [_column(columns[n], n, where) for n in names if n != target]
-    if not target:
-        return Table(np.stack(features, axis=1), np.zeros(rows), ("",))
-    if wanted.is_class:
-        labels = [str(v) for v in columns[target].to_pylist()]
-        values, classes = _number_classes(labels, where)
-        return Table(np.stack(features, axis=1), values, classes)
-    return Table(np.stack(features, axis=1), _column(columns[target], target, where), ())
+
+
+def _check_parquet(metadata: Any, names: list[str], label: str, where: str) -> None:
+    """Compare what a Parquet file says of its columns with what may be read of it.
+
+    Numbers take as many bytes as there are rows; texts, which only labels may be, as many as their
+    pages have before they are packed.
+
+    Raises:
+        ConfigError: it is too large, or a column is no plain column.
+    """
+    _check_size(metadata.num_rows * len(names) * 8, where)
+    if metadata.num_columns != len(names):
+        raise ConfigError(f"{where}: holds columns that have columns")
+    for place in range(metadata.num_columns):
+        column, name = metadata.schema.column(place), names[place]
+        if column.max_repetition_level or column.max_definition_level > 1:
+            raise ConfigError(f"{where}: column {name!r} holds lists")
+        is_text = name == label and column.physical_type == "BYTE_ARRAY"
+        if column.physical_type not in _PARQUET_NUMBERS and not is_text:
+            raise ConfigError(f"{where}: column {name!r} holds something that is no number")
+        groups = [metadata.row_group(n).column(place) for n in range(metadata.num_row_groups)]
+        if sum(group.num_values for group in groups) != metadata.num_rows:
+            raise ConfigError(f"{where}: column {name!r} has another number of rows")
+        _check_size(sum(group.total_uncompressed_size for group in groups), where)
+
+
+def _check_size(size: int, where: str) -> None:
+    if not 0 <= size <= MAX_TABLE_BYTES:
+        raise ConfigError(f"{where}: more than {MAX_TABLE_BYTES} bytes when unpacked")
+
+
+def _label_column(column: Any, where: str) -> tuple[Floats, tuple[str, ...]]:
+    """Return class numbers and names of a column of labels, in memory for each label once."""
+    if column.null_count:
+        raise ConfigError(f"{where}: the target holds missing values")
+    coded = column.dictionary_encode().unify_dictionaries()
+    distinct = coded.chunk(0).dictionary
+    _check_classes(len(distinct), where)
+    numbers = np.concatenate([chunk.indices.to_numpy() for chunk in coded.chunks])
+    return _name_classes([str(v) for v in distinct.to_pylist()], numbers, where)
 
 
 def _column(column: Any, name: str, where: str) -> Floats:
@@ -155,16 +214,16 @@ def _column(column: Any, name: str, where: str) -> Floats:
 
 def _from_npz(data: bytes, where: str, wanted: Wanted) -> Table:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            if "x" not in archive or "y" not in archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if not {"x.npy", "y.npy"} <= set(archive.namelist()):
                 raise ConfigError(f"{where}: needs the arrays x and y", "np.savez(path, x=…, y=…)")
-            x, y = np.asarray(archive["x"]), np.asarray(archive["y"])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            x, y = _read_npy(archive, "x.npy", where), _read_npy(archive, "y.npy", where)
+    except _UNREADABLE as error:
         raise ConfigError(f"{where}: {error}") from error
     if x.dtype.kind not in "fiub" or x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
         raise ConfigError(f"{where}: x must be rows x features of numbers, y one value per row")
     if wanted.is_class:
-        target, classes = _number_classes([str(v) for v in y.tolist()], where)
+        target, classes = _class_array(y, where)
     elif y.dtype.kind in "fiub":
         target, classes = y.astype(np.float64), ()
     else:
@@ -173,6 +232,29 @@ def _from_npz(data: bytes, where: str, wanted: Wanted) -> Table:
     if not (np.isfinite(features).all() and np.isfinite(target).all()):
         raise ConfigError(f"{where}: holds values that are not finite")
     return Table(features, target, classes)
+
+
+def _read_npy(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any]:
+    """Return one array of an archive, of the size that its header and the archive both give.
+
+    Raises:
+        ConfigError: they give different ones, or too large a one.
+        ValueError: no array, or one of objects.
+    """
+    said = archive.getinfo(name).file_size
+    with archive.open(name) as file:
+        head = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(
+            npy.read_magic(file)
+        )
+        if head is None:
+            raise ConfigError(f"{where}: {name} is of a version that holds no numbers")
+        shape, _, dtype = head(file)
+        count = math.prod(shape)
+        if file.tell() + count * dtype.itemsize != said:
+            raise ConfigError(f"{where}: {name} is not as long as its header says")
+    _check_size(count * max(8, dtype.itemsize), where)
+    with archive.open(name) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))
 
 
 def _from_csv(data: bytes, where: str, wanted: Wanted) -> Table:
@@ -214,17 +296,38 @@ def _from_csv(data: bytes, where: str, wanted: Wanted) -> Table:
 
 
 def _number_classes(labels: Sequence[str], where: str) -> tuple[Floats, tuple[str, ...]]:
-    """Return class numbers and names; whole numbers sort as numbers, the rest as text."""
-    distinct = set(labels)
-    is_whole = all(label.lstrip("-").isdigit() for label in distinct)
-    names = sorted(distinct, key=lambda label: (int(label) if is_whole else 0, label))
-    if not 2 <= len(names) <= MAX_CLASSES:
+    """Return class numbers and names of the labels of rows."""
+    place = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    return _name_classes(list(place), np.array([place[label] for label in labels]), where)
+
+
+def _class_array(labels: NDArray[Any], where: str) -> tuple[Floats, tuple[str, ...]]:
+    """Return class numbers and names of an array of labels."""
+    distinct, numbers = np.unique(labels, return_inverse=True)
+    _check_classes(len(distinct), where)
+    return _name_classes([str(v) for v in distinct.tolist()], numbers, where)
+
+
+def _name_classes(
+    distinct: list[str], numbers: NDArray[Any], where: str
+) -> tuple[Floats, tuple[str, ...]]:
+    """Return class numbers and names, where row i has the label `distinct[numbers[i]]`.
+
+    Whole numbers sort as numbers, the rest as text.
+    """
+    _check_classes(len(set(distinct)), where)
+    is_whole = all(_WHOLE.fullmatch(label) for label in distinct)
+    names = sorted(set(distinct), key=lambda label: (int(label) if is_whole else 0, label))
+    order = {name: i for i, name in enumerate(names)}
+    return np.array([order[label] for label in distinct], np.float64)[numbers], tuple(names)
+
+
+def _check_classes(count: int, where: str) -> None:
+    if not 2 <= count <= MAX_CLASSES:
         raise ConfigError(
-            f"{where}: the target has {len(names)} classes, allowed are 2 to {MAX_CLASSES}",
+            f"{where}: the target has {count} classes, allowed are 2 to {MAX_CLASSES}",
             'a quantity needs kind = "linear"',
         )
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[label] for label in labels], dtype=np.float64), tuple(names)
 
 
 def _is_number(cell: str) -> bool:

@@ -106,6 +106,7 @@ class ContentStore:
         block_limit(cid)
         if is_wanted:
             self._kv.write({b"p" + cid: b""})
+            self.note(cid)
         else:
             self._kv.write({}, [b"p" + cid])
 
@@ -113,13 +114,18 @@ class ContentStore:
         """Tell whether a file is pinned."""
         return self._kv.get(b"p" + cid) is not None
 
-    def files(self) -> list[Kept]:
-        """Return the files of the list and those pinned, the newest first."""
+    def files(self, limit: int | None = None, before: int | None = None) -> list[Kept]:
+        """Return the files of the list and those pinned, the newest first.
+
+        At most `limit` of them, of an order below `before`; only of these the size is looked up.
+        """
         pinned = dict.fromkeys(key[1:] for key, _ in self._kv.items(b"p"))
         orders = dict.fromkeys(pinned, 0)
         orders |= {key[1:]: int.from_bytes(n, "big") for key, n in self._kv.items(b"f")}
-        found = [Kept(cid, n, cid in pinned, self._size_or(cid)) for cid, n in orders.items()]
-        return sorted(found, key=lambda kept: (-kept.order, kept.cid))
+        rows = sorted(
+            (-n, cid) for cid, n in orders.items() if before is None or n < before
+        )  # fmt: skip
+        return [Kept(cid, -n, cid in pinned, self._size_or(cid)) for n, cid in rows[:limit]]
 
     def used_bytes(self) -> int:
         """Return the bytes of all blocks; looks at each key."""
@@ -253,21 +259,33 @@ class ContentStore:
             if part.depth == 0:
                 yield block[max(0, start - at) :]
 
-    def blocks(self, cid: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (id, block) of a file, a node before what is below it.
+    def blocks(
+        self, cid: bytes, seen: dict[Part, None] | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (id, block) of a file, a node before what is below it, equal parts once.
+
+        So the work is that of the blocks there are, however long the file that they stand for.
+        `seen` carries parts from one file to the next.
 
         Raises: as `get`, for files of any size.
         """
-        for _, part, block in self._walk(cid):
+        for _, part, block in self._walk(cid, seen={} if seen is None else seen):
             yield part.cid, block
 
-    def _walk(self, cid: bytes, start: int = 0) -> Iterator[tuple[int, Part, bytes]]:
-        """Yield (first byte, part, block) of what reaches beyond byte `start`, a node first."""
+    def _walk(
+        self, cid: bytes, start: int = 0, seen: dict[Part, None] | None = None
+    ) -> Iterator[tuple[int, Part, bytes]]:
+        """Yield (first byte, part, block) of what reaches beyond byte `start`, a node first.
+
+        Parts in `seen` are left out, and those that are looked at added.
+        """
         todo = [(0, self._root(cid))]
         while todo:
             at, part = todo.pop()
-            if 0 < start >= at + part.size:
+            if 0 < start >= at + part.size or (seen is not None and part in seen):
                 continue
+            if seen is not None:
+                seen[part] = None
             block = self.get_block(part.cid)
             if part.depth == 0:
                 check_part(part, len(block) == part.size)

@@ -8,6 +8,7 @@ the shortest form that reads back to the same bits.
 from __future__ import annotations
 
 import json
+import re
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ MAX_ROWS = 1 << 17
 MAX_ROWS_BYTES = 64 << 20
 NUMBER_BYTES = 32
 """Most bytes that one number of a row takes, with what stands around it; more are refused."""
+
+PIECE_BYTES = 1 << 20
+"""Of a text of rows that is decoded at a time, about."""
+_SPACE = b" \t\n\r"
+_AFTER_ROW = re.compile(rb"\][ \t\n\r]*,")
 
 
 class Outcome(IntEnum):
@@ -73,10 +79,15 @@ def decode_rows(data: bytes, features: int) -> Array:
     """
     if len(data) > MAX_ROWS_BYTES:
         raise CodecError(f"rows: {len(data)} bytes, at most {MAX_ROWS_BYTES} allowed")
-    rows = _decode(data)
-    if any(len(row) != features for row in rows) or len(rows) > MAX_ROWS:
+    # Neither stands in a number: how many there are is known before memory is taken for them.
+    cells, lists = data.count(b",") + 1, data.count(b"[")
+    rows = cells // features
+    found = None
+    if cells == rows * features and 1 <= rows <= MAX_ROWS and lists in (1, rows + 1):
+        found = _decode(data, rows, features, lists == 1)
+    if found is None:
         raise CodecError(f"rows: not 1 to {MAX_ROWS} rows of {features} numbers")
-    return np.array(rows, np.float64)
+    return found
 
 
 def count_rows(data: bytes, features: int) -> int:
@@ -86,7 +97,10 @@ def count_rows(data: bytes, features: int) -> int:
 
 def encode_rows(rows: Array) -> bytes:
     """Return rows x features as the text that `decode_rows` reads back to the same bits."""
-    return _write(np.asarray(rows, np.float64).tolist())
+    rows = np.asarray(rows, np.float64)
+    step = max(1, PIECE_BYTES // (8 * max(1, rows.shape[-1])))
+    pieces = (_write(rows[i : i + step].tolist())[1:-1] for i in range(0, len(rows), step))
+    return b"[%b]" % b",".join(pieces)
 
 
 def answer_rows(predictor: Predictor, data: bytes, rows: int) -> tuple[Outcome, bytes]:
@@ -150,15 +164,30 @@ def load_predictor(data: bytes, backend: Backend | None = None) -> Predictor:
     return Predictor(Model.decode(data), backend)
 
 
-def _decode(data: bytes) -> list[list[float]]:
-    """Return the rows of a text, whatever their lengths; one without entries if it has no rows."""
-    try:
-        found = msgspec.json.decode(data, type=list[list[float] | float])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return [[]]
-    rows = [row for row in found if isinstance(row, list)]
-    numbers = [number for number in found if isinstance(number, float)]
-    return [[]] if rows and numbers else rows or [numbers]
+def _decode(data: bytes, rows: int, features: int, is_bare: bool) -> Array | None:
+    """Return the rows of a text, or of a bare row, None if it is another text.
+
+    A piece at a time: as objects, numbers take several times the memory of their text.
+    """
+    text = data.strip(_SPACE)
+    if not (text.startswith(b"[") and text.endswith(b"]")):
+        return None
+    start: int | None
+    start, end = (0, len(text)) if is_bare else (1, len(text) - 1)
+    found, done = np.empty((rows, features)), 0
+    while start is not None:
+        cut = _AFTER_ROW.search(text, start + PIECE_BYTES, end)
+        stop = cut.start() + 1 if cut else end
+        try:
+            piece = msgspec.json.decode(b"[%b]" % text[start:stop], type=list[list[float]])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        if not 0 < len(piece) <= rows - done or any(len(row) != features for row in piece):
+            return None
+        found[done : done + len(piece)] = piece
+        done += len(piece)
+        start = cut.end() if cut else None
+    return found if done == rows else None
 
 
 def _write(value: object) -> bytes:

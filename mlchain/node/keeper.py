@@ -126,15 +126,18 @@ class Keeper:
         """
         block_limit(cid)
         await self._hold(cid, MAX_CONTENT_BYTES)
-        await trio.to_thread.run_sync(self._store.pin, cid)
+        async with self._turn:
+            await self._hold(cid, MAX_CONTENT_BYTES)  # what a collection took in between
+            await trio.to_thread.run_sync(self._store.pin, cid)
 
     async def unpin(self, cid: bytes) -> None:
         """Let a file make way again."""
         await trio.to_thread.run_sync(self._store.pin, cid, False)
 
-    async def files(self) -> list[Kept]:
-        """Return the files that were added, asked for or pinned, the newest first."""
-        return await trio.to_thread.run_sync(self._store.files)
+    async def files(self, limit: int, before: int | None = None) -> list[Kept]:
+        """Return the newest files that were added, asked for or pinned, of an order below
+        `before`."""
+        return await trio.to_thread.run_sync(self._store.files, limit, before)
 
     async def used(self) -> int:
         """Return the bytes of all content here."""

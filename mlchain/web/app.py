@@ -20,7 +20,7 @@ from mlchain.web import answers, problems
 from mlchain.web.admin import SOCKET, add_administration, serve_admin
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
-from mlchain.web.data_routes import add_data, add_list
+from mlchain.web.data_routes import add_data
 from mlchain.web.docs_page import render_docs
 from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.job_routes import add_jobs, add_receipts
@@ -102,7 +102,6 @@ def make_app(
     add_data(app, node, clients)
     add_registry(app, node)
     add_predictions(app, node)
-    add_list(app, node)
     _add_stream(app, node, metrics)
     return app
 

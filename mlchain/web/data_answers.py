@@ -23,9 +23,12 @@ class ContentRow(TypedDict):
 
 
 class ContentFiles(TypedDict):
-    """The files of a node, newest first, the bytes of all its content, and its bound (0: none)."""
+    """Files of a node, newest first, the bytes of all its content, and its bound (0: none).
+
+    `before` asks for those after the last of these; null after the last of all."""
 
     files: list[ContentRow]
+    before: int | None
     used: int
     quota: int
 

@@ -24,6 +24,7 @@ from mlchain.web.replies import IMMUTABLE, as_json, send_block, send_content
 MAX_UPLOADS = 4
 """Bodies stored at a time; others wait for their turn."""
 
+Before = Annotated[int | None, Query(ge=0, le=2**53)]
 Profile = Annotated[str, Query(json_schema_extra={"enum": list(LAYOUTS)})]
 
 
@@ -94,23 +95,25 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         return as_json(node.query.draws.find(parse_hash(identity, "draw")))
 
 
-def add_list(app: FastAPI, node: NodeApi) -> None:
-    """Add what is kept."""
-
-    @app.get("/v1/content", summary="The files that are kept", **says(data_answers.ContentFiles))
-    async def files() -> Response:
-        rows = [
-            {"cid": cid_text(kept.cid), "size": None if kept.size < 0 else kept.size}
-            | {"order": kept.order, "pinned": kept.is_pinned}
-            for kept in await node.keeper.files()
-        ]
-        return as_json(
-            {"files": rows, "used": await node.keeper.used(), "quota": node.keeper.quota}
-        )
-
-
 def add_keeping(app: FastAPI, node: NodeApi) -> None:
     """Add what the operator does about the room that content takes."""
+
+    @app.get(
+        "/v1/content",
+        summary="The files that are kept, newest first, of an order below `before`",
+        **says(data_answers.ContentFiles, 422),
+    )
+    async def files(limit: Limit = 50, before: Before = None) -> Response:
+        rows: list[Json] = [
+            {"cid": cid_text(kept.cid), "size": None if kept.size < 0 else kept.size}
+            | {"order": kept.order, "pinned": kept.is_pinned}
+            for kept in await node.keeper.files(limit, before)
+        ]
+        last = rows[-1]["order"] if len(rows) == limit else 0
+        return as_json(
+            {"files": rows, "before": last or None}
+            | {"used": await node.keeper.used(), "quota": node.keeper.quota}
+        )
 
     @app.post(
         "/v1/data/{cid}/pin",

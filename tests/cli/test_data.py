@@ -142,14 +142,15 @@ def test_a_car_file_that_lacks_a_block_or_has_a_wrong_one_is_refused(run, home):
     assert not (home / "back").exists()
 
 
-def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, node, home):
+def test_the_operator_lists_pins_lets_go_and_collects(run, run_json, home):
     cid = cid_of(ROWS)
     row = {"cid": cid, "size": 12, "order": 1, "pinned": True}
-    node.routes["GET /v1/content"] = {"files": [row], "used": 12, "quota": 500}
-    lines = run("data", "list", "--url", node.url).stdout.splitlines()
-    assert lines[1].split() == [cid, "12", "pinned"] and lines[2] == "12 of 500 bytes in all"
     info = {"cid": cid, "size": 12, "profile": "kubo-cli", "whole": True, "pinned": True}
     with serve(socket=home / "admin.sock") as own:
+        own.routes["GET /v1/content"] = {"files": [row], "before": 1, "used": 12, "quota": 500}
+        lines = run("data", "list", "--limit", "1", "--home", ".").stdout.splitlines()
+        assert lines[1].split() == [cid, "12", "pinned"] and "--before 1" in lines[2]
+        assert lines[3] == "12 of 500 bytes in all"
         own.routes[f"POST /v1/data/{cid}/pin"] = info
         own.routes[f"POST /v1/data/{cid}/unpin"] = {"ok": True}
         own.routes["POST /v1/content/collect"] = {"freed": 7, "used": 5}

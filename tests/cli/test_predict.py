@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlchain.client.predictions import read_rows
-from mlchain.errors import ConfigError
+from mlchain.errors import CodecError, ConfigError
 from mlchain.ml_runtime.importers.writer import Writer
 
 
@@ -51,3 +51,18 @@ def test_rows_of_either_file_are_the_same_bytes(tmp_path):
     (tmp_path / "b.csv").write_text("age,weight\n1,2\n")
     with pytest.raises(ConfigError):
         read_rows(str(tmp_path / "b.csv"))
+
+
+@pytest.mark.parametrize("text", ["1," + "1" * 200_000, "1,2\n3\n", "1,²\n", "1,\0\n", "\xff"])
+def test_a_csv_file_of_something_else_says_so(tmp_path, text):
+    (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match="not rows of numbers"):
+        read_rows(str(tmp_path / "a.csv"))
+
+
+def test_a_file_of_rows_that_is_too_long_is_not_read(tmp_path):
+    for name in ("a.csv", "a.json"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate((64 << 20) + 1)
+        with pytest.raises(CodecError, match="larger than 67108864 bytes"):
+            read_rows(str(tmp_path / name))

@@ -17,10 +17,11 @@ from mlchain.client import archive as archives
 from mlchain.client.archive import Archive, read_archive, verify_archive, write_archive
 from mlchain.client.ceremony import sign_genesis
 from mlchain.client.receipt import verify_receipt
-from mlchain.errors import CodecError, NotFound
+from mlchain.errors import CodecError, NotFound, VerificationFailed
 from mlchain.ledger.block import Block, header_id
 from mlchain.ledger.car import car_block, car_header
 from mlchain.ledger.commit import CommitSignature, VoteKind, sign_bytes
+from mlchain.ledger.content import ContentStore
 from mlchain.ledger.unixfs import add
 from mlchain.vm.receipt import Receipt
 
@@ -255,6 +256,61 @@ def test_another_chain_is_refused(made):
     _, data = made
     report = verify_archive(io.BytesIO(data), bytes(32), slices=0)
     assert report.failed.name == "genesis"
+
+
+class Zeros(io.RawIOBase):
+    """A file of `left` zeros."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def read(self, size=-1):
+        size = min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
+@pytest.mark.parametrize("is_defended", [True, False])
+def test_a_small_archive_that_stands_for_long_files_is_soon_read(made, monkeypatch, is_defended):
+    _chain, data = made
+    manifest = Parts.of(data).archive
+    blocks: dict[bytes, bytes] = {}
+    files = [add(Zeros((64 << 20) - n), blocks.__setitem__) for n in range(2)]
+    pages = [add(codec.encode(n), blocks.__setitem__) for n in range(2)]
+    root = add(
+        codec.encode(replace(manifest, pages=tuple(pages), files=tuple(sorted(files)))),
+        blocks.__setitem__,
+    )
+    reads = 0
+    get = ContentStore.get_block
+
+    def count(store, cid):
+        nonlocal reads
+        reads += 1
+        return get(store, cid)
+
+    monkeypatch.setattr(ContentStore, "get_block", count)
+    if not is_defended:
+        walk = ContentStore._walk
+        monkeypatch.setattr(
+            ContentStore, "_walk", lambda store, cid, start=0, seen=None: walk(store, cid, start)
+        )
+    car = car_header(root) + b"".join(car_block(cid, block) for cid, block in blocks.items())
+    read_archive(io.BytesIO(car))
+    assert (reads <= 4 * len(blocks)) == is_defended
+
+
+def test_a_page_that_stands_twice_is_refused(made):
+    _chain, data = made
+    _, content, _ = read_archive(io.BytesIO(data))
+    manifest = Parts.of(data).archive
+    blocks = {c: b for name in manifest.files for c, b in content.blocks(name)}
+    for page in manifest.pages:
+        blocks.update(content.blocks(page))
+    root = add(codec.encode(replace(manifest, pages=manifest.pages * 3)), blocks.__setitem__)
+    car = car_header(root) + b"".join(car_block(cid, block) for cid, block in blocks.items())
+    with pytest.raises(VerificationFailed, match="page of blocks stands twice"):
+        read_archive(io.BytesIO(car))
 
 
 def test_a_pruned_node_makes_no_archive(made):

@@ -229,7 +229,21 @@ def test_an_id_that_is_no_height_is_not_taken():
     assert reader.last == 3
 
 
-def test_a_line_without_end_is_refused(monkeypatch):
+def test_a_line_without_end_is_refused_before_it_ends_and_so_is_an_event_of_many(monkeypatch):
     monkeypatch.setattr("mlchain.client.events.MAX_LINE", 100)
+    reader = EventReader()
+    assert not list(reader.take(b"data: " + b"x" * 90))
     with pytest.raises(CodecError, match="more than 100"):
-        EventReader().feed("data: " + "x" * 100)
+        list(reader.take(b"xxxxx"))
+    reader = EventReader()
+    with pytest.raises(CodecError, match="more than 100"):
+        for _ in range(5):
+            list(reader.take(b"data: " + b"x" * 30 + b"\n"))
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+def test_events_come_out_however_their_bytes_arrive(step):
+    wire = ': hi\nevent: block\nid: 4\ndata: {"é": "\u2028"}\n\ndata: {}\r\n\r\n'.encode()
+    reader = EventReader()
+    got = [e for i in range(0, len(wire), step) for e in reader.take(wire[i : i + step])]
+    assert [(e.kind, e.data) for e in got] == [("block", {"é": "\u2028"}), ("", {})]

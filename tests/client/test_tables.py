@@ -2,10 +2,14 @@
 
 import gzip
 import io
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
+from numpy.lib import format as npy
 
+from mlchain.client import tables
 from mlchain.client.sources import load_table
 from mlchain.client.tables import Wanted, read_table
 from mlchain.errors import ConfigError
@@ -109,3 +113,88 @@ def test_images_that_do_not_fit_their_header_or_labels_are_refused(images, label
         read_table(
             images, "t-images-idx3-ubyte", CLASS, {"t-labels-idx1-ubyte": labels}.__getitem__
         )
+
+
+def npy_of(shape: tuple[int, ...], body: bytes, descr: str = "|u1") -> bytes:
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + body
+
+
+def zip_of(x: bytes, y: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("y.npy", y)
+    return file.getvalue()
+
+
+def peak_of(data: bytes, wanted: Wanted) -> int:
+    """Return the most bytes that Python, numpy and arrow held while a file was refused or read."""
+    pyarrow = pytest.importorskip("pyarrow")
+    before = pyarrow.default_memory_pool().max_memory()
+    tracemalloc.start()
+    try:
+        read_table(data, "rows", wanted)
+    except ConfigError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak + pyarrow.default_memory_pool().max_memory() - before
+
+
+@pytest.mark.parametrize("shape", [(10**12, 4), (3, 1), (1, 2), (2**40, 2**40)])
+def test_an_array_whose_header_gives_another_size_than_the_archive_is_refused(shape):
+    y = npy_of((2,), bytes([0, 1]))
+    assert len(read_table(zip_of(npy_of((2, 2), bytes(4)), y), "rows", CLASS).target) == 2
+    with pytest.raises(ConfigError, match="not as long as its header says"):
+        read_table(zip_of(npy_of(shape, bytes(4)), y), "rows", CLASS)
+
+
+def test_an_array_that_would_be_too_large_is_refused_before_it_is_unpacked(monkeypatch):
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1 << 20)
+    size = 8 << 20
+    data = zip_of(npy_of((size // 4, 4), bytes(size)), npy_of((size // 4,), bytes(size // 4)))
+    with pytest.raises(ConfigError, match="when unpacked"):
+        read_table(data, "rows", CLASS)
+    assert peak_of(data, CLASS) < 2 << 20
+
+
+def test_long_texts_that_stand_in_many_rows_are_kept_once():
+    pyarrow = pytest.importorskip("pyarrow")
+    texts = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0, 1] * 200, pyarrow.int32()), ["x" * (1 << 20), "b"]
+    )
+    data = as_parquet(a=texts, y=texts)
+    assert len(data) < 1 << 20
+    assert peak_of(data, CLASS) < 16 << 20, "a feature that is text is refused unread"
+    data = as_parquet(a=[1.0] * 400, y=texts)
+    assert peak_of(data, CLASS) < 32 << 20, "200 MiB if every row had its own"
+    assert len(read_table(data, "rows", CLASS).classes[1]) == 1 << 20
+
+
+def test_a_parquet_file_of_columns_too_large_or_not_plain_is_refused(monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    for column in ([[1], [2]], [{"a": 1}, {"a": 2}]):
+        with pytest.raises(ConfigError, match=r"holds lists|have columns|no number"):
+            read_table(as_parquet(a=column, y=[1, 2]), "rows", CLASS)
+    data = as_parquet(a=[1.0, 2.0], y=pyarrow.array(["x" * 5000, "y" * 5000]))
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 4000)
+    with pytest.raises(ConfigError, match="when unpacked"):
+        read_table(data, "rows", CLASS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("²,1", ("1", "²")),
+        ("--1,1", ("--1", "1")),
+        ("٣,1", ("1", "٣")),
+        ("10,9,-1", ("-1", "9", "10")),
+        ("9" * 5000 + ",1", ("1", "9" * 5000)),
+    ],
+)
+def test_only_what_is_a_whole_number_sorts_as_one(labels, classes):
+    data = "a,y\n" + "".join(f"1,{label}\n" for label in labels.split(","))
+    assert read_table(data.encode(), "rows", CLASS).classes == classes

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlchain.errors import CodecError
-from mlchain.ml_runtime import Dataset, Model
+from mlchain.ml_runtime import Dataset, Model, serving
 from mlchain.ml_runtime.importers.writer import Writer
 from mlchain.ml_runtime.model import Predictor
 from mlchain.ml_runtime.serving import (
@@ -73,3 +76,51 @@ def test_one_row_of_a_model_that_needs_its_batch_costs_the_batch():
     model = make().model
     assert isinstance(model, Model)
     assert describe_model(model).gas == -(-model.check().gas // 8)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" + b"[]," * 300_000 + b"[]]", b"[" * 900_000, b"1," * 450_000]
+)
+def test_what_is_not_rows_by_its_commas_takes_no_memory(text):
+    tracemalloc.start()
+    with pytest.raises(CodecError):
+        decode_rows(text, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_rows_take_little_more_memory_than_their_numbers(monkeypatch):
+    monkeypatch.setattr(serving, "PIECE_BYTES", 1 << 12)
+    text = b"[" + b",".join([b"[1,2,3,4]"] * 50_000) + b"]"
+    tracemalloc.start()
+    rows = decode_rows(text, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows.shape == (50_000, 4) and (rows == [1, 2, 3, 4]).all()
+    assert peak < 1.5 * rows.nbytes, "as objects they take four times that"
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"[", b"]", b"[1,2]", b",", b"1", b" ", b"-0", b"{}", b'","']), max_size=9
+    ),
+    st.integers(1, 5),
+)
+def test_a_text_read_in_pieces_is_the_text_read_at_once(tokens, size):
+    text = b"[" + b"".join(tokens) + b"]"
+    read = []
+    for piece in (size, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving, "PIECE_BYTES", piece)
+            try:
+                read.append(decode_rows(text, 2).tolist())
+            except CodecError:
+                read.append(None)
+    try:
+        whole = json.loads(text)
+        whole = whole if whole and isinstance(whole[0], list) else [whole]
+        good = all(len(row) == 2 and all(type(n) is int for n in row) for row in whole)
+    except (ValueError, TypeError):
+        good = False
+    assert read[0] == read[1] == ([list(map(float, row)) for row in whole] if good else None)

@@ -71,7 +71,7 @@ def test_the_operator_reads_what_everybody_reads_without_bounds():
             paths = (await web.admin.get("/openapi.json")).json()["paths"]
             public = (await web.http.get("/openapi.json")).json()["paths"]
             assert {path.split("?")[0] for path in paths if path not in public} == {
-                "/v1/data/{cid}/pin", "/v1/data/{cid}/unpin", "/v1/content/collect",
+                "/v1/data/{cid}/pin", "/v1/data/{cid}/unpin", "/v1/content", "/v1/content/collect",
                 "/v1/node/log-level", "/v1/node/stop",
             }  # fmt: skip
 

@@ -1,5 +1,9 @@
 """Content that is kept, over HTTP: the operator pins, lets go and collects, nobody else does."""
 
+import threading
+from contextlib import AsyncExitStack
+
+import pytest
 import trio
 from web_harness import BYTES, open_web
 
@@ -23,7 +27,7 @@ def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
             web.node.elsewhere[cid_of(THERE)] = THERE
             pinned = (await post(f"data/{name(THERE)}/pin")).json()
             assert (pinned["whole"], pinned["pinned"], pinned["size"]) == (True, True, 5)
-            rows = (await web.http.get("/v1/content")).json()["files"]
+            rows = (await web.admin.get("/v1/content")).json()["files"]
             assert {row["cid"]: row["pinned"] for row in rows[:2]} == {
                 name(THERE): True,
                 name(HERE): False,
@@ -37,6 +41,56 @@ def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
             assert (await post(f"data/{name(HERE)}/pin")).status_code == 404
 
     trio.run(main)
+
+
+def test_the_list_of_files_comes_in_pages():
+    async def main() -> None:
+        async with open_web() as web:
+            for n in range(5):
+                await web.http.post("/v1/data", content=b"file %d" % n, headers=BYTES)
+            web.node.content.pin(cid_of(b"never added"))
+            whole = (await web.admin.get("/v1/content")).json()["files"]
+            assert [row["cid"] for row in whole[:2]] == [name(b"never added"), name(b"file 4")]
+            pages, query = [], "limit=2"
+            while query:
+                page = (await web.admin.get(f"/v1/content?{query}")).json()
+                pages.append(page["files"])
+                query = f"limit=2&before={page['before']}" if page["before"] else ""
+            assert [row for page in pages for row in page] == whole and max(map(len, pages)) == 2
+            assert (await web.admin.get("/v1/content?limit=0")).status_code == 422
+            assert (await web.http.get("/v1/content")).status_code == 404
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_defended", [True, False])
+def test_a_file_that_is_pinned_while_a_collection_runs_stays(is_defended):
+    async def main() -> bool:
+        async with open_web() as web:
+            keeper, store = web.node.keeper, web.node.content
+            cid, files = store.put(HERE), store.files
+            looked, go, turn = trio.Event(), threading.Event(), trio.Lock()
+            keeper._turn = turn if is_defended else AsyncExitStack()
+
+            def slowly(*args):
+                found = files(*args)
+                trio.from_thread.run_sync(looked.set)
+                go.wait(60)
+                return found
+
+            store.files = slowly
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keeper.collect)
+                await looked.wait()  # the collection knows the pins there are
+                nursery.start_soon(keeper.pin, cid)
+                while not store.is_pinned(cid) and not turn.statistics().tasks_waiting:
+                    await trio.sleep(0.001)
+                web.node.elsewhere[cid] = HERE
+                go.set()
+            assert store.is_pinned(cid)
+            return store.has(cid)
+
+    assert trio.run(main) == is_defended
 
 
 def test_a_full_node_takes_no_more_until_it_has_collected():
