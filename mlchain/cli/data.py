@@ -13,7 +13,13 @@ from mlchain.cli import options
 from mlchain.cli.command import Group
 from mlchain.cli.output import Output
 from mlchain.cli.partitions import draw_lines, draw_table, partition, parts_option
-from mlchain.web.data_answers import Collected, ContentFiles, ContentInfo, DrawView
+from mlchain.web.data_answers import (
+    Collected,
+    ContentFiles,
+    ContentInfo,
+    DatasetHolders,
+    DrawView,
+)
 
 if TYPE_CHECKING:
     from mlchain.client.files import Named, Notify
@@ -55,8 +61,9 @@ class Partitioned(NamedContent):
 
 
 class ShownContent(ContentInfo):
-    """What a node knows of a content id, and the draws of parts if it names a dataset."""
+    """What a node knows of a content id; of a dataset who holds it, and the draws of its parts."""
 
+    dataset: DatasetHolders
     draws: list[DrawView]
 
 
@@ -209,15 +216,17 @@ def cat(out: Output, cid: str, url: str) -> None:
 @options.url
 @click.pass_obj
 def show(out: Output, cid: str, url: str) -> None:
-    """Show what a node knows of a content id, and the draws of its parts with their seeds."""
+    """Show what a node has of a content id, which validators hold it, and draws of its parts."""
     from mlchain.client.client import Client
 
     with Client(url) as client:
-        info = {**client.data_info(cid), "draws": client.draws(cid)}
+        info = {**client.data_info(cid), "dataset": client.holders(cid)}
+        info["draws"] = client.draws(cid)
     lines = [
         str(info["cid"]),
         f"  {info['size']} bytes, profile {info['profile']}",
         "  every block is here" if info["whole"] else "  not every block is here yet",
+        _held(info["dataset"]),
         *(line for draw in info["draws"] for line in draw_lines(draw)),
     ]
     out.result("data-shown", info, lines)
@@ -370,6 +379,15 @@ def import_(out: Output, file: Path, target: Path | None, url: str) -> None:
 def _document(named: Named, **more: Any) -> dict[str, Any]:
     fields = {"cid": named.cid, "size": named.size, "profile": named.profile, "ipfs": named.ipfs}
     return fields | more
+
+
+def _held(dataset: dict[str, Any]) -> str:
+    if not dataset["registered"]:
+        return "  not registered as a dataset"
+    holders = dataset["holders"]
+    names = ": " + ", ".join(holders) if holders else ""
+    word = "available" if dataset["available"] else "not available to jobs yet"
+    return f"  {word}, held by {len(holders)} of {dataset['validators']} validators{names}"
 
 
 def _ipfs(named: Named, file: Path) -> str:

@@ -200,6 +200,10 @@ class AsyncClient:
         """Return what the node knows of a content id: size, profile, whether it is whole."""
         return await self._run(lambda c: c.data_info(content_id))
 
+    async def holders(self, content_id: str) -> Json:
+        """Return which validators hold a dataset: `registered`, `available`, and their names."""
+        return await self._run(lambda c: c.holders(content_id))
+
     async def draws(self, content_id: str) -> list[Json]:
         """Return the draws of partitions of a dataset, the latest first."""
         return await self._run(lambda c: c.draws(content_id))

@@ -185,6 +185,11 @@ class Client:
         unixfs.parse_cid(content_id)
         return self._object(f"/v1/data/{content_id}/info")
 
+    def holders(self, content_id: str) -> Json:
+        """Return which validators hold a dataset: `registered`, `available`, and their names."""
+        unixfs.parse_cid(content_id)
+        return self._object(f"/v1/data/{content_id}/holders")
+
     def draws(self, content_id: str) -> list[Json]:
         """Return the draws of partitions of a dataset, the latest first."""
         unixfs.parse_cid(content_id)

@@ -28,6 +28,7 @@ from mlchain.node.registry_view import RegistryViews
 from mlchain.node.transaction_view import describe_transaction
 from mlchain.p2p.transport import Transport
 from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.data import DATASETS, is_available
 from mlchain.vm.families.members import FAULTS, VALIDATORS, WORKERS, MemberRecord
 
 
@@ -72,6 +73,19 @@ class Query(JobQuery):
         self.predictions = PredictionViews(chain.state, self._names)
         self.draws = DrawViews(chain.state, self._names)
         self.registry = RegistryViews(chain.state, lambda: chain.validators, self._names)
+
+    def dataset(self, content: bytes) -> Json:
+        """Return what the chain says of a content id: whether it names a dataset, and who among
+        the present validators holds every byte of it and has decoded it."""
+        state, voters = self._chain.state(), self._chain.validators
+        record = DATASETS.get(state, content)
+        holders = [key for key in record.holders if key in voters] if record else []
+        return {
+            "registered": record is not None,
+            "available": is_available(state, content, voters),
+            "holders": [self._names.get(key) or crypto.address(key) for key in holders],
+            "validators": len(voters),
+        }
 
     # ---- the node -------------------------------------------------------------------------------
 

@@ -88,6 +88,16 @@ class Draws(TypedDict):
     draws: list[DrawView]
 
 
+class DatasetHolders(TypedDict):
+    """Who has a dataset: those of the present validators that said in a vote that they hold and
+    have decoded every byte. `available`: they have more than two thirds of the votes."""
+
+    registered: bool
+    available: bool
+    holders: list[str]
+    validators: int
+
+
 class ContentInfo(TypedDict):
     """What a node has of a file: its bytes in all, how it is cut, whether every block is here."""
 

@@ -79,6 +79,14 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
 
     @app.get(
+        "/v1/data/{cid}/holders",
+        summary="Which validators hold a dataset",
+        **says(data_answers.DatasetHolders, 422),
+    )
+    async def holders(cid: CidText) -> Response:
+        return as_json(node.query.dataset(parse_cid(cid)))
+
+    @app.get(
         "/v1/data/{cid}/draws",
         summary="The draws of partitions of a dataset",
         **says(data_answers.Draws, 422),

@@ -19,6 +19,9 @@ def cid_of(data: bytes, profile: str = "kubo-cli") -> str:
     return unixfs.cid_text(unixfs.cid_of(data, profile))
 
 
+NOBODY = {"registered": False, "available": False, "holders": [], "validators": 4}
+
+
 @pytest.fixture
 def rows(home):
     (home / "rows.csv").write_bytes(ROWS)
@@ -35,6 +38,7 @@ def store(node):
         info = {"cid": cid, "size": len(body), "profile": profile, "whole": True, "pinned": False}
         node.routes[f"GET /v1/data/{cid}/info"] = info
         node.routes[f"GET /v1/data/{cid}/draws"] = {"draws": []}
+        node.routes[f"GET /v1/data/{cid}/holders"] = NOBODY
         return info
 
     node.routes["POST /v1/data"] = put
@@ -187,10 +191,13 @@ def test_show_lists_the_draws_of_a_dataset_with_seed_and_parts(run, run_json, no
     asked = draw | {"id": "aa" * 32, "state": "requested", "seed": "", "named": [], "merges": []}
     node.routes[f"GET /v1/data/{cid}/info"] = info
     node.routes[f"GET /v1/data/{cid}/draws"] = {"draws": [asked, draw]}
+    held = {"registered": True, "available": True, "holders": ["ann", "bob"], "validators": 2}
+    node.routes[f"GET /v1/data/{cid}/holders"] = held
     code, document = run_json("data", "show", cid, "--url", node.url)
-    assert code == 0 and document["data"] == info | {"draws": [asked, draw]}
+    assert code == 0 and document["data"] == info | {"dataset": held, "draws": [asked, draw]}
     lines = run("data", "show", cid, "--url", node.url).stdout.splitlines()
-    assert "requested" in lines[3]
-    assert "ef" * 32 in lines[5] and "block #7" in lines[5]
-    assert lines[7].split() == ["1", part, "2", "1"]
+    assert lines[3] == "  available, held by 2 of 2 validators: ann, bob"
+    assert "requested" in lines[4]
+    assert "ef" * 32 in lines[6] and "block #7" in lines[6]
+    assert lines[8].split() == ["1", part, "2", "1"]
     assert "stands, 1 validators" in lines[-1]

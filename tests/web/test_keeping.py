@@ -43,6 +43,34 @@ def test_the_operator_pins_what_another_node_has_and_collects_the_rest():
     trio.run(main)
 
 
+def test_who_holds_a_dataset_is_told_by_name():
+    async def main() -> None:
+        from factories import make_chain
+
+        from mlchain.vm.families.jobs import JOBS
+
+        chain = make_chain(4, 2)
+        async with open_web(chain) as web:
+
+            async def held(cid: bytes):
+                return (await web.http.get(f"/v1/data/{cid_text(cid)}/holders")).json()
+
+            chain.run_job()
+            ((_, job),) = JOBS.items(chain.chain.state())
+            after = await held(job.dataset)
+            assert after["registered"] and after["available"] and after["validators"] == 4
+            assert len(after["holders"]) >= 3
+            assert all(holder.startswith("validator-") for holder in after["holders"])
+            nobody = await held(cid_of(HERE))
+            assert (nobody["registered"], nobody["available"], nobody["holders"]) == (
+                False,
+                False,
+                [],
+            )
+
+    trio.run(main)
+
+
 def test_the_list_of_files_comes_in_pages():
     async def main() -> None:
         async with open_web() as web:
