@@ -15,9 +15,9 @@ MAX_LINE = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened: `kind` "block" or "job", and the document that the API gives of it.
+    """What happened: `kind` "block", "job" or "prediction", and the document that the API gives.
 
-    `height` is that of the block that just became final, or of the last one before a job's event.
+    `height` is that of the block that just became final, or of the last one before another event.
     """
 
     kind: str

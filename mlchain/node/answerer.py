@@ -25,6 +25,7 @@ from mlchain.consensus.work.answers import (
 )
 from mlchain.errors import CodecError, MlchainError, VerificationFailed
 from mlchain.ledger.state import State
+from mlchain.ledger.unixfs import cid_of
 from mlchain.ml_runtime.serving import Outcome, rows_limit
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
@@ -44,6 +45,7 @@ log = structlog.get_logger("answerer")
 PLACES = 8
 """Requests that are worked on at a time: what they need is fetched side by side."""
 LONGEST_REST_S = 30.0
+MAX_AT_HAND, MAX_AT_HAND_BYTES = 8, 1 << 20
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Answerer:
     _answers: dict[bytes, Answer] = field(default_factory=dict)
     """What we computed of the requests at work."""
     _rota: Rota = field(default_factory=lambda: Rota(PLACES, RETRY_S, LONGEST_REST_S))
+    _models: dict[bytes, bytes] = field(default_factory=dict)
     _ahead: State | None = None
     """The state after a block that is being voted on, if it asks something."""
 
@@ -167,15 +170,25 @@ class Answerer:
         data = await self._rows(state, request, prediction, file)
         outcome, answer = Outcome.INVALID_ROWS, b""
         if data is not None:
-            model = await self.shelf.fetch(prediction.model, file)
+            model = await self._model(prediction.model, file)
             rows, is_evaluation = prediction.rows, prediction.is_evaluation
             found = await self.compute.ask_model(model, data, rows, is_evaluation)
             outcome, answer = Outcome(found.outcome), self.alter(found.answer)
         if outcome != Outcome.ANSWERED:
             return Answer(request, salt, int(outcome), b"", b"")
+        if len(answer) <= MAX_VALUE_BYTES:  # it will stand on chain: no disk is waited for
+            return Answer(request, salt, int(outcome), cid_of(answer), answer)
         content = await trio.to_thread.run_sync(self.artifacts.content.put, answer)
-        value = answer if len(answer) <= MAX_VALUE_BYTES else b""
-        return Answer(request, salt, int(outcome), content, value)
+        return Answer(request, salt, int(outcome), content, b"")
+
+    async def _model(self, content: bytes, file: ModelFile) -> bytes:
+        """Return the bytes of a model; of small ones those asked last are at hand."""
+        model = self._models.pop(content, None) or await self.shelf.fetch(content, file)
+        if len(model) <= MAX_AT_HAND_BYTES:
+            self._models[content] = model
+        if len(self._models) > MAX_AT_HAND:
+            del self._models[next(iter(self._models))]
+        return model
 
     async def _rows(
         self, state: State, request: bytes, prediction: Prediction, file: ModelFile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlchain.crypto import address
@@ -15,7 +15,7 @@ from mlchain.ml_runtime.serving import Outcome
 from mlchain.node.job_view import metrics_view
 from mlchain.node.plain import Json, parse_hash, to_json
 from mlchain.vm.answering import is_right
-from mlchain.vm.families.predictions import PREDICTIONS, Prediction, PredictionState
+from mlchain.vm.families.predictions import ENDED, PREDICTIONS, Prediction, PredictionState
 
 
 class PredictionViews:
@@ -63,6 +63,14 @@ class PredictionViews:
                 "bound": len(found.bound) + sum(t.validator not in bound for t in found.told),
             }
         )
+
+    def events(self, height: int) -> Iterator[Json]:
+        """Yield the requests that ended in a block; the same for ever."""
+        for (_, request), _ in ENDED.items(self._state(), height):
+            found = PREDICTIONS.get(self._state(), request)
+            assert found is not None, "requests stay in the state"
+            what = PredictionState(found.state).name.lower()
+            yield to_json({"prediction": request, "what": what, "height": height})
 
     def _name(self, key: bytes) -> str:
         return self._names.get(key) or address(key)

@@ -20,6 +20,7 @@ from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.members import slash_validator
 from mlchain.vm.families.models import Evaluation, add_evaluation
 from mlchain.vm.families.predictions import (
+    ENDED,
     OPEN,
     PREDICTIONS,
     QUEUE,
@@ -141,6 +142,7 @@ def _record(block: BlockContext, identity: bytes, prediction: Prediction, found:
             if not is_right(prediction, told):
                 slash_liar(block, identity, told.validator)
     _put(block, identity, prediction, state=PredictionState.ANSWERED)
+    ENDED.put(block.state, Mark(), block.height, identity)
     ROWS.delete(block.state, identity)
     if prediction.is_evaluation and found.outcome == Outcome.ANSWERED:
         metrics = decode_metrics(found.value, prediction.rows)
@@ -192,6 +194,7 @@ def _give_up(block: BlockContext, identity: bytes, prediction: Prediction) -> No
     else:
         credit(block.state, prediction.requester, prediction.escrow)
     _put(block, identity, prediction, state=PredictionState.FAILED, escrow=0)
+    ENDED.put(block.state, Mark(), block.height, identity)
     _close(block, identity)
     ROWS.delete(block.state, identity)
 

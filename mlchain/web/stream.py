@@ -2,8 +2,9 @@
 
 A client that names the last height it saw (`Last-Event-ID`) gets every block since, from the same
 store and in the same form as live ones; a slow client therefore costs no queue, only its cursor.
-Of each block first come its `job` events, then the `block` event, which alone carries the id: who
-is cut off in between sees the whole block again.
+Of each block first come its `job` events, then a `prediction` event for each request that it
+answered or gave up, then the `block` event, which alone carries the id: who is cut off in between
+sees the whole block again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class BlockStream(Response):
 def block_events(query: Query, height: int) -> str:
     """Return the events of one block."""
     jobs = [event("job", row) for row in query.job_events(height)]
-    return "".join([*jobs, event("block", query.block_row(height), str(height))])
+    ended = [event("prediction", row) for row in query.predictions.events(height)]
+    return "".join([*jobs, *ended, event("block", query.block_row(height), str(height))])
 
 
 def event(kind: str, data: Mapping[str, Any], identity: str = "") -> str:

@@ -23,6 +23,7 @@ from mlchain.vm import answering, predicting
 from mlchain.vm.families import predictions
 from mlchain.vm.families.models import RegisterModel
 from mlchain.vm.families.predictions import (
+    ENDED,
     OPEN,
     ROWS,
     PredictionState,
@@ -42,6 +43,7 @@ def test_all_that_answered_alike_share_fee_and_tip_and_the_answer_is_recorded():
     assert found.data == cid_of(b"[1,2,3,4]")
     assert [scene.world.balance(name) for name in scene.world.validators] == [35] * 4
     assert list(OPEN.items(scene.world.state())) == []
+    assert [key for key, _ in ENDED.items(scene.world.state())] == [(found.height, request)]
     assert ROWS.get(scene.world.state(), request) is None
 
 

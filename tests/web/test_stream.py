@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import trio
 from factories import make_chain
+from vm.asking import RIGHT, Scene
 from web_harness import Web, is_problem, json_events, open_web
 
+from mlchain.node.prediction_view import PredictionViews
 from mlchain.web import app as web_app
 from mlchain.web import stream as web_stream
 
@@ -157,3 +161,18 @@ def test_a_listener_that_does_not_read_is_let_go(monkeypatch):
             assert len(web.node.subscribers) == 1, "the metrics' own"
 
     trio.run(main)
+
+
+def test_a_request_that_ended_in_a_block_is_an_event_of_it():
+    scene = Scene()
+    request = scene.asked()
+    found = scene.answer(request, scene.all_say(RIGHT))
+    views = PredictionViews(scene.world.state, {})
+    query = SimpleNamespace(
+        job_events=lambda height: [], predictions=views, block_row=lambda height: {}
+    )
+    text = web_stream.block_events(query, found.height)
+    assert json.loads(text.split("event: prediction\ndata: ")[1].split("\n")[0]) == {
+        "prediction": request.hex(), "what": "answered", "height": found.height,
+    }  # fmt: skip
+    assert "prediction" not in web_stream.block_events(query, found.height - 1)

@@ -116,6 +116,8 @@ ROWS = Table(b"rows/", Rows, bytes)
 QUEUE = Table(b"queue/", Mark, int, int, bytes)
 """By lane, rank, the lowest first, and id."""
 OPEN = Table(b"asked/", Mark, bytes)
+ENDED = Table(b"ended/", Mark, int, bytes)
+"""By height: the requests that were answered, or failed, in that block."""
 
 
 class Lane(IntEnum):
