@@ -131,17 +131,17 @@ def missing_votes(engine: Engine, status: Status) -> list[Vote]:
     These are the votes of our current and previous round, and those of the rounds of our lock
     and of our valid value, without which our proposals and prevotes cannot be justified.
     """
-    held = {(h.round, h.kind, h.block_id): int.from_bytes(h.voters, "little") for h in status.have}
+    held = {(h.round, h.kind, h.block_id): h.voters for h in status.have}
     marked = (engine.locked_round, engine.valid_round)
-    index = engine.validators.index
+    recent = max(engine.round - 1, status.round - LISTED_ROUNDS + 1)
+    votes, index = engine.votes, engine.validators.index
     missing: list[Vote] = []
-    for tally in reversed(engine.votes.tallies()):
+    for tally in reversed(votes.tallies()):
         round_, kind, block_id = tally
-        recent = round_ >= engine.round - 1 and round_ > status.round - LISTED_ROUNDS
-        if not recent and round_ not in marked:
+        if round_ < recent and round_ not in marked:
             continue
-        bits = held.get(tally, 0)
-        if not engine.votes.voters(kind, round_, block_id) & ~bits:
+        bits = int.from_bytes(held.get(tally, b""), "little")
+        if not votes.voters(kind, round_, block_id) & ~bits:
             continue
         for vote in engine.votes.cast_for(kind, round_, block_id):
             if not bits >> index(vote.validator) & 1:

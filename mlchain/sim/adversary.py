@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from mlchain import codec
@@ -28,6 +29,8 @@ from mlchain.sim.application import TinyBlock, TinyLedger
 CHAIN_ID = "sim"
 
 Blocks = dict[int, dict[bytes, bytes]]
+decode_once = lru_cache(maxsize=4096)(decode_message)
+"""Whoever gets the same bytes reads the same message; records cannot change."""
 
 
 def extend(height: int) -> bytes:
@@ -80,8 +83,9 @@ class Adversary:
 
     def outgoing(self, data: bytes, receiver: int, calm: bool) -> list[bytes]:
         """Return what is sent in place of `data`."""
-        message = decode_message(data)
-        return [encode_message(m) for m in self.replace(message, receiver, calm)]
+        message = decode_once(data)
+        sent = self.replace(message, receiver, calm)
+        return [data if m is message else encode_message(m) for m in sent]
 
     def replace(self, message: Message, receiver: int, calm: bool) -> list[Message]:
         """Return what is sent in place of `message`."""

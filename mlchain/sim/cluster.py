@@ -7,7 +7,7 @@ demands, except that it may crash between any two effects; then only what was sy
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
@@ -29,12 +29,12 @@ from mlchain.consensus.effects import (
     Timeouts,
 )
 from mlchain.consensus.journal import decode_entry
-from mlchain.consensus.messages import BlockProposal, decode_message
+from mlchain.consensus.messages import BlockProposal
 from mlchain.consensus.safety import Signer
 from mlchain.errors import MlchainError
 from mlchain.ledger.commit import Commit, Vote, VoteKind
 from mlchain.ledger.validators import Validator, ValidatorSet
-from mlchain.sim.adversary import ADVERSARIES, CHAIN_ID, Adversary, Schemer
+from mlchain.sim.adversary import ADVERSARIES, CHAIN_ID, Adversary, Schemer, decode_once
 from mlchain.sim.application import Application, TinyLedger, ToyKey, is_signed
 from mlchain.sim.checkers import Checkers, Violation
 from mlchain.sim.mutants import MUTANTS, Mutant
@@ -50,8 +50,7 @@ LIMIT_MS = 20_000
 MAX_EVENTS = 60_000
 """With four nodes; messages grow with the square of the nodes."""
 PROPOSAL_TAG = b"\x01"
-decode_once = lru_cache(maxsize=4096)(decode_message)
-"""Whoever gets the same bytes reads the same message; records cannot change."""
+read_entry = lru_cache(maxsize=4096)(decode_entry)
 
 
 class Cluster:
@@ -201,8 +200,7 @@ class Cluster:
 
     def _note(self, place: Place, event: str, what: Any) -> None:
         data = what[1] if event == "message" else b""
-        self._hash.update(b"%d %d %s " % (self._now, place.index, event.encode()))
-        self._hash.update(data)
+        self._hash.update(b"%d %d %b %b" % (self._now, place.index, event.encode(), data))
         if self._scenario.transcript:
             self.outcome.transcript.append(describe(self._now, place.index, event, what))
 
@@ -282,7 +280,7 @@ class Cluster:
         """Return how many of `effects` are executed; crashing around an own vote hurts most."""
         if self._network.is_calm(self._now):
             return len(effects)
-        intents = [decode_entry(e.record) for e in effects if isinstance(e, Persist) and e.sync]
+        intents = [read_entry(e.record) for e in effects if isinstance(e, Persist) and e.sync]
         if not intents:
             return len(effects)
         rate = self._crash_rate
@@ -373,15 +371,17 @@ class Cluster:
     # ---- between processes ----------------------------------------------------------------
 
     def _send(self, sender: Place, receiver: Place, data: bytes) -> None:
-        messages = [data]
+        messages: Sequence[bytes] = (data,)
         if sender.adversary is not None:
             calm = self._network.is_calm(self._now)
             messages = sender.adversary.outgoing(data, receiver.index, calm)
+        now, to, life = self._now, receiver.index, receiver.life
         for message in messages:
             is_block = message[:1] == PROPOSAL_TAG
-            for delay in self._network.delays(sender.index, receiver.index, self._now, is_block):
+            for delay in self._network.delays(sender.index, to, now, is_block):
+                self._count += 1
                 what = (sender.peer, message)
-                self._at(delay, "message", receiver.index, receiver.life, what)
+                heapq.heappush(self._queue, (now + delay, self._count, "message", to, life, what))
 
     def _fetch(self, place: Place, effect: FetchBlocks) -> None:
         server = self._peers[effect.peer]

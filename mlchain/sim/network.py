@@ -90,7 +90,7 @@ class Network:
     def delays(self, sender: int, receiver: int, now_ms: int, is_block: bool) -> list[int]:
         """Return after how many milliseconds the message arrives; empty: never."""
         rng, weather = self._rng, self._weather
-        if self.is_calm(now_ms):
+        if not weather.begin_ms <= now_ms < weather.gst_ms:
             return [1 + int(rng.random() * CALM_DELAY_MS)]
         loss = weather.loss + (weather.block_loss if is_block else 0)
         if not self.is_connected(sender, receiver, now_ms) or rng.random() * 100 < loss:

@@ -86,10 +86,15 @@ class Replay:
             self._open.pop(call.number, None)
 
 
+def is_stored(name: str) -> bool:
+    """Tell whether a file is for the node to read: not what is said of it, nor what is locked."""
+    return os.path.basename(name) not in (MARKS, "LOCK", "LOG", "LOG.old")
+
+
 def store(disk: Disk, old: Path, new: Path) -> None:
     """Write what a disk holds into a folder."""
     for name, number in disk.shown.items():
-        if os.path.basename(name) in (MARKS, "LOCK", "LOG", "LOG.old"):
+        if not is_stored(name):
             continue
         path = new / os.path.relpath(name, old)
         path.parent.mkdir(parents=True, exist_ok=True)

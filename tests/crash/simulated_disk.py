@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
@@ -246,6 +247,23 @@ def outcomes(
         if is_journaled:
             names = every[: len(names)]
         yield f"random {seed}/{draw}", disk.crashed(sectors(rng), names)
+
+
+def distinct(disks: Iterable[tuple[str, Disk]]) -> list[tuple[str, Disk]]:
+    """Return those that no earlier one equals: many outcomes are one where little was unsynced."""
+    first: dict[bytes, tuple[str, Disk]] = {}
+    for name, disk in disks:
+        first.setdefault(look(disk), (name, disk))
+    return list(first.values())
+
+
+def look(disk: Disk, is_kept: Callable[[str], bool] = lambda name: True) -> bytes:
+    """Return a digest of what a start would read: equal ones, equal starts."""
+    digest = blake2b(digest_size=16)
+    for name in sorted(filter(is_kept, disk.shown)):
+        content = disk.inode(name).shown
+        digest.update(b"%d %d " % (len(name), len(content)) + name.encode() + content)
+    return digest.digest()
 
 
 # ---- the node's side ------------------------------------------------------------------------

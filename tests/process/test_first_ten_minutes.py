@@ -43,14 +43,14 @@ def network(tmp_path_factory):
 @pytest.fixture
 def desk(network: Network, tmp_path, monkeypatch):
     """Where somebody sits: an empty folder, a key folder with alice and bob, no screen."""
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
     (tmp_path / "data" / "mlchain").mkdir(parents=True)
     (tmp_path / "data" / "mlchain" / "keys").symlink_to(network.folder / "keys")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 def run(program: str, network: Network) -> tuple[dict[str, object], list[object]]:

@@ -108,7 +108,8 @@ def test_four_organisations_begin_a_chain_as_the_page_says(tmp_path):
     wrong = first.node / "birch.signature.json"
     right = wrong.read_text()
     document = json.loads(right)
-    document["signature"] = document["signature"][:-2] + "00"
+    first_byte = int(document["signature"][:2], 16)
+    document["signature"] = f"{first_byte ^ 1:02x}" + document["signature"][2:]
     wrong.write_text(json.dumps(document))
     assert "signature of birch is wrong" in first.types(first.line("doctor"), 7)
     wrong.write_text(right)
