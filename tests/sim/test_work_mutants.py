@@ -22,6 +22,7 @@ KILLED_BY = {
     "refund-all": (0, "supply"),
     "slash-kept": (0, "supply"),
     "any-nonce": (0, "replay"),
+    "no-age": (0, "age"),
 }
 """Mutant: a seed that kills it, and the promise it breaks."""
 

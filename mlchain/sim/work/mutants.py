@@ -146,14 +146,16 @@ MUTANTS: dict[str, Mutant] = {
     "no-patience": Mutant(
         "selective+accomplice", names={(Chain, "_is_ripe"): lambda *args: True}, is_calm=True
     ),
+    "no-age": Mutant("none", names={(lifecycle, "finality_depth"): lambda *args: 0}, is_calm=True),
     "any-nonce": Mutant(
         "repeat", names={(execute, "_execute_transaction"): _any_nonce}, is_calm=True
     ),
 }
 """By name; the simulator's tests kill every one.
 
-Not here, for others back them up and no seed was found: the age of a commit, and the claim in the
-veto. What they are for is shown by spin (docs/model.md).
+Not here: the claim in the veto, for patience backs it up and no seed was found; spin shows what it
+is for (docs/model.md). And that nobody's attestation of its own work counts: no run comes to that
+rule, for a key has one role; tests/attacks/test_17_own_work.py gives it two.
 """
 
 

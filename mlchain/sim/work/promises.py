@@ -55,6 +55,8 @@ class Promises:
         self._decided: dict[int, tuple[bytes, bytes]] = {}
         self._signed: dict[tuple[bytes, int, int, int], bytes] = {}
         self._included: dict[bytes, int] = {}
+        self._disputed: dict[tuple[bytes, int], int] = {}
+        """The last height at which a segment was disputed."""
         self.hard = 0
         self.slashed: list[str] = []
         self.on_hard: Callable[[Segment, bool], None] = lambda segment, is_forged: None
@@ -103,15 +105,21 @@ class Promises:
             if fault.offender in self._honest:
                 raise Violation(f"slashed: honest {name} for {fault.kind} at height {height}")
         for ref in committed.block.body.finalise:
+            self._check_age(state, ref, height)
             self._check_hard(store, state, ref)
         self._check_attestations(state, height)
 
     def _check_attestations(self, state: State, height: int) -> None:
-        """Attestations come after the certificate, once, from others, and show their tickets."""
+        """Attestations come after the certificate, once, from others, and show their tickets.
+
+        Disputes are noted for `_check_age`.
+        """
         names = {p.key: p.name for p in self._places}
         for (job, index), segment in SEGMENTS.items(state):
             if segment.state == SegmentState.HARD and segment.hard_height != height:
                 continue
+            if segment.claim is not None:
+                self._disputed[job, index] = height
             where = f"segment {index} of {job.hex()[:8]}"
             if segment.attestations and segment.commit_height == height - 1:
                 raise Violation(f"attestation: {where} before the commit was final")
@@ -122,6 +130,18 @@ class Promises:
                 right = ticket_of(state, names[each.validator], segment.commit_height)
                 if each.ticket != right:
                     raise Violation(f"attestation: {where} with a ticket that was chosen")
+
+    def _check_age(self, state: State, ref: SegmentRef, height: int) -> None:
+        """Between the commit, or its last dispute, and HARD every f + 1 proposers had a turn."""
+        segment = SEGMENTS.get(state, ref.job, ref.index)
+        assert segment is not None
+        since = max(segment.commit_height, self._disputed.get((ref.job, ref.index), 0))
+        least = get_last_voters(state).faults + 2
+        if height < since + least:
+            raise Violation(
+                f"age: segment {ref.index} of {ref.job.hex()[:8]} is HARD after "
+                f"{height - since} blocks, not {least}"
+            )
 
     def _check_hard(self, store: Store, state: State, ref: SegmentRef) -> None:
         """No forgery in the slice of an honest validator is ever paid for."""
