@@ -139,11 +139,10 @@ def write_archive(
             pages.append(keep(codec.encode(tuple(page))))
             page, size = [], 0
     found: dict[bytes, None] = {}
-    for job_id, job in _finished(store):
-        for name in wanted_files(job, get_commits(make_receipt(store, job_id))):
-            if name not in found and content.has(name):
-                found[name] = None
-                blocks.update(content.blocks(name))
+    for name in files_of(store):
+        if content.has(name):
+            found[name] = None
+            blocks.update(content.blocks(name))
     archive = Archive(
         1, store.genesis, signatures, store.height, store.commit(store.height), tuple(pages),
         tuple(sorted(found)),
@@ -152,6 +151,14 @@ def write_archive(
     for cid, block in blocks.items():
         target.write(car_block(cid, block))
     return archive
+
+
+def files_of(store: Store) -> list[bytes]:
+    """Return the content ids of what an audit of the finished jobs of a chain reads."""
+    found: dict[bytes, None] = {}
+    for job_id, job in _finished(store):
+        found |= dict.fromkeys(wanted_files(job, get_commits(make_receipt(store, job_id))))
+    return list(found)
 
 
 def is_archive(path: Path) -> bool:
@@ -302,13 +309,23 @@ def _replay(archive: Archive, content: ContentStore, on_step: Progress) -> Store
         if block is None or (waiting is None) != last:
             raise _Unlinked(f"blocks 1 to {archive.last} were promised, it is another number")
         commit = archive.commit if waiting is None else waiting.body.last_commit
-        _check_link(store, block, commit)
-        assert commit is not None, "was just checked"
-        state = store.state()
-        outcome = check_block(store.head, store.head_id, state, genesis, block)
-        store.append(block, commit, state, outcome.receipts, outcome.validators)
+        follow(store, block, commit)
         on_step(height, archive.last)
     return store
+
+
+def follow(store: Store, block: Block, commit: Commit | None) -> None:
+    """Put one more block on a chain: linked, certified by those who then vote, and executed.
+
+    Raises:
+        VerificationFailed: a link or the certificate does not hold.
+        MlchainError: executing it gives something else than its header says.
+    """
+    _check_link(store, block, commit)
+    assert commit is not None, "was just checked"
+    state = store.state()
+    outcome = check_block(store.head, store.head_id, state, store.genesis, block)
+    store.append(block, commit, state, outcome.receipts, outcome.validators)
 
 
 def _check_link(store: Store, block: Block, commit: Commit | None) -> None:

@@ -44,6 +44,7 @@ from mlchain.client.training import TrainingJob
 from mlchain.consensus.light import LightPath, LightQuestion, StateAnswer
 from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
+from mlchain.ledger.pages import BlockPage
 from mlchain.ledger.transaction import TransactionBody
 from mlchain.vm.context import Payload
 from mlchain.vm.families.submit import SubmitJob
@@ -159,6 +160,10 @@ class AsyncClient:
     async def light_path(self, question: LightQuestion) -> LightPath:
         """Return certified headers that lead to a block (`client.light` judges them)."""
         return await self._run(lambda c: c.light_path(question))
+
+    async def block_page(self, after: int) -> BlockPage:
+        """Return whole blocks after height `after`; nothing of them is checked yet."""
+        return await self._run(lambda c: c.block_page(after))
 
     async def prove(self, key: bytes) -> StateAnswer:
         """Return the value of a state key with its proof (`client.light` judges it)."""

@@ -49,6 +49,7 @@ from mlchain.errors import (
     VerificationFailed,
 )
 from mlchain.ledger import unixfs
+from mlchain.ledger.pages import MAX_PAGE_BYTES, BlockPage
 from mlchain.ledger.transaction import TransactionBody, sign_transaction
 from mlchain.vm.context import Payload
 from mlchain.vm.gas import intrinsic_gas
@@ -130,6 +131,11 @@ class Client:
         query: Query = {"after": question.after, "height": question.height}
         data = self._request("GET", "/v1/light", query)
         return codec.decode(LightPath, data, MAX_LIGHT_BYTES)
+
+    def block_page(self, after: int) -> BlockPage:
+        """Return whole blocks after height `after`; nothing of them is checked yet."""
+        data = self._request("GET", "/v1/chain", {"after": after})
+        return codec.decode(BlockPage, data, MAX_PAGE_BYTES)
 
     def prove(self, key: bytes) -> StateAnswer:
         """Return the value of a state key with its proof (`client.light` judges it)."""

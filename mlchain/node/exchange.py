@@ -46,6 +46,8 @@ WINDOW = 1024
 """Missing blocks looked up at a time."""
 BLOCK_TIMEOUT_S = 10
 HAVE_TIMEOUT_S = 5
+BREATH_S = 1
+"""Before peers that were too slow, or away, are asked again."""
 MAX_FAULTS = 3
 """A peer that sent so many wrong answers is not asked for content any more."""
 
@@ -120,7 +122,12 @@ class Exchange:
             while missing := await self.on_disk(self.store.missing, cid, WINDOW):
                 if missing != [cid]:
                     await self._check_size(cid, max_bytes)
-                await fetch.run(missing)
+                try:
+                    await fetch.run(missing)
+                except (Unreachable, NotFound):
+                    if not fetch.starts_again():
+                        raise
+                    await trio.sleep(BREATH_S)
             await self._check_size(cid, max_bytes)
 
     def trusts(self, peer: PublicKey) -> bool:
@@ -175,6 +182,20 @@ class _Fetch:
     peers: list[PublicKey]
     busy: Counter[PublicKey] = field(default_factory=Counter)
     failure: MlchainError | None = None
+    away: list[PublicKey] = field(default_factory=list)
+    """Peers that did not answer, though nothing they sent was wrong."""
+    came: int = 0
+
+    def starts_again(self) -> bool:
+        """Ask those who did not answer once more, if anything has come since the last time.
+
+        One of a thousand answers that is late, on a busy machine, must not end a long fetch.
+        """
+        if not (self.away and self.came):
+            return False
+        self.peers += self.away
+        self.away, self.came, self.failure = [], 0, None
+        return True
 
     async def run(self, missing: Iterable[bytes]) -> None:
         """Fetch these blocks.
@@ -207,6 +228,7 @@ class _Fetch:
             self.busy[peer] += 1
             try:
                 await self.exchange.request_block(peer, cid)
+                self.came += 1
                 return
             except StoreCorrupted:
                 raise  # our own disk
@@ -215,16 +237,22 @@ class _Fetch:
             except (VerificationFailed, CodecError) as error:
                 self.exchange.blame(peer, error)
                 self._leave_out(peer)
+                if peer in self.away:
+                    self.away.remove(peer)
             except MlchainError as error:
                 log.info("peer-left-out", peer=peer.hex()[:12], reason=error.message)
-                self._leave_out(peer)
+                if self._leave_out(peer):
+                    self.away.append(peer)
             finally:
                 self.busy[peer] -= 1
         raise self._exhausted(cid)
 
-    def _leave_out(self, peer: PublicKey) -> None:
-        if peer in self.peers:
-            self.peers.remove(peer)
+    def _leave_out(self, peer: PublicKey) -> bool:
+        """Do not ask a peer for now; tell whether it was asked so far."""
+        if peer not in self.peers:
+            return False
+        self.peers.remove(peer)
+        return True
 
     def _exhausted(self, cid: bytes) -> MlchainError:
         what = f"block {cid_text(cid)} of {cid_text(self.cid)}"

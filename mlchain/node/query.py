@@ -15,6 +15,7 @@ from mlchain.errors import CodecError
 from mlchain.ledger.block import Block, header_id
 from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import Genesis, dump_genesis
+from mlchain.ledger.pages import make_page
 from mlchain.ledger.state import MAX_KEY_BYTES
 from mlchain.ledger.transaction import decode_transaction
 from mlchain.node.chain import Chain
@@ -291,6 +292,14 @@ class Query(JobQuery):
             NotFound: the chain is not that high, or the header was pruned.
         """
         return codec.encode(make_path(self._chain.store, LightQuestion(after, height)))
+
+    def block_page(self, after: int) -> bytes:
+        """Return the encoded `BlockPage` of the blocks after height `after`.
+
+        Raises:
+            NotFound: the chain is not that high, or the blocks were pruned.
+        """
+        return codec.encode(make_page(self._chain.store, after))
 
     def prove(self, text: str) -> bytes:
         """Return the encoded value of a state key, given in hex, with its proof.

@@ -63,6 +63,15 @@ def add_chain(app: FastAPI, node: NodeApi) -> None:
         return final(request, found["id"], lambda: as_json(found))
 
     @app.get(
+        "/v1/chain",
+        summary="A page of whole blocks after height `after`, and the certificate of the last",
+        **says(BYTES, 404, 422),
+    )
+    async def chain(after: Since = 0) -> Response:
+        page = await trio.to_thread.run_sync(node.query.block_page, after)
+        return Response(page, media_type=BYTES)
+
+    @app.get(
         "/v1/light",
         summary="Certified headers from height `after` to `height` (0: the last)",
         **says(BYTES, 404, 410, 422),

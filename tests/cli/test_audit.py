@@ -325,11 +325,14 @@ def test_a_forged_chain_and_a_wrong_hash_exit_with_7(run, home, real):
     assert result.exit_code == 7 and "you named 0000" in result.stderr
 
 
-def test_an_archive_needs_a_stopped_node_that_has_run(run, home, real):
+def test_an_archive_needs_a_node_that_has_run_and_is_asked_or_stopped(run, home, real):
     assert run("archive", "--home", str(home), "--out", "f.car").exit_code == 2
     stopped = home_of(real[0][0], home / "n")
     running = LevelKeyValue(home / "n" / "data")
     result = run("archive", "--home", stopped, "--out", "f.car")
     running.close()
     assert result.exit_code == 2 and "in use" in result.stderr
+    for both in ((), ("--home", stopped, "--url", "http://127.0.0.1:1")):
+        assert run("archive", *both, "--out", "f.car").exit_code == 2
+    assert run("archive", "--url", "http://127.0.0.1:1", "--out", "f.car").exit_code == 4
     assert not list(home.glob("*.car*"))

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.client.accusation import judge_accusation
+from mlchain.client.archive import follow as put
 from mlchain.client.archive import read_archive, write_archive
 from mlchain.client.ceremony import (
     GenesisSignature,
@@ -58,7 +59,9 @@ from mlchain.ledger.content import ContentStore
 from mlchain.ledger.genesis import dump_genesis, parse_genesis
 from mlchain.ledger.jsonfile import dump_record, parse_record
 from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.ledger.pages import BlockPage, make_page
 from mlchain.ledger.snapshot import check_chunk, make_chunks
+from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import decode_transaction, verify_transaction
 from mlchain.ledger.unixfs import add
 from mlchain.ml_runtime import Dataset, State, Task, check_plan, decode_plan
@@ -89,6 +92,7 @@ from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS
 from mlchain.vm.families.merges import MergeModels
 from mlchain.vm.families.partitions import NamePartitions, Part
+from mlchain.vm.initial import write_genesis
 from mlchain.vm.prediction_receipt import PredictionReceipt
 from mlchain.vm.receipt import Receipt, attach_files, make_receipt
 
@@ -287,6 +291,13 @@ def _light() -> dict[str, Target]:
     def walk(data: bytes) -> None:
         follow(start, codec.decode(LightPath, data), chain.genesis.chain_id)
 
+    def copy(data: bytes) -> None:
+        copied = Store.create_or_open(
+            MemoryKeyValue(), chain.genesis, lambda state: write_genesis(state, chain.genesis)
+        )
+        for block, commit in codec.decode(BlockPage, data).certified():
+            put(copied, block, commit)
+
     def believe(data: bytes) -> None:
         verify_answer(codec.decode(StateAnswer, data), head, key)
 
@@ -322,6 +333,7 @@ def _light() -> dict[str, Target]:
         "snapshot index": Target(
             partial(codec.decode, Index), [codec.encode(Index(5, (bytes(32),) * 256))]
         ),
+        "block page": Target(copy, [codec.encode(make_page(store, 0))]),
         "light path": Target(walk, [codec.encode(path)]),
         "state answer": Target(believe, [codec.encode(make_answer(store, key))]),
         "conflict": Target(convict, [codec.encode(conflict)]),

@@ -13,6 +13,7 @@ from mlchain.errors import (
     CodecError,
     NotFound,
     StoreCorrupted,
+    Timeout,
     Unreachable,
     VerificationFailed,
 )
@@ -226,6 +227,36 @@ async def test_a_peer_out_of_reach_is_left_out():
             await nodes[ASKER].exchange.fetch(cid_of(FILE + b"more"), [ONE, TWO])
         with pytest.raises(Unreachable):
             await nodes[ASKER].exchange.fetch(cid_of(FILE + b"more"), [])
+
+
+def be_late_once(node: Node) -> None:
+    """Let a node not answer the first question about one block."""
+    late = [cid_of(b"tail")]
+
+    def answer(cid):
+        if cid in late:
+            late.remove(cid)
+            raise Timeout("no answer in 10 s")
+
+    node.answer_with(answer)
+
+
+@scenario
+async def test_one_answer_that_is_late_does_not_end_a_fetch():
+    async with network(ONE) as (_, nodes):
+        be_late_once(nodes[ONE])
+        await nodes[ASKER].exchange.fetch(cid_of(FILE), [ONE])
+        assert nodes[ASKER].store.get(cid_of(FILE)) == FILE
+
+
+@scenario
+async def test_without_a_second_question_it_would():
+    async with network(ONE) as (_, nodes):
+        be_late_once(nodes[ONE])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mlchain.node.exchange._Fetch.starts_again", lambda self: False)
+            with pytest.raises((Unreachable, NotFound)):
+                await nodes[ASKER].exchange.fetch(cid_of(FILE), [ONE])
 
 
 @scenario
