@@ -75,8 +75,9 @@ def command(out: Output, home: Path | None, url: str | None, target: Path) -> No
             raise ConfigError(f"{home / 'genesis.json'}: not there", "name the --home of a node")
         genesis = load_genesis(home / "genesis.json")
         signatures = tuple(find_signatures(home))
-        with Client(f"unix:{home / 'admin.sock'}") as client:
-            if _answers(client):
+        socket = home / "admin.sock"
+        with Client(f"unix:{socket}") as client:
+            if socket.is_socket() and _answers(client):
                 archive = _copy(out, client, genesis, signatures, target)
             else:
                 archive = _read(out, home, genesis, signatures, target)

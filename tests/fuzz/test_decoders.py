@@ -12,8 +12,8 @@ from mlchain.errors import MlchainError
 NAMES = (
     "block transaction payload genesis receipt content+block message extension evidence log+entry "
     "last+signature blocks+request blocks+answer batch head chunk+request have+question frames "
-    "error+answer plan task dataset state fraud+proof block+page light+path light+question state+answer "
-    "conflict state+chunk state+question offers snapshot+index "
+    "error+answer plan task dataset state fraud+proof light+path light+question state+answer "
+    "conflict block+page state+chunk state+question offers snapshot+index "
     "whole+question whole+block CAR+file archive join+file genesis+signature "
     "opening+request opening ready prediction+receipt "
     "accusation trace+question trace+answer rows"
