@@ -9,21 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from mlchain import __version__, crypto
 from mlchain.client.archive import ChainReport, absent_text
 from mlchain.client.receipt import Check, JobRow, Report
+from mlchain.client.strip import DIFFERS, EQUAL, MAX_MARKS, UNSEEN, draw_strip
 from mlchain.client.userfile import make_folder, write_file
 from mlchain.crypto import SecretKey, address
-
-MAX_MARKS = 2_000
-"""Slices of a job that are drawn one by one; the rest is counted."""
-
-MARKS = {"█": ("e", "re-run, equal"), "·": ("u", "not re-run"), "x": ("d", "differs")}
-"""Class and meaning; they differ in shape as well, for colour never stands alone."""
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#faf8f4;--card:#fff;--ink:#16202c;--muted:#566170;
@@ -224,20 +218,17 @@ def _attested(job: Mapping[str, Any]) -> str:
 
 
 def _strip(job: Mapping[str, Any]) -> str:
-    marks = ["·"] * min(job["chunks"], MAX_MARKS)
+    marks = [UNSEEN] * min(job["chunks"], MAX_MARKS)
     for chunk in job["compared"]:
-        marks[chunk : chunk + 1] = ["█"] if chunk < len(marks) else []
+        marks[chunk : chunk + 1] = [EQUAL] if chunk < len(marks) else []
     if job["differs"] is not None and job["differs"] < len(marks):
-        marks[job["differs"]] = "x"
-    runs = "".join(
-        f'<span class="{MARKS[mark][0]}">{"".join(run)}</span>' for mark, run in groupby(marks)
-    )
+        marks[job["differs"]] = DIFFERS
     label = f"{len(job['compared'])} of {job['chunks']} slices re-run and equal"
     if job["differs"] is not None:
         label += f"; slice {job['differs']} differs"
     if job["chunks"] > MAX_MARKS:
         label += f"; the first {MAX_MARKS} are shown"
-    return f'<p class="strip" role="img" aria-label="{label}">{runs}</p><small>{label}</small>'
+    return draw_strip("".join(marks), label)
 
 
 def _section(title: str, body: str) -> str:

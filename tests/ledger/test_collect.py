@@ -78,6 +78,13 @@ def test_damage_in_a_file_that_stays_stops_no_collection(store):
     assert store.has_block(cid) and not store.has(other)
 
 
+class Forgetful(dict):
+    """Remembers nothing of what is written meanwhile."""
+
+    def update(self, more):
+        pass
+
+
 class Halting(io.BytesIO):
     """A file in whose middle something happens."""
 
@@ -97,7 +104,7 @@ def test_a_file_that_is_being_added_loses_no_block_to_a_collection(store, is_def
     data = b"".join(content(str(n), LEAF) for n in range(24))
     old = store.put(content("old"))
     if not is_defended:
-        store._young = type("Forgetful", (dict,), {"update": lambda self, more: None})()
+        store._young = Forgetful()
     cid = store.put(Halting(data, lambda: store.collect([], 0)))
     assert not store.has(old), "it did collect"
     assert store.has(cid) == is_defended
@@ -105,30 +112,29 @@ def test_a_file_that_is_being_added_loses_no_block_to_a_collection(store, is_def
         assert store.get(cid) == data
 
 
-def test_files_added_by_other_threads_while_a_collection_runs_are_whole(store):
-    for n in range(300):
-        store.put(content(f"old{n}"))
-    added, errors = [], []
+@pytest.mark.parametrize("is_defended", [True, False])
+@pytest.mark.parametrize("moment", ["files", "_sweep"])
+def test_a_file_that_another_thread_adds_while_a_collection_runs_is_whole(
+    store, moment, is_defended
+):
+    old, data, added = store.put(content("old")), content("new", 20 * LEAF), []
+    if not is_defended:
+        store._young = Forgetful()
+    step = getattr(store, moment)
 
-    def add(worker: int) -> None:
-        try:
-            for n in range(15):
-                data = content(f"{worker}-{n}", 300_000)
-                added.append((store.put(data), data))
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=add, args=(n,)) for n in range(3)]
-    store.note(store.put(b"first"))
-    for thread in threads:
+    def with_another(*args):
+        found = step(*args) if moment == "files" else None  # after it looked, or before it removes
+        thread = threading.Thread(target=lambda: added.append(store.put(data)))
         thread.start()
-    store.collect([], 0)
-    during = list(added)
-    for thread in threads:
         thread.join()
-    assert not errors
-    late = [pair for pair in added if pair not in during]
-    assert all(store.get(cid) == data for cid, data in late)
+        return step(*args) if found is None else found
+
+    setattr(store, moment, with_another)
+    store.collect([], 0)
+    assert not store.has(old), "it did collect"
+    assert store.has(added[0]) == is_defended
+    if is_defended:
+        assert store.get(added[0]) == data
 
 
 @given(

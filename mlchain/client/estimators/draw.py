@@ -8,12 +8,17 @@ from itertools import groupby
 from typing import Any
 
 from mlchain.client.estimators.curves import Curves
+from mlchain.client.strip import (
+    DIFFERS,
+    EQUAL,
+    KINDS,
+    MAX_MARKS,
+    UNSEEN,
+    draw_strip,
+)
 from mlchain.errors import ConfigError
 
-EQUAL, UNSEEN, DIFFERS = "█", "·", "x"
-MARKS = {EQUAL: ("e", "re-run"), UNSEEN: ("u", "not sampled"), DIFFERS: ("d", "differs")}
-"""Class and meaning of each mark; they differ in height, too, not in colour alone."""
-MAX_MARKS = 2000
+WORDS = {EQUAL: "re-run", UNSEEN: "not sampled", DIFFERS: "differs"}
 SHORT = 16
 
 VERDIGRIS, VERMILION, AMBER, BLUE = "#0f7a6c", "#c8402a", "#c98a1b", "#1d4f91"
@@ -56,7 +61,7 @@ def line(story: Story) -> str:
 
 def html(story: Story) -> str:
     """Return the story as a card, complete in itself; what came from others is escaped."""
-    kind = MARKS[story.mark][0]
+    kind = KINDS[story.mark]
     verdict = f"{story.sign} {escape(story.verdict)}"
     head = f'<span class="{kind}">{verdict}</span> <b>{escape(story.name)}</b>'
     rows = "".join(
@@ -78,15 +83,11 @@ def _value(value: str) -> str:
 
 def _strip(strip: str) -> str:
     counts = ", ".join(
-        f"{strip.count(mark)} {words}" for mark, (_, words) in MARKS.items() if mark in strip
-    )
-    runs = "".join(
-        f'<span class="{MARKS[mark][0]}">{"".join(run)}</span>'
-        for mark, run in groupby(strip[:MAX_MARKS])
+        f"{strip.count(mark)} {words}" for mark, words in WORDS.items() if mark in strip
     )
     more = f" (the first {MAX_MARKS} are shown)" if len(strip) > MAX_MARKS else ""
     label = f"{len(strip)} slices: {counts}{more}"
-    return f'<p role="img" aria-label="{escape(label)}">{runs}</p><small>{escape(label)}</small>'
+    return draw_strip(strip, label)
 
 
 def plot(story: Story, curves: Curves, ax: Any = None) -> Any:
