@@ -35,6 +35,7 @@ def test_control_a_node_with_a_wrong_idea_is_found(tmp_path, mutant, says):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("validators", [4, 7])
 def test_a_soak_with_every_fault_loses_and_contradicts_nothing(tmp_path, validators):
     report = soak(tmp_path, Plan(90.0, validators), print)
