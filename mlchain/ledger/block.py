@@ -17,6 +17,8 @@ from mlchain.ledger.merkle import list_root
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES
 
 PROTOCOL_VERSION = 1
+FIRST_VERSION = 1
+"""Of block 0 of every chain: a genesis file names none."""
 MAX_BLOCK_BYTES = 4 << 20
 MAX_BLOCK_TRANSACTIONS = 5_000
 MAX_BLOCK_EVIDENCE = 16

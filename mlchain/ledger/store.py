@@ -20,8 +20,8 @@ from mlchain import codec
 from mlchain.codec import MAX_RECORD_BYTES
 from mlchain.errors import GenesisError, InvalidBlock, NotFound, Pruned, StoreCorrupted
 from mlchain.ledger.block import (
+    FIRST_VERSION,
     MAX_BLOCK_BYTES,
-    PROTOCOL_VERSION,
     Block,
     Body,
     Header,
@@ -345,7 +345,7 @@ def genesis_block(genesis: Genesis, state: State) -> Block:
     """Return block 0, whose state is `state`."""
     validators_hash = genesis.validators().hash
     header = Header(
-        protocol_version=PROTOCOL_VERSION,
+        protocol_version=FIRST_VERSION,
         chain_id=genesis.chain_id,
         height=0,
         time_ms=genesis.time_ms,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlchain.consensus.light import Trusted
-from mlchain.ledger.block import PROTOCOL_VERSION
+from mlchain.ledger.block import FIRST_VERSION
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.state import State
@@ -24,7 +24,7 @@ def write_genesis(state: State, genesis: Genesis) -> None:
         enrol(state, member, 0)
     VOTERS.put(state, Voters(genesis.validators().validators))
     PARAMS.put(state, genesis.params)
-    PROTOCOL.put(state, Protocol(PROTOCOL_VERSION, genesis.registry, 0))
+    PROTOCOL.put(state, Protocol(FIRST_VERSION, genesis.registry, 0))
 
 
 def trust_genesis(genesis: Genesis) -> Trusted:

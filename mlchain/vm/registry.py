@@ -9,12 +9,17 @@ from functools import cache
 
 from mlchain import crypto, ml_runtime
 from mlchain.errors import GenesisError, UpgradeNeeded
-from mlchain.ledger.block import PROTOCOL_VERSION
+from mlchain.ledger.block import FIRST_VERSION, PROTOCOL_VERSION
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.vm import families
 from mlchain.vm.initial import write_genesis
 from mlchain.vm.protocol import Protocol
+
+OLDER: tuple[tuple[int, bytes], ...] = ()
+"""Versions and digests of earlier rules that this installation computes by as well, so that it can
+be started before an upgrade. Whoever adds one sees to it that what is new stays unused until then.
+"""
 
 
 @cache
@@ -29,7 +34,7 @@ def check_registry(genesis: Genesis) -> None:
     Raises:
         GenesisError: its tables differ.
     """
-    check_protocol(Protocol(PROTOCOL_VERSION, genesis.registry, 0))
+    check_protocol(Protocol(FIRST_VERSION, genesis.registry, 0))
 
 
 def begin_chain(state: State, genesis: Genesis) -> None:
@@ -44,8 +49,9 @@ def begin_chain(state: State, genesis: Genesis) -> None:
 
 def has_protocol(protocol: Protocol) -> bool:
     """Tell whether this installation can follow such rules."""
-    ours = protocol.registry == _our_digest()
-    return ours and protocol.version <= PROTOCOL_VERSION
+    if protocol.registry == _our_digest():
+        return protocol.version <= PROTOCOL_VERSION
+    return (protocol.version, protocol.registry) in OLDER
 
 
 def check_protocol(protocol: Protocol) -> None:
