@@ -31,13 +31,17 @@ WITH_PROCESSES = {
 """Printed by commands that start real nodes, and compared with their schema there."""
 
 
+NOT_YET = {"draw", "merged", "partitioned"}
+"""Printed by no test so far: what is left to do, and it may only become less."""
+
+
 def test_each_schema_was_printed_by_some_test(request):
     """Every command's result was seen, and so compared; this is the last test of the folder."""
     ran = {Path(item.fspath).name for item in request.session.items}
     here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
     if not here <= ran or request.config.option.keyword:
         pytest.skip("only when all of tests/cli runs")
-    assert by_name().keys() - PRINTED == {"error", *WITH_PROCESSES}
+    assert by_name().keys() - PRINTED == {"error", *WITH_PROCESSES, *NOT_YET}
     for name, file in WITH_PROCESSES.items():
         assert f'complaints("{name}", ' in (Path(__file__).parents[1] / file).read_text()
 
