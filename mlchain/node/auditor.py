@@ -124,7 +124,8 @@ class Auditor:
             log.warning("audit-interrupted", reason=error.message)
 
     async def _renew(self, state: State) -> None:
-        """Register the next hash chains in time."""
+        """Have our hash chains ready, and register the next ones in time."""
+        await self.duties.prepare(self.chain.height)
         epoch_blocks = self.chain.params.epoch_blocks
         await self.duties.chains.renew(self.chain.height, epoch_blocks, self.outbox)
 

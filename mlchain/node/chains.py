@@ -51,16 +51,32 @@ class OwnChains:
         log.info("renew-chains", generation=last + 1, end=start + self.length)
         outbox.send(RenewChains(last + 1, *tips))
 
+    async def prepare(self, since: int) -> None:
+        """Make every chain that has elements above height `since`, and forget those before.
+
+        Between other things: a vote must not wait for a million hashes.
+        """
+        wanted = [
+            (generation, purpose)
+            for generation, start in enumerate(self._starts)
+            if start + self.length > since
+            for purpose in PURPOSES
+        ]
+        for place in [place for place in self._made if place[0] < wanted[0][0]] if wanted else []:
+            del self._made[place]
+        for generation, purpose in wanted:
+            await self._make(generation, purpose)
+
     def _chain(self, generation: int, purpose: str) -> TicketChain:
         place = (generation, purpose)
-        if place not in self._made:
+        if place not in self._made:  # somebody asks for what is older than what was prepared
             self._made[place] = make_chain(
                 self._key, purpose, self._genesis.chain_id, self.length, generation
             )
         return self._made[place]
 
     async def _make(self, generation: int, purpose: str) -> bytes:
-        """Return the tip of a chain that is made between other things: votes must not wait."""
+        """Return the tip of a chain."""
         if (generation, purpose) not in self._made:
             kept = {}
             secret = chain_secret(self._key, purpose, self._genesis.chain_id, generation)

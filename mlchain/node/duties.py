@@ -59,6 +59,10 @@ class Duties:
         self._commitments: dict[bytes, Commitment] = {}
         self._answers: dict[bytes, Answer] = {}
 
+    async def prepare(self, height: int) -> None:
+        """Have every element at hand that is shown from `height` on."""
+        await self.chains.prepare(key_due(height, self._window) - self._window)
+
     def ticket(self, height: int) -> bytes | None:
         """Return our ticket of `height`; secret until our attestation shows it."""
         return self.chains.element(TICKETS, height)

@@ -152,6 +152,8 @@ class Node(Machine):
     async def run(self, task_status: trio.TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
         async with AsyncExitStack() as stack:
+            if self.duties:
+                await self.duties.prepare(self.chain.height)
             await stack.enter_async_context(self.transport.run())
             nursery = await stack.enter_async_context(trio.open_nursery())
             for part in (
