@@ -30,6 +30,7 @@ from mlchain.node.examiner import RETRY_S, Examiner
 from mlchain.node.outbox import Outbox
 from mlchain.node.partitioner import hold_dataset
 from mlchain.node.subject import Finding, Stale, Subject, Target
+from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
@@ -147,6 +148,8 @@ class Auditor:
         self._claims = {key: claim for key, claim in self._claims.items() if key in at_work}
         self._overruled = {key: None for key in self._overruled if key in at_work}
         due = [t for t in committed if self._is_due(t.number, t.segment, t.commit)]
+        if self.key in leaving_keys(state):
+            due = []  # to attest is to stay until that was audited
         disputed = [t for t in committed if t.segment.claim is not None] + self._late(state)
         for act, targets in ((self._vote, disputed), (self._audit, due)):
             for worker in dict.fromkeys(target.segment.worker for target in targets):

@@ -42,6 +42,7 @@ from mlchain.vm.execute import (
 )
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, is_checker
 from mlchain.vm.families.members import get_validator_set
 from mlchain.vm.families.segments import MakeClaim
@@ -264,6 +265,7 @@ class Chain:
         """
         done = [segment.worker, *(a.validator for a in segment.attestations)]
         job = JOBS.get(self._view, ref.job)
+        done += leaving_keys(self._view)  # they attest no more
         recent = self.height - PRESENCE
         if all(
             key in done

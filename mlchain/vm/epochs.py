@@ -9,13 +9,20 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from mlchain.errors import InvalidTransaction
-from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.accounts import credit
-from mlchain.vm.families.governance import DECIDED, PROPOSALS, Decided, Proposal
+from mlchain.vm.families.custody import accused_validators, is_still_audited
+from mlchain.vm.families.governance import (
+    DECIDED,
+    PROPOSALS,
+    Decided,
+    Proposal,
+    leaving_key,
+)
 from mlchain.vm.families.jobs import SEGMENTS, Phase, in_phase
 from mlchain.vm.families.members import (
+    LAST_HARD,
     VALIDATORS,
     WORKERS,
     bond_holder,
@@ -78,6 +85,9 @@ def _try_change(block: BlockContext, number: int, left: int) -> int:
     moved = proposal.change.moved_weight(block.state)
     if moved > left:
         return 0  # in a later epoch: those before it went first
+    going = leaving_key(proposal.change) if proposal.is_own else b""
+    if going and is_still_audited(block.state, going, block.height, block.params):
+        return 0  # in a later epoch: nobody can be asked that has gone
     present = _with_present_params(block)
     try:
         proposal.change.check(present)
@@ -105,9 +115,9 @@ def _close(block: BlockContext, number: int, proposal: Proposal, outcome: str, r
 def _return_bonds(block: BlockContext) -> None:
     """Pay back the bonds of those that have been gone long enough and have nothing at work."""
     state, last = block.state, block.height - block.params.unbonding_blocks
-    busy = _busy_workers(state)
+    busy, accused = _busy_workers(block), accused_validators(state)
     for (key,), validator in list(VALIDATORS.items(state)):
-        if validator.bond and 0 < validator.left_height <= last:
+        if validator.bond and 0 < validator.left_height <= last and key not in accused:
             credit(state, key, validator.bond)
             VALIDATORS.put(state, replace(validator, bond=0), key)
     for (key,), worker in list(WORKERS.items(state)):
@@ -116,9 +126,13 @@ def _return_bonds(block: BlockContext) -> None:
             WORKERS.put(state, replace(worker, bond=0), key)
 
 
-def _busy_workers(state: State) -> dict[bytes, None]:
-    """Return who has a segment that is not HARD yet: it may still be found forged."""
+def _busy_workers(block: BlockContext) -> dict[bytes, None]:
+    """Return who has a segment that is not HARD yet, or can be claimed forged, or is claimed so."""
+    state, params = block.state, block.params
     busy: dict[bytes, None] = {}
+    for (worker,), last in LAST_HARD.items(state):
+        if block.height < last.height + params.unbonding_blocks + params.dispute_window:
+            busy[bond_holder(state, worker)] = None
     for job_id, job in in_phase(state, Phase.WORKER, Phase.VERDICT):
         for index in range(job.hard, job.assigned):
             segment = SEGMENTS.get(state, job_id, index)

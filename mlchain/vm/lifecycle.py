@@ -35,7 +35,14 @@ from mlchain.vm.families.jobs import (
     fixed_order,
     in_phase,
 )
-from mlchain.vm.families.members import WORKERS, same_schedule_since, slash_validator, slash_worker
+from mlchain.vm.families.members import (
+    LAST_HARD,
+    WORKERS,
+    LastWork,
+    same_schedule_since,
+    slash_validator,
+    slash_worker,
+)
 from mlchain.vm.families.models import MODELS, Model
 from mlchain.vm.votes import get_beacon
 
@@ -70,6 +77,7 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
         ref.job,
         ref.index,
     )
+    LAST_HARD.put(block.state, LastWork(block.height), segment.worker)
     _, count = job.segment_range(ref.index)
     fee = segment_fee(job.fee, ref.index * job.segment, count, job.chunks)
     job = replace(job, hard=job.hard + 1, escrow=job.escrow - fee)

@@ -39,7 +39,7 @@ from mlchain.vm.families.jobs import (
     SegmentState,
     is_checker,
 )
-from mlchain.vm.families.members import VALIDATORS
+from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS, LastWork
 from mlchain.vm.families.merges import add_merge_holder
 from mlchain.vm.families.models import add_model_holder
 from mlchain.vm.families.partitions import SAID, add_naming_holder
@@ -160,6 +160,9 @@ def _process_attestation(
         attestation.job,
         attestation.segment,
     )
+    before = LAST_ATTESTED.get(block.state, validator)
+    last = max(segment.attest_from, before.height if before else 0)
+    LAST_ATTESTED.put(block.state, LastWork(last), validator)
     return True
 
 

@@ -24,7 +24,7 @@ from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
 from mlchain.vm.families.jobs import segment_slice as slice_of
-from mlchain.vm.families.members import VALIDATORS, slash_validator
+from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS, slash_validator
 from mlchain.vm.families.renewal import known_element, public_element, show_element
 from mlchain.vm.families.segments import HASH_GAS
 
@@ -108,6 +108,24 @@ def audit_begin(segment: Segment, params: Params) -> int:
 def audit_end(segment: Segment, params: Params) -> int:
     """Return the last height at which a digest of a segment can be claimed wrong, or asked for."""
     return audit_begin(segment, params) + params.custody_window
+
+
+def is_still_audited(state: State, validator: bytes, height: int, params: Params) -> bool:
+    """Tell whether a validator may be asked for a digest after the block at `height`.
+
+    Only as a validator can it answer: so it does not go before.
+    """
+    last = LAST_ATTESTED.get(state, validator)
+    window = params.attest_window + KEY_DELAY + 1 + params.custody_window
+    if last is not None and height < last.height + window:
+        return True
+    return validator in accused_validators(state)
+
+
+def accused_validators(state: State) -> dict[bytes, None]:
+    """Return the validators that a claim about a digest is open against."""
+    claims = CUSTODY_CLAIMS.items(state)
+    return {place[2]: None for place, claim in claims if claim.state != ClaimState.CLOSED}
 
 
 class ClaimDigest(Payload, frozen=True):

@@ -62,6 +62,21 @@ DECIDED = Table(b"decided/", Decided, int)
 COUNTER = Table(b"proposals/", Counter)
 
 
+def leaving_key(change: AnyChange) -> bytes:
+    """Return the key that is a member's no more after a change; empty if there is none."""
+    if isinstance(change, RemoveMember):
+        return change.key
+    if isinstance(change, ReplaceKeys) and change.member.key != change.old:
+        return change.old
+    return b""
+
+
+def leaving_keys(state: State) -> dict[bytes, None]:
+    """Return the members that have asked to leave, or to go on under another key."""
+    own = (proposal for _, proposal in PROPOSALS.items(state) if proposal.is_own)
+    return {leaving_key(proposal.change): None for proposal in own}
+
+
 def get_proposal(state: State, number: int) -> Proposal:
     """Return an open proposal.
 

@@ -110,6 +110,18 @@ MAX_FAULTS = 2**20
 """More than one block can record: a fault for each place at work and validator."""
 
 
+class LastWork(Record, frozen=True):
+    """When a member last did something that it may have to answer for."""
+
+    height: Uint
+
+
+LAST_ATTESTED = Table(b"last-attested/", LastWork, bytes)
+"""By validator: the greatest height from which a segment that it attested could be."""
+LAST_HARD = Table(b"last-hard/", LastWork, bytes)
+"""By worker: when a segment of its last became HARD."""
+
+
 class Turns(Record, frozen=True):
     """How often each validator proposes in a round of the schedule, in key order.
 
