@@ -51,6 +51,7 @@ from mlchain.vm.families.members import (
     remember_voters,
 )
 from mlchain.vm.families.models import forget_unheld
+from mlchain.vm.families.reports import forget_reports
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
 from mlchain.vm.predicting import advance_predictions
@@ -236,6 +237,7 @@ def _complete(
     advance_custody(block)
     advance_predictions(block)
     forget_unheld(block)
+    forget_reports(block)
     end_epoch(block)
     return Outcome(
         tuple(done.receipt for done in executed),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from attacks.custody_lab import attest, custody_keys, is_wrong, real_digest
+from vm import reporting
 from vm.world import PARAMS, World
 
 from mlchain.consensus.work.custody import KEY_DELAY, digest_key
-from mlchain.consensus.work.tickets import CUSTODY, PURPOSES
+from mlchain.consensus.work.tickets import CUSTODY
 from mlchain.ledger.block import Receipt
-from mlchain.vm.families import custody
-from mlchain.vm.families.custody import ReportReveal
+from mlchain.vm.families import reports
 
 LENDER, BORROWER = "validator-0", "validator-1"
 
@@ -24,9 +24,11 @@ def world() -> World:
 
 
 def report(world: World, sender: str, height: int) -> Receipt:
-    element = world.chain(LENDER, CUSTODY).at(height)
-    purpose, lender = PURPOSES.index(CUSTODY), world.key(LENDER).public
-    return world.do(sender, ReportReveal(lender, purpose, height, element))
+    return reporting.report(world, sender, LENDER, CUSTODY, height, lent(world, height))
+
+
+def lent(world: World, height: int) -> bytes:
+    return world.chain(LENDER, CUSTODY).at(height)
 
 
 def test_digests_made_with_a_lent_key_pass_every_audit():
@@ -53,11 +55,11 @@ def test_whoever_was_lent_it_earns_more_by_showing_it(world, sender):
 def test_once_the_key_is_due_there_is_nothing_to_earn(world):
     height = world.height
     world.blocks(PARAMS.attest_window + KEY_DELAY)
-    assert "is secret" in report(world, BORROWER, height).message
+    assert "was secret" in report(world, BORROWER, height).message
     assert world.faults() == [] and LENDER in world.validators
 
 
 def test_control_without_the_rule_lending_costs_nothing(world, monkeypatch):
-    monkeypatch.setattr(custody, "latest_due", lambda purpose, block: block.height)
-    assert "is secret" in report(world, BORROWER, world.height).message
+    monkeypatch.setattr(reports, "latest_due", lambda purpose, height, params: height)
+    assert "was secret" in report(world, BORROWER, world.height).message
     assert world.faults() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from factories import make_key
 from msgspec.structs import replace
+from vm.reporting import report
 from vm.world import BOND, PARAMS, World, make_genesis
 
 from mlchain import codec
@@ -13,7 +14,6 @@ from mlchain.errors import InvalidBlock
 from mlchain.vm import cover, votes
 from mlchain.vm.families import changes, renewal
 from mlchain.vm.families.accounts import Transfer
-from mlchain.vm.families.custody import ReportReveal
 from mlchain.vm.families.governance import ChangeKeys
 from mlchain.vm.families.jobs import SegmentState
 from mlchain.vm.families.renewal import RenewChains, find_chains, generations
@@ -186,8 +186,7 @@ def test_an_element_of_the_wrong_generation_is_no_vote(world):
 def test_an_element_of_the_next_generation_is_secret_as_well(world, purpose):
     renew_all(world)
     element = world.chain(ME, purpose, 1).at(5)
-    report = ReportReveal(make_key(ME).public, PURPOSES.index(purpose), LENGTH + 5, element)
-    assert refusal(world, report, "alice") == ""
+    assert report(world, "alice", ME, purpose, LENGTH + 5, element).code == "ok"
     assert [fault.kind for fault in world.faults()] == ["early-reveal"]
 
 

@@ -1,4 +1,4 @@
-"""Claims about custody digests, and elements of hash chains that were shown before their time.
+"""Claims about custody digests.
 
 A validator that audits another asks it for the opening of one digest. What cannot be settled
 between the two is settled here (protocol.md section 9): a digest that is wrong is claimed with its
@@ -16,15 +16,15 @@ from msgspec.structs import replace
 
 from mlchain.codec import Hash, PublicKey, Record, Uint
 from mlchain.consensus.work.custody import KEY_DELAY, Opening, verify_opening
-from mlchain.consensus.work.tickets import CUSTODY, PURPOSES, check_reveal
+from mlchain.consensus.work.tickets import CUSTODY
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS
-from mlchain.vm.context import BlockContext, Context, Payload
+from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
 from mlchain.vm.families.jobs import segment_slice as slice_of
-from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS, slash_validator
+from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS
 from mlchain.vm.families.renewal import known_element, public_element, show_element
 from mlchain.vm.families.segments import HASH_GAS
 
@@ -212,50 +212,3 @@ class ShowDigest(Payload, frozen=True):
             claim, state=ClaimState.SHOWN, digest=self.opening.digest, height=ctx.block.height
         )
         CUSTODY_CLAIMS.put(ctx.state, shown, *place)
-
-
-class ReportReveal(Payload, frozen=True):
-    """Anybody shows an element of a validator's hash chain that nobody may know yet.
-
-    Whoever was lent one to make digests, or shown one to learn a slice, earns half of the slash.
-    """
-
-    KIND: ClassVar[int] = 27
-    validator: PublicKey
-    purpose: Annotated[int, Meta(ge=0, le=len(PURPOSES) - 1)]
-    height: Uint
-    element: Hash
-
-    def execute(self, ctx: Context) -> None:
-        """Slash and remove the validator whose secret got out."""
-        ctx.charge(CLAIM_GAS)
-        record = VALIDATORS.get(ctx.state, self.validator)
-        if record is None or record.left_height:
-            raise InvalidTransaction("it is no validator")
-        length = ctx.block.params.ticket_heights
-        known = known_element(
-            ctx.state, self.validator, PURPOSES[self.purpose], self.height, length
-        )
-        if known is None:
-            raise InvalidTransaction(f"no hash chain of it holds height {self.height}")
-        due = latest_due(self.purpose, ctx.block)
-        if self.height <= max(due, known.height):
-            raise InvalidTransaction(f"what is above height {max(due, known.height)} is secret")
-        ctx.charge(HASH_GAS * max(0, self.height - known.height))
-        if check_reveal(known, self.element, self.height) is None:
-            raise InvalidTransaction("the element is not of its registered chain")
-        slash_validator(
-            ctx.block, self.validator, "early-reveal", ctx.sender,
-            amount=ctx.block.params.slash_lazy,
-        )  # fmt: skip
-        ctx.emit(f"{PURPOSES[self.purpose]} element of height {self.height} shown too early")
-
-
-def latest_due(purpose: int, block: BlockContext) -> int:
-    """Return the highest height whose element an honest validator may have shown by this block.
-
-    Its precommits of this very height may be around: they are for this block, or one that failed.
-    A ticket is shown from the block after its commit on.
-    """
-    ages = {"tickets": 1, "beacon": 0, "custody": block.params.attest_window + KEY_DELAY}
-    return max(0, block.height - ages[PURPOSES[purpose]])
