@@ -97,4 +97,3 @@ def test_announcements_are_forgotten(world, monkeypatch):
     monkeypatch.setattr(reports, "REPORT_BLOCKS", 3)
     world.blocks(4)
     assert list(REPORTS.items(world.state())) == []
-    assert PARAMS.attest_window < REPORT_BLOCKS and CUSTODY in PURPOSES
