@@ -41,6 +41,7 @@ from mlchain.p2p.libp2p_host import (
     to_multiaddr,
 )
 from mlchain.p2p.libp2p_links import Links
+from mlchain.p2p.libp2p_quick import ease_stream
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import (
     ANSWER_TIMEOUT_S,
@@ -179,6 +180,7 @@ class LibP2PTransport(Endpoint):
         stream: INetStream | None = None
         try:
             stream = await self._libp2p.new_stream(identity, [REQUEST])
+            ease_stream(stream)
             await stream.write(question)
             header = await _read_exactly(stream, REPLY_HEADER.size)
             status, size = check_reply_header(header, min(max_bytes, MAX_RESPONSE_BYTES))
@@ -200,6 +202,7 @@ class LibP2PTransport(Endpoint):
     async def _serve(self, stream: INetStream) -> None:
         """Answer the one question on `stream`."""
         peer = self.book.get(public_key(stream.muxed_conn.peer_id) or b"")
+        ease_stream(stream)
         try:
             if peer is not None:
                 with trio.fail_after(REQUEST_READ_TIMEOUT_S):

@@ -49,7 +49,7 @@ class EagerWriteLock(EagerLock):
 
 
 def ease_stream(stream: INetStream) -> None:
-    """Make a stream that nobody uses yet a long-lived one, for frames."""
+    """Make a stream that nobody uses yet cheap: for frames, or for one question and its answer."""
     stream._state_lock = EagerLock()  # type: ignore[attr-defined]
     muxed = stream.muxed_stream  # type: ignore[attr-defined]
     assert isinstance(muxed, YamuxStream), "no other muxer is offered"
