@@ -22,6 +22,7 @@ from mlchain.client.estimators import draw
 from mlchain.client.estimators.curves import Curves, run_curves
 from mlchain.client.estimators.local import Trained
 from mlchain.client.receipt import Check, read_receipt, verify_receipt
+from mlchain.client.strip import DIFFERS, EQUAL, UNSEEN
 from mlchain.client.userfile import write_file
 from mlchain.consensus.work.sampling import draw_slice
 from mlchain.errors import ConfigError, VerificationFailed
@@ -120,7 +121,7 @@ class LocalReceipt(_Rerunnable):
     @property
     def strip(self) -> str:
         """One mark for each slice: █ re-run by `verify`, · not sampled, x differs."""
-        return "".join(self._seen.get(chunk, draw.UNSEEN) for chunk in range(self.chunks))
+        return "".join(self._seen.get(chunk, UNSEEN) for chunk in range(self.chunks))
 
     def verify(self, slices: int | str = "all", *, seed: str = "") -> Verified:
         """Run `slices` of the run again, drawn by `seed`, and those on the way to them.
@@ -135,17 +136,17 @@ class LocalReceipt(_Rerunnable):
         for chunk in range(last + 1):
             state = trainer.run_chunk(chunk, state)
             is_equal = state.digest() == leaves[chunk]
-            self._seen[chunk] = draw.EQUAL if is_equal else draw.DIFFERS
+            self._seen[chunk] = EQUAL if is_equal else DIFFERS
             if not is_equal:
                 raise VerificationFailed(f"slice {chunk} comes out otherwise than in {self._name}")
         return Verified(last + 1, self.chunks, len(drawn), time.monotonic() - started, seed)
 
     def story(self) -> draw.Story:
         """Return what there is to say, for people."""
-        again = sum(mark == draw.EQUAL for mark in self._seen.values())
+        again = sum(mark == EQUAL for mark in self._seen.values())
         return draw.Story(
             self._name,
-            draw.DIFFERS if draw.DIFFERS in self.strip else draw.UNSEEN,
+            DIFFERS if DIFFERS in self.strip else UNSEEN,
             "fitted in this process",
             (
                 ("checked by", "nobody else; verify() runs it again, here or elsewhere"),
@@ -246,8 +247,8 @@ class ChainReceipt(_Rerunnable):
     @property
     def strip(self) -> str:
         """One mark for each slice: █ re-run, by validators or by us, · not sampled, x differs."""
-        marks = dict.fromkeys((*self.attested, *self.reviewed), draw.EQUAL) | self._seen
-        return "".join(marks.get(chunk, draw.UNSEEN) for chunk in range(self.chunks))
+        marks = dict.fromkeys((*self.attested, *self.reviewed), EQUAL) | self._seen
+        return "".join(marks.get(chunk, UNSEEN) for chunk in range(self.chunks))
 
     def miss(self, one_in: int) -> str:
         """Return the chance that validators would have missed a forger of 1 slice in `one_in`."""
@@ -277,10 +278,10 @@ class ChainReceipt(_Rerunnable):
     def story(self) -> draw.Story:
         """Return what there is to say, for people."""
         audit, by, seen = self._audit, self.validators, len(self.attested)
-        differs = draw.DIFFERS in self.strip
+        differs = DIFFERS in self.strip
         return draw.Story(
             audit.job.name,
-            draw.DIFFERS if differs else draw.EQUAL,
+            DIFFERS if differs else EQUAL,
             "differs" if differs else "verified",
             (
                 ("block", f"#{self.block}"),
@@ -324,9 +325,9 @@ class ChainReceipt(_Rerunnable):
             audit.receipt, audit.genesis,
             slices=slices, seed=seed, find_file=self._find, on_chunk=on_slice,
         )  # fmt: skip
-        self._seen |= dict.fromkeys(report.compared, draw.EQUAL)
+        self._seen |= dict.fromkeys(report.compared, EQUAL)
         if report.differs is not None:
-            self._seen[report.differs] = draw.DIFFERS
+            self._seen[report.differs] = DIFFERS
         if report.failed:
             raise VerificationFailed(f"{report.failed.name}: {report.failed.text}")
         return Verified(
