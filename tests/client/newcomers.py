@@ -62,7 +62,7 @@ def _take_effect(chain: GrowingChain, name: str, member: Member) -> bytes:
     if member.role == "validator":
         chain.duties[member.key] = Duties(chain.genesis, chain.keys[name])
     number = _number(chain)
-    chain.grow_until(lambda: DECIDED.get(chain.chain.state(), number) is not None)
+    chain.grow_until(lambda: DECIDED.get(chain.chain.state(), number) is not None, 300)
     decided = DECIDED.get(chain.chain.state(), number)
     assert decided.outcome == "effective", decided.reason
     return member.key

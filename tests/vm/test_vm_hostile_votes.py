@@ -11,7 +11,7 @@ from vm.asking import MODEL, RIGHT, Scene
 from vm.world import CONTENT, PARAMS, World
 
 from mlchain.consensus.work.answers import Answer, Commitment
-from mlchain.consensus.work.attestation import Attestation, Reviewed, Verdict
+from mlchain.consensus.work.attestation import Attestation, Available, Reviewed, Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.crypto import digest
 from mlchain.ledger.block import header_id
@@ -21,6 +21,7 @@ from mlchain.ledger.validators import Validator, ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.data import DATASETS, add_holder
 from mlchain.vm.families.members import FAULTS, slash_validator
+from mlchain.vm.families.models import MODEL_FILES
 from mlchain.vm.families.predictions import PredictionState
 
 LIAR = "validator-0"
@@ -67,8 +68,12 @@ def test_no_vote_of_a_validator_keeps_the_next_block_from_being_made(scene, data
     commits = st.sampled_from((commit_id(world.segment(job).commit), bytes(32)))
     accused = st.sampled_from((b"", b"x", bytes(32), world.key(LIAR).public))
     bits = st.sampled_from((1, 2**32 - 1))
+    registered = [
+        table.get(world.state(), it) for table, it in ((DATASETS, CONTENT), (MODEL_FILES, MODEL))
+    ]
+    facts = st.sampled_from((bytes(32), *(record.facts for record in registered)))
     parts: dict[str, st.SearchStrategy[Any]] = {
-        "available": PLACES.filter(bool),
+        "available": st.builds(Available, PLACES.filter(bool), facts),
         "attestations": st.builds(Attestation, ids, NUMBERS, commits, ids, ids),
         "verdicts": st.builds(Verdict, ids, NUMBERS, commits, NUMBERS, OUTCOMES, accused),
         "reviews": st.builds(Reviewed, ids, NUMBERS, commits, bits),
@@ -106,9 +111,10 @@ def test_who_holds_data_and_has_left_goes_when_the_next_comes():
     state = world.state()
     keys = [world.key(name).public for name in world.validators]
     before = ValidatorSet(tuple(Validator(key, 1) for key in keys))
+    said = Available(CONTENT, DATASETS.get(state, CONTENT).facts)
     for key in keys[:3]:
-        add_holder(state, CONTENT, key, before)
+        add_holder(state, said, key, before)
     after = ValidatorSet(tuple(Validator(key, 1) for key in keys[1:]))
-    add_holder(state, CONTENT, keys[3], after)
-    add_holder(state, CONTENT, keys[0], after)
+    add_holder(state, said, keys[3], after)
+    add_holder(state, said, keys[0], after)
     assert DATASETS.get(state, CONTENT).holders == tuple(sorted(keys[1:]))
