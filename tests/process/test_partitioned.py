@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli.strict_schema import complaints
 from click.testing import CliRunner
 from process_network import Network
 
 from mlchain.cli import main
+from mlchain.cli.schema import by_name
 from mlchain.client.sources import load_table, split
 from mlchain.ml_runtime.model import load_model
 
@@ -71,11 +73,14 @@ def test_parts_are_added_trained_on_and_merged_to_the_model_of_all_rows(
     monkeypatch.setenv("MLCHAIN_URL", network.net.url)
     signed = ("--key", "alice", "--keys-dir", str(network.folder / "keys"), "--timeout", "300")
     table = make_table(tmp_path)
+    kept: dict[str, dict] = {}
 
     def type_(*line: str) -> dict:
         result = CliRunner().invoke(main, [*line, "--json"], catch_exceptions=False)
         assert result.exit_code == 0, result.stderr
-        return json.loads(result.stdout)["data"]
+        document = json.loads(result.stdout)
+        kept[document["schema"].split(".")[1].split("/")[0]] = document
+        return document["data"]
 
     added = type_("data", "add", str(table), "--partitions", "3", *signed)
     draw = added["draw"]
@@ -91,8 +96,13 @@ def test_parts_are_added_trained_on_and_merged_to_the_model_of_all_rows(
     assert merged["draw"]["id"] == draw["id"], "the draw that stands is taken"
     assert merged["draw"]["merges"][0]["standing"]
     assert len(merged["parts"]) == 3 and all(row["metrics"] for row in merged["parts"])
+    another = type_("data", "partition", draw["dataset"], "2", *signed)
+    assert another["parts"] == 2 and another["seed"] != draw["seed"]
     shown = type_("data", "show", draw["dataset"])
-    assert [found["id"] for found in shown["draws"]] == [draw["id"]]
+    assert [found["id"] for found in shown["draws"]] == [another["id"], draw["id"]]
+    assert complaints("partitioned", by_name()["partitioned"][0], kept["partitioned"]) == []
+    assert complaints("merged", by_name()["merged"][0], kept["merged"]) == []
+    assert complaints("draw", by_name()["draw"][0], kept["draw"]) == []
 
     data = split(load_table(table.name, table.parent, "", False), Decimal("0.2"))
     n, ones = data.train_rows, np.ones((len(data.target), 1))
