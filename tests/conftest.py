@@ -1,21 +1,22 @@
-"""Makes this folder importable, so that tests share `factories`, and says which run in one process.
+"""Makes this folder importable, so that tests share `factories`, and deals them to two processes.
 
-The gate runs in two processes, `scripts/test`.
+`scripts/test` runs both: the tests of a file share its networks, so they stay together.
 """
-
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-TOGETHER = ("cli",)
+TOGETHER = ("tests/cli/",)
 """Folders whose last test looks at what the others did."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, for they share its networks."""
-    for item in items:
-        place = item.path.relative_to(HERE).parts
-        group = place[0] if place[0] in TOGETHER else "/".join(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Deal out files, and whole folders where they belong together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    return ByFile(config, log)

@@ -55,7 +55,8 @@ class Home:
 
     def __init__(self, template: Network, folder: Path) -> None:
         self.template, self.folder, self.path = template, folder, folder / NAME
-        shutil.copytree(template.home(NAME), self.path)
+        sockets = shutil.ignore_patterns("*.sock")  # a killed node leaves its own
+        shutil.copytree(template.home(NAME), self.path, ignore=sockets)
         self.genesis = folder / "genesis.json"
         self.genesis.write_text(dump_genesis(template.genesis))
         self.log = self.path / "node.log"
