@@ -20,7 +20,7 @@ from mlchain.web import answers, problems
 from mlchain.web.admin import SOCKET, add_administration, serve_admin
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
-from mlchain.web.data_routes import add_data
+from mlchain.web.data_routes import add_data, add_datasets
 from mlchain.web.docs_page import render_docs
 from mlchain.web.gate import Clients, Gate, Limits
 from mlchain.web.job_routes import add_jobs, add_receipts
@@ -100,6 +100,7 @@ def make_app(
     add_jobs(app, node)
     add_receipts(app, node)
     add_data(app, node, clients)
+    add_datasets(app, node)
     add_registry(app, node)
     add_predictions(app, node)
     _add_stream(app, node, metrics)

@@ -78,6 +78,10 @@ def add_data(app: FastAPI, node: NodeApi, clients: Clients) -> None:
     async def info(cid: CidText) -> Response:
         return as_json(await trio.to_thread.run_sync(_describe, node.content, parse_cid(cid)))
 
+
+def add_datasets(app: FastAPI, node: NodeApi) -> None:
+    """Add what the chain knows of datasets: who holds one, and the draws of its parts."""
+
     @app.get(
         "/v1/data/{cid}/holders",
         summary="Which validators hold a dataset",
