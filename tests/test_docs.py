@@ -292,6 +292,15 @@ def test_the_pages_keep_the_rule(rule):
     assert not complaints, "\n" + "\n".join(complaints)
 
 
+def test_each_attack_is_in_the_table_and_has_its_control():
+    """`tests/attacks/` has a file for each; the control is the same attack, the defence off."""
+    table = (DOCS / "protocol.md").read_text()
+    files = {path: names for path, names in all_tests().items() if "/attacks/" in path}
+    assert [path for path in files if f"`{path}`" not in table] == []
+    lacking = [path for path, names in files.items() if not any("test_control" in n for n in names)]
+    assert lacking == [] and len(files) > 29
+
+
 CAUGHT = [
     (commands_exist, "`mlchain devel`"),
     (commands_exist, "`mlchain testnet down`"),

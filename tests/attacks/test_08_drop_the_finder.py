@@ -22,6 +22,7 @@ from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.ledger.block import header_id
 from mlchain.node.chain import Chain
+from mlchain.vm.families.segments import MakeClaim
 
 JOBS = 2000
 
@@ -143,6 +144,17 @@ def test_nobody_holds_up_the_chain_with_a_claim(scene, name):
     """What can never be settled, or costs its sender nothing, must not stop FINALISE for ever."""
     verdicts = prevotes(scene, HARMLESS[name](scene))
     assert [verdicts[lucky] for lucky in scene.lucky] == [Verdict.VALID] * 2
+
+
+@pytest.mark.parametrize("name", [name for name in HARMLESS if name != "behind a gap"])
+def test_control_if_any_claim_counted_one_validator_would_hold_up_the_chain(
+    scene, name, monkeypatch
+):
+    def is_claim(self, transaction, commit):
+        return transaction.body.kind == MakeClaim.KIND
+
+    monkeypatch.setattr(Chain, "_is_open_claim", is_claim)
+    assert not passes(prevotes(scene, HARMLESS[name](scene)))
 
 
 def test_a_rejected_claim_holds_up_no_longer(scene):

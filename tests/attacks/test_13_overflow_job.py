@@ -7,6 +7,10 @@ the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 from attacks.lessons import make_task
@@ -52,13 +56,28 @@ def test_the_trap_is_the_result_it_is_paid_for_and_the_rest_goes_back():
     assert MODELS.get(chain.chain.state(), job) is None
 
 
-def test_control_plain_float32_overflows_differently_in_another_order():
-    """Two honest machines that add the same four numbers, one from the left, one in pairs."""
-    big = np.float32(3e38)
-    numbers = [big, big, -big, -big]
+def in_float32(plus: Callable[[list], object]) -> list[np.ndarray]:
+    """The same regression in plain float32: the weights after each step, sums made by `plus`."""
+    x = (values().x.astype(np.float64) * 2.0**-15).astype(np.float32)
+    w, after = np.zeros(4, np.float32), []
     with np.errstate(over="ignore", invalid="ignore"):
-        left = ((numbers[0] + numbers[1]) + numbers[2]) + numbers[3]
-        pairs = (numbers[0] + numbers[2]) + (numbers[1] + numbers[3])
-    assert np.isinf(left) and pairs == 0, "each would call the other a cheat"
-    nan = np.float32("nan")
-    assert not np.equal(nan, nan), "and a result of NaN does not even equal itself"
+        for step in range(64):
+            rows = x[np.arange(step * 8, step * 8 + 8) % 45]
+            errors = [plus(list(row * w)) - row.sum() for row in rows]
+            w = w - np.float32(1000 / 8) * plus([r * e for r, e in zip(rows, errors, strict=True)])
+            after.append(w)
+    return after
+
+
+def in_pairs(numbers: list) -> object:
+    half = len(numbers) // 2
+    return in_pairs(numbers[:half]) + in_pairs(numbers[half:]) if half else numbers[0]
+
+
+def test_control_in_plain_float32_two_honest_machines_call_each_other_cheats():
+    """One adds from the left, one in pairs: they part before it overflows, and where it does."""
+    left, pairs = in_float32(lambda numbers: reduce(add, numbers)), in_float32(in_pairs)
+    differ = [a.tobytes() != b.tobytes() for a, b in zip(left, pairs, strict=True)]
+    overflow = next(step for step, w in enumerate(left) if not np.isfinite(w).all())
+    assert differ[overflow] and all(differ[:overflow])
+    assert not np.equal(left[-1], left[-1]).any(), "and NaN does not even equal itself"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 from attacks.arena import CHUNKS, HEIGHTS, finders, forge
+from msgspec.structs import replace
 from vm.world import PARAMS, World
 
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.sampling import miss_probability
 from mlchain.crypto import digest
+from mlchain.vm.families import segments
+from mlchain.vm.families.jobs import SegmentState
 from mlchain.vm.families.segments import CommitSegment
 
 HONEST, SIZE, FORGED = range(1, 4), 20, CHUNKS // 100
@@ -37,6 +40,24 @@ def test_two_commits_in_one_block_are_one():
     receipts = world.block(*commits)
     assert [receipt.code for receipt in receipts] == ["ok", "invalid-transaction"]
     assert world.segment(job).commit.leaf_root == digest("test-one")
+
+
+def test_control_without_that_rule_the_second_commit_replaces_the_first(monkeypatch):
+    """After a ticket was shown: the worker has seen a slice, and forges where it does not look."""
+    world = World()
+    job = world.running()
+    first, worker = world.commit(job), world.worker_of(job)
+    world.attest(job, names=("validator-0",))
+    world.blocks(2)
+    real = segments.get_segment
+
+    def as_if_new(*place):
+        return replace(real(*place), state=SegmentState.ASSIGNED)
+
+    monkeypatch.setattr(segments, "get_segment", as_if_new)
+    second = CommitSegment(world.make_commit(job, leaf_root=digest("test-second")))
+    assert world.do(worker, second).code == "ok"
+    assert world.segment(job).commit == second.commit != first
 
 
 @pytest.mark.parametrize("how", ["silence", "no attestations"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 from vm.world import CHAIN, PARAMS, World
 
+from mlchain.consensus.work import commitment
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
 from mlchain.crypto import digest
-from mlchain.ledger.merkle import list_root
 from mlchain.vm.families.segments import CommitSegment
 
 STATES = tuple(digest("test-state", bytes([i])) for i in range(200))
@@ -55,6 +55,10 @@ def test_there_is_nothing_to_copy_while_it_counts_because_one_worker_is_assigned
     assert "another worker" in receipt.message
 
 
-def test_control_leaves_without_the_worker_open_for_anybody():
-    author, copier = list_root(list(STATES)), list_root(list(STATES))
-    assert author == copier
+def test_control_with_leaves_that_name_no_worker_and_no_attempt_the_copy_opens(monkeypatch):
+    def nameless(chain_id, job, segment, attempt, worker, chunk, state):
+        return digest("test-nameless", job, bytes([segment, chunk]), state)
+
+    monkeypatch.setattr(commitment, "chunk_leaf", nameless)
+    world, job, _, copy = copied()
+    assert opens(copy, world.segment(job).worker), "and the copier would be paid for it"

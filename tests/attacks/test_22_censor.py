@@ -42,8 +42,9 @@ def test_f_rich_members_never_fill_the_blocks_of_a_claim():
     assert longest_run(make_schedule(TURNS)) <= len(HOSTILE)
 
 
-def test_control_weights_without_cap_and_spacing_let_them():
-    assert longest_run(plain_round_robin((50, 50, 1, 1, 1, 1, 1))) > len(HOSTILE)
+@pytest.mark.parametrize("turns", [TURNS, (50, 50, 1, 1, 1, 1, 1)], ids=["capped", "uncapped"])
+def test_control_without_spacing_weights_let_them(turns):
+    assert longest_run(plain_round_robin(turns)) > len(HOSTILE)
 
 
 def committed_when_the_schedule_changes() -> tuple[World, bytes]:

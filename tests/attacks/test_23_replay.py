@@ -91,12 +91,18 @@ def test_votes_of_another_height_certify_nothing():
         here.check(Block(replace(block.header, body_root=body_root(body)), body))
 
 
-def test_evidence_of_one_chain_convicts_nobody_on_another():
-    here, there = pair()
+@pytest.mark.parametrize("other, is_valid", [("test-other", False), ("test-world", True)])
+def test_evidence_of_one_chain_convicts_nobody_on_another(other, is_valid):
+    """The control: the same name, and it does."""
+    here, there = pair(other)
     evidence = here.double_vote("validator-0")
     verify_evidence(evidence, here.genesis.chain_id, get_validator_set(here.state()))
-    with pytest.raises(InvalidEvidence):
-        verify_evidence(evidence, there.genesis.chain_id, get_validator_set(there.state()))
+    arguments = evidence, there.genesis.chain_id, get_validator_set(there.state())
+    if is_valid:
+        verify_evidence(*arguments)
+    else:
+        with pytest.raises(InvalidEvidence):
+            verify_evidence(*arguments)
 
 
 def test_a_leaf_is_of_one_chain_job_segment_attempt_worker_and_chunk():
