@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from mlchain.consensus.work.commitment import SegmentCommit, segment_root
-from mlchain.errors import MlchainError
+from mlchain.errors import MlchainError, VerificationFailed
 from mlchain.ledger.state import State
 from mlchain.node.artifacts import Artifacts, evaluate, state_digest
 from mlchain.node.chain import Chain
@@ -117,6 +117,9 @@ class Worker:
         handle, plan = await self.artifacts.load(state, job, self.compute)
         data = await self.artifacts.start_state(state, job_id, index, self.compute, handle)
         start = state_digest(data, plan)
+        before = SEGMENTS.get(state, job_id, index - 1) if index else None
+        if before is not None and before.commit is not None and before.commit.end != start:
+            raise VerificationFailed("the segment before ends in another state than committed")
         first, count = job.segment_range(index)
         log.info("segment-started", job=job_id.hex()[:8], segment=index, chunks=count)
         self.spool.start(place, data)

@@ -93,6 +93,7 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
         _end(block, ref.job, job, JobState.SETTLED)
     else:
         JOBS.put(block.state, job, ref.job)
+        _begin_deadline(block, ref.job, job)
 
 
 def find_final(
@@ -206,6 +207,14 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)
 
 
+def _begin_deadline(block: BlockContext, job_id: bytes, job: Job) -> None:
+    """Give the worker of the first segment that is not HARD its whole time from now on."""
+    segment = SEGMENTS.get(block.state, job_id, job.hard)
+    if segment is not None and segment.state == SegmentState.ASSIGNED:
+        deadline_ms = block.time_ms + block.params.segment_timeout_ms
+        SEGMENTS.put(block.state, replace(segment, deadline_ms=deadline_ms), job_id, job.hard)
+
+
 def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
     for index in range(job.hard, job.assigned):
         segment = SEGMENTS.get(block.state, job_id, index)
@@ -232,9 +241,12 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
 def _is_overdue(block: BlockContext, job: Job, index: int, segment: Segment) -> bool:
     """Tell whether the worker missed its deadline, or too few attested in the window.
 
-    A worker whose commit would have to wait is not late.
+    A worker whose commit would have to wait is not late. Nor is one whose start is not HARD: who
+    committed to an end that nobody can reach would have the next worker fail the job with it.
     """
     if segment.state == SegmentState.ASSIGNED:
+        if index > job.hard:
+            return False
         count, voters = job.segment_range(index)[1], len(block.validators)
         waits = is_full(block, slice_gas(job.tier, job.gas, job.chunks, count, voters))
         return block.time_ms > segment.deadline_ms and not waits

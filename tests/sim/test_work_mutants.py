@@ -29,6 +29,7 @@ KILLED_BY = {
 LONG = {
     "no-evidence": (0, "liveness"),
     "no-deadline": (1, "liveness"),
+    "late-heir": (8, "job"),
     "no-objection": (4, "fraud"),
     "no-patience": (4, "fraud"),
 }

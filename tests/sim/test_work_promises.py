@@ -29,6 +29,11 @@ def test_in_bad_weather_nodes_crash_and_every_job_ends_as_it_should():
     assert sum(outcome.crashes for outcome in outcomes) > 0, "the weather was bad indeed"
 
 
+def test_a_segment_that_ends_in_a_lie_does_not_fail_the_worker_of_the_next():
+    """For long its deadline ran, and the job ended with both workers excluded: 16 falls."""
+    assert is_kept(5001).jobs == {"SETTLED": 1}
+
+
 def test_the_same_seed_gives_the_same_run():
     assert is_kept(2).digest == is_kept(2).digest != is_kept(3).digest
 

@@ -10,6 +10,7 @@ from mlchain.consensus.work.attestation import Outcome
 from mlchain.crypto import digest
 from mlchain.errors import InvalidBlock
 from mlchain.ml_runtime import Metrics
+from mlchain.vm import lifecycle
 from mlchain.vm.families.jobs import ACTIVE, JobState, SegmentState
 from mlchain.vm.families.segments import CommitSegment
 from mlchain.vm.lifecycle import MAX_ATTEMPTS, MAX_DEPTH
@@ -198,6 +199,37 @@ def test_a_commit_that_comes_too_late_is_refused(world, job):
     late, commit = world.worker_of(job), CommitSegment(world.make_commit(job))
     world.block(after_ms=TIMEOUT + 1)
     assert "this attempt" in refusal(world, late, commit)
+
+
+def test_a_worker_whose_start_is_not_hard_is_not_late_and_has_its_whole_time_from_then_on(
+    world, job
+):
+    """Row 5: the start may be an end that nobody can reach."""
+    world.commit(job)
+    world.block(after_ms=TIMEOUT + 1)
+    heir = world.segment(job, 1)
+    assert (heir.state, heir.attempt) == (SegmentState.ASSIGNED, 0)
+    world.harden(job)
+    since = world.store.head.time_ms
+    assert world.segment(job, 1).deadline_ms == since + TIMEOUT > heir.deadline_ms
+    world.block(after_ms=TIMEOUT)
+    assert world.segment(job, 1).attempt == 0 and not world.job(job).excluded
+    world.block()
+    assert world.job(job).excluded == (heir.worker,)
+
+
+def test_control_if_it_were_late_one_that_commits_to_a_false_end_would_have_it_excluded(
+    world, job, monkeypatch
+):
+    real = lifecycle._is_overdue
+    monkeypatch.setattr(
+        lifecycle, "_is_overdue",
+        lambda block, job, index, segment: real(block, replace(job, hard=index), index, segment),
+    )  # fmt: skip
+    world.commit(job)
+    heir = world.segment(job, 1).worker
+    world.block(after_ms=TIMEOUT + 1)
+    assert world.job(job).excluded == (heir,)
 
 
 def test_those_that_failed_a_job_come_last_for_it_and_not_at_all_for_nothing(world, job):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.consensus.work.sampling import draw_slice
 from mlchain.consensus.work.tickets import TICKETS
@@ -66,6 +68,7 @@ def _early(block: Any, validator: bytes, attestation: Any, height: int) -> bool:
 
 
 _process_attestation = votes._process_attestation
+_is_overdue = lifecycle._is_overdue
 _pay, _end, _pay_slash = lifecycle._pay, lifecycle._end, members._pay_slash
 
 
@@ -87,6 +90,11 @@ def _one_is_unserved(verdicts: Any, validators: Any, is_due: bool) -> Ruling:
     if any(outcome == 2 for _, outcome in found):
         return Ruling.UNAVAILABLE
     return settle(found, validators, is_due)
+
+
+def _any_is_overdue(block: Any, job: Any, index: int, segment: Any) -> bool:
+    """Have the deadline run while the segment before is not HARD."""
+    return _is_overdue(block, replace(job, hard=index), index, segment)
 
 
 def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> None:
@@ -136,6 +144,9 @@ MUTANTS: dict[str, Mutant] = {
     "one-verdict": Mutant("wrong-verdicts", names={(lifecycle, "settle"): _one_decides}),
     "one-unserved": Mutant("false-unserved", names={(lifecycle, "settle"): _one_is_unserved}),
     "no-deadline": Mutant("idle", names={(lifecycle, "_is_overdue"): lambda *args: False}),
+    "late-heir": Mutant(
+        "other-end", names={(lifecycle, "_is_overdue"): _any_is_overdue}, is_calm=True
+    ),
     "double-pay": Mutant("none", names={(lifecycle, "_pay"): _pay_twice}),
     "refund-all": Mutant("none", names={(lifecycle, "_end"): _refund_all}),
     "slash-kept": Mutant("skip", names={(members, "_pay_slash"): _keep_slash}),
