@@ -97,6 +97,20 @@ async def link(node: LibP2PTransport, size: int, seconds: float) -> tuple[float,
     return sent / elapsed, (now[2] + time.process_time() - cpu) * 1e6 / sent
 
 
+async def lone(node: LibP2PTransport, size: int, seconds: float) -> float:
+    """Return CPU in µs of a frame that nothing comes before or after, beyond what waiting costs."""
+    frame, pause, spent = bytes(size), 0.004, []
+    for is_sent in (False, True):
+        _, _, cpu = await remote(node)
+        cpu += time.process_time()
+        for _ in range(count := int(seconds / pause)):
+            if is_sent:
+                node.send(KEYS[1], Channel.TRANSACTIONS, frame)
+            await trio.sleep(pause)
+        spent.append(((await remote(node))[2] + time.process_time() - cpu) * 1e6 / count)
+    return spent[1] - spent[0]
+
+
 async def raw_link(
     node: LibP2PTransport, port: int, size: int, seconds: float
 ) -> tuple[float, float]:
@@ -152,6 +166,7 @@ async def measure(ports: list[int], raw_port: int, seconds: float) -> None:
             )
             row(f"link, {size} B frames: frames/s", f"{ours[0]:,.0f}", f"{bare[0]:,.0f}")
             row(f"link, {size} B frames: CPU µs/frame", f"{ours[1]:.1f}", f"{bare[1]:.1f}")
+        row("lone frame, 200 B: CPU µs", f"{await lone(node, 200, seconds):.0f}", "")
         stream = await trio.open_tcp_stream(HOST, raw_port)
         await stream.send_all(b"?")
 

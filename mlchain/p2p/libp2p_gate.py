@@ -15,6 +15,7 @@ from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import Transport as NoiseTransport
 
+from mlchain.p2p.libp2p_session import quicken
 from mlchain.p2p.peers import PeerBook
 from mlchain.p2p.transport import PublicKey
 
@@ -70,7 +71,7 @@ class GatedNoise(NoiseTransport):
         if not self._admits(remote):
             await session.close()
             raise HandshakeFailure(f"{remote} is not a known peer")
-        return session
+        return quicken(session)
 
 
 class GatedResources(ResourceManager):

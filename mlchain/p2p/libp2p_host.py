@@ -17,7 +17,7 @@ os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")  # else one window update
 
 import multiaddr  # type: ignore[import-untyped]
 import trio
-from libp2p.abc import IMuxedConn, INetStream, ISecureConn
+from libp2p.abc import INetStream
 from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -25,7 +25,6 @@ from libp2p.host.ping import ID as PING
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.identify import identify_handler_for
-from libp2p.io.utils import read_exactly
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
@@ -35,10 +34,9 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.manager import TransportManager
+from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 
 from mlchain.errors import ConfigError
@@ -49,7 +47,7 @@ from mlchain.p2p.libp2p_gate import (
     GatedResources,
     public_key,
 )
-from mlchain.p2p.libp2p_quick import BufferedTCP, EagerLock, ease_connection
+from mlchain.p2p.libp2p_mux import BoundedMuxing, BoundedYamux
 from mlchain.p2p.peers import PeerBook
 
 log = logging.getLogger("mlchain.p2p")
@@ -58,13 +56,6 @@ MAX_HANDSHAKES = 256
 MAX_HANDSHAKES_PER_IP = 32
 HANDSHAKE_TIMEOUT_S = 5.0
 """A connection that has not proved a known key by then is closed."""
-
-MAX_MUX_FRAME_BYTES = 1 << 20
-MAX_UNREAD_BYTES = 64 << 20
-"""What one connection may hold that its streams' readers have not taken yet."""
-
-BODY_TIMEOUT_S = 60.0
-"""A muxer frame that was begun must be complete by then."""
 
 PING_INTERVAL_S = 3.0
 PING_TIMEOUT_S = 5.0
@@ -105,41 +96,6 @@ def claim_port(host: str, port: int) -> int:
         return chosen
 
 
-class MuxOverrun(trio.TooSlowError):
-    """A peer sent more than it may. The library closes the connection on the base class only."""
-
-
-class BoundedYamux(Yamux):
-    """Yamux that believes no length and keeps no more than MAX_UNREAD_BYTES."""
-
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(*args, **kwargs)
-        self.streams_lock = EagerLock()  # type: ignore[assignment]
-        self._write_lock = EagerLock()  # type: ignore[assignment]
-
-    async def _read_data_body(self, length: int) -> bytes:
-        if length > MAX_MUX_FRAME_BYTES:
-            raise MuxOverrun(f"frame of {length} bytes")
-        if sum(map(len, self.stream_buffers.values())) + length > MAX_UNREAD_BYTES:
-            raise MuxOverrun("too much unread")
-        with trio.fail_after(BODY_TIMEOUT_S):
-            return await read_exactly(self.secured_conn, length)
-
-    async def _write_frame(self, data: bytes) -> None:
-        async with self._write_lock:  # the library's also spells out each frame for its log
-            await self.secured_conn.write(data)
-
-
-class BoundedMuxing(MuxerMultistream):
-    """Negotiates as the library does, but makes the muxer that was asked for, not a stock Yamux."""
-
-    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        """Return the muxed connection over a secured one."""
-        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = BoundedYamux(conn, peer_id, is_initiator=conn.is_initiator)
-        return self._annotate_connection(muxed, conn, protocol)
-
-
 class IdleConnector(AutoConnector):
     """Dials nobody: links do, at once and for ever. The library's waits up to a minute."""
 
@@ -166,7 +122,7 @@ class GatedSwarm(Swarm):
     async def _handle_inbound_connection(self, read_write_closer, maddr):  # type: ignore[no-untyped-def]
         address = read_write_closer.get_remote_address()
         ip = address[0] if address is not None else ""
-        raw = RawConnection(ease_connection(read_write_closer), False)
+        raw = RawConnection(read_write_closer, False)
         try:
             if (
                 self.handshakes[ip] >= MAX_HANDSHAKES_PER_IP
@@ -240,7 +196,7 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
         own,
         peerstore,
         upgrader,
-        transports=[BufferedTCP()],
+        transports=[TCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,

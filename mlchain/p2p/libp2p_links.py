@@ -21,7 +21,7 @@ from mlchain.p2p.endpoint import Endpoint, label
 from mlchain.p2p.framing import FrameDecoder
 from mlchain.p2p.libp2p_gate import peer_id, public_key
 from mlchain.p2p.libp2p_host import reset, to_multiaddr
-from mlchain.p2p.libp2p_quick import ease_stream
+from mlchain.p2p.libp2p_mux import FrameStream
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 
@@ -29,7 +29,6 @@ log = logging.getLogger("mlchain.p2p")
 
 LINK = TProtocol("/mlchain/link/1.0.0")
 CONNECT_TIMEOUT_S = 5.0
-READ_BYTES = 1 << 18
 COURTESY_S = 0.1
 """The peer with the larger key lets the other dial first: one connection instead of two."""
 
@@ -68,11 +67,11 @@ class Links:
                 return False
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 stream = await self._host.new_stream(peer_id(peer.key), [LINK])
-            ease_stream(stream)
+            frames = FrameStream(stream)
             self._endpoint.link_up(peer)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
-                await self._write(peer, stream)
+                await self._write(peer, frames)
                 nursery.cancel_scope.cancel()
         except Exception as error:
             log.debug("link to %s: %r", label(peer), error)
@@ -107,7 +106,7 @@ class Links:
             log.debug("link ended: %r", error)
         scope.cancel()
 
-    async def _write(self, peer: Peer, stream: INetStream) -> None:
+    async def _write(self, peer: Peer, stream: FrameStream) -> None:
         queue = self._endpoint.queues[peer.key]
         while True:
             await queue.wait()
@@ -126,10 +125,9 @@ class Links:
         if peer is None:
             await reset(stream)
             return
-        ease_stream(stream)
-        decoder = FrameDecoder(peer.address.role)
+        frames, decoder = FrameStream(stream), FrameDecoder(peer.address.role)
         try:
-            while data := await stream.read(READ_BYTES):
+            while data := await frames.read():
                 if self._endpoint.book.get(peer.key) is not peer:
                     break
                 wait_ms = self._endpoint.receive(peer, decoder, data)

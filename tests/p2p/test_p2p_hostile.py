@@ -9,15 +9,14 @@ import trio
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.rpc_queue import RpcQueue
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.utils import encode_varint_prefixed
 from p2p_factory import addresses, dial, key, libp2p, play, running, seed, stock_host, until
 
 from mlchain.p2p import framing, peers, transport
 from mlchain.p2p import libp2p_gate as gate_module
 from mlchain.p2p import libp2p_gossip as gossip_module
-from mlchain.p2p import libp2p_host as host_module
 from mlchain.p2p import libp2p_links as links_module
+from mlchain.p2p import libp2p_mux as mux_module
 from mlchain.p2p.transport import CHANNELS, Channel
 
 ASK = "/mlchain/request/1.0.0"
@@ -169,7 +168,7 @@ def test_a_flood_is_read_no_faster_than_allowed(monkeypatch, is_limited):
             await until(lambda: account.frames_received == 100)
         elapsed_ms = a.clock_ms() - started_ms
         if is_limited:
-            most = rate + rate * elapsed_ms // 1000 + links_module.READ_BYTES
+            most = rate + rate * elapsed_ms // 1000 + mux_module.READ_BYTES
             assert account.bytes_received <= most < 100 * len(frame)
             assert account.violations == 0, "fast is not wrong"
         else:
@@ -220,9 +219,9 @@ def test_gossip_is_read_no_faster_than_allowed(monkeypatch, is_limited):
 @pytest.mark.parametrize("is_bounded", [True, False])
 def test_a_connection_that_ignores_windows_is_closed_before_memory_fills(monkeypatch, is_bounded):
     limit = 1 << 20
-    monkeypatch.setattr(host_module, "MAX_UNREAD_BYTES", limit)
+    monkeypatch.setattr(mux_module, "MAX_UNREAD_BYTES", limit)
     if not is_bounded:
-        monkeypatch.setattr(host_module.BoundedYamux, "_read_data_body", Yamux._read_data_body)
+        monkeypatch.setattr(mux_module.BoundedYamux, "_room", lambda muxed: 1 << 30)
 
     async def act(a, attacker, account):
         async def never_read(stream):

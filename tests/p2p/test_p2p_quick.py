@@ -1,30 +1,11 @@
-"""The link's own locks, buffer and window: cheap, and still what they stand in for."""
+"""The streams' own locks and window: cheap, and still what they stand in for."""
 
 import pytest
 import trio
 from p2p_factory import collect, make, play, running, until
 
-from mlchain.p2p.libp2p_quick import (
-    READS_A_TURN,
-    WINDOW_BYTES,
-    BufferedStream,
-    EagerLock,
-    Window,
-)
+from mlchain.p2p.libp2p_quick import WINDOW_BYTES, EagerLock, Window
 from mlchain.p2p.transport import Channel
-
-
-class Source:
-    """A TCP stream that has all of `data` at once."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.reads = data, 0
-
-    async def read(self, n=None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        self.reads += 1
-        data, self.data = self.data[:n], self.data[n:]
-        return data
 
 
 @pytest.mark.parametrize(("lock", "is_quick"), [(EagerLock, True), (trio.Lock, False)])
@@ -65,39 +46,6 @@ def test_a_lock_that_is_held_is_waited_for():
             for name in range(5):
                 nursery.start_soon(hold, name)
         assert log[::2] == log[1::2], "nobody came between"
-
-    play(scenario)
-
-
-def test_what_is_read_ahead_is_handed_out_in_order():
-    async def scenario():
-        data = bytes(range(256)) * 400
-        source = Source(data)
-        stream, got = BufferedStream(source), b""
-        while part := await stream.read(1 + len(got) % 97):
-            got += part
-        assert got == data
-        assert source.reads < 10, "few system calls for many reads"
-
-    play(scenario)
-
-
-def test_a_flood_of_tiny_frames_leaves_others_their_turn():
-    async def scenario():
-        turns = []
-
-        async def other():
-            while True:
-                turns.append(1)
-                await trio.lowlevel.checkpoint()
-
-        stream = BufferedStream(Source(bytes(12 * 1000)))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            for _ in range(1000):
-                assert len(await stream.read(12)) == 12
-            nursery.cancel_scope.cancel()
-        assert len(turns) >= 1000 // READS_A_TURN - 2
 
     play(scenario)
 
