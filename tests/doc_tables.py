@@ -82,7 +82,7 @@ def admission() -> Iterator[Sequence[str]]:
         for forged in dict.fromkeys((1, total // 100, total // 10, total)):
             found = 1 - miss_probability(total, size, forged) ** 3
             saved = Fraction(forged, total)
-            brings = saved - found * Fraction(21, 20)
+            brings = saved - found * Fraction(11, 10)
             yield (
                 f"{total:,}".replace(",", " "), str(forged), f"{float(saved):.4f}",
                 f"{float(found):.4f}", f"{float(brings):+.4f}",

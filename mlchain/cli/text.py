@@ -110,13 +110,14 @@ def fault_lines(faults: Iterable[Mapping[str, Any]], job: Mapping[str, Any]) -> 
     lines = []
     workers = {segment["index"]: segment["worker"] for segment in job.get("segments", [])}
     for fault in faults:
-        segment, chunk, finder = fault["segment"], fault["chunk"], fault["finder"]
+        segment, chunk = fault["segment"], fault["chunk"]
+        finders = ", ".join(fault["finders"])
         where = "" if segment is None else f" in segment {segment + 1}, slice {chunk}"
         lines.append(
             bad(
                 f"{fault['offender']}  {fault['kind']}{where}: "
                 f"slashed {credits(fault['slashed'])} at block #{fault['height']}"
-                + (f", found by {finder}" if finder and finder != fault["offender"] else "")
+                + (f", found by {finders}" if finders else "")
             )
         )
         now = workers.get(segment)

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 import trio
 
-from mlchain.consensus.work.attestation import Attestation, Verdict
+from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
 from mlchain.consensus.work.custody import digest_key, result_root
 from mlchain.consensus.work.dispute import ClaimKind
@@ -35,11 +35,13 @@ from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
     SEGMENTS,
+    Claim,
     Phase,
     Segment,
     SegmentState,
     in_phase,
     is_checker,
+    is_in_slice,
     segment_slice,
 )
 from mlchain.vm.families.segments import MakeClaim
@@ -257,3 +259,19 @@ class Auditor:
             "verdict", job=job_id.hex()[:8], segment=index, chunk=claim.chunk, found=outcome.name
         )
         self.duties.add_verdict(Verdict(job_id, index, identity, claim.chunk, int(outcome)))
+        if outcome == Outcome.DIFFERS:
+            self._join(target, claim)
+
+    def _join(self, target: Target, claim: Claim) -> None:
+        """Say that we found what another was first to claim, if it is in our slice."""
+        job_id, job, index, segment, commit = target
+        ticket = self.duties.ticket(segment.commit_height)
+        offset = claim.chunk - job.segment_range(index)[0]
+        said = [*claim.finders, *(attested.validator for attested in segment.attestations)]
+        if self.duties.has_attested(SegmentRef(job_id, index), commit_id(commit)):
+            return
+        if ticket is None or self.key in said or segment.state != SegmentState.DISPUTED:
+            return
+        if is_in_slice(job, segment, self.key, ticket, offset):
+            finding = Finding(ClaimKind.FRAUD, claim.chunk, "disputed, and it differs")
+            self._send_claim(commit, finding, ticket)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from mlchain import codec
 from mlchain.consensus.actions import Verdict
 from mlchain.consensus.work.assurance import parse_tier, slice_size
@@ -45,7 +47,7 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, is_checker
 from mlchain.vm.families.members import get_validator_set
-from mlchain.vm.families.segments import MakeClaim
+from mlchain.vm.families.segments import NO_TICKET, MakeClaim
 from mlchain.vm.gas import intrinsic_gas
 from mlchain.vm.params import get_params
 from mlchain.vm.votes import is_valid_extension
@@ -325,6 +327,7 @@ class Chain:
             if claim.commit != commit or claim.kind != ClaimKind.FRAUD:
                 return False
             gas = body.gas_limit - intrinsic_gas(len(codec.encode(transaction)))
+            claim = replace(claim, ticket=NO_TICKET)  # it only says who is paid, at many hashes
             claim.execute(Context(block, body.sender, bytes(32), gas))
         except MlchainError:
             return False

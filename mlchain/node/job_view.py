@@ -155,7 +155,7 @@ class JobViews:
             "segment": fault.segment if has_job else None,
             "chunk": fault.chunk if has_job else None,
             "slashed": fault.slashed,
-            "finder": self._name(fault.finder) if fault.finder else None,
+            "finders": [self._name(key) for key in fault.finders],
             "height": fault.height,
         }
 

@@ -18,7 +18,7 @@ from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.jobs import Cover, Job, Segment
-from mlchain.vm.families.members import MEMBERS
+from mlchain.vm.families.members import MEMBERS, same_schedule_since
 from mlchain.vm.families.renewal import public_element
 
 
@@ -32,6 +32,12 @@ def finality_depth(validators: ValidatorSet) -> int:
     proposer could else finalise in the very block in which the waiting one could be made.
     """
     return validators.faults + 2
+
+
+def had_honest_proposer(block: BlockContext, since: int) -> bool:
+    """Tell whether one of the blocks from the one at height `since` on is an honest proposer's."""
+    begun = max(since, same_schedule_since(block.state))
+    return block.height >= begun + block.validators.faults
 
 
 def deal(block: BlockContext, job: Job, segment: Segment) -> Segment:

@@ -63,7 +63,7 @@ def _uphold(
 ) -> None:
     if WORKERS.get(block.state, bond_holder(block.state, segment.worker)) is not None:
         slash_worker(
-            block, segment.worker, "forged", block.params.slash_worker, claim.accuser,
+            block, segment.worker, "forged", block.params.slash_worker, claim.finders,
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
     if job.state == JobState.REVOKED:

@@ -18,7 +18,7 @@ from mlchain.vm import agenda, late
 from mlchain.vm.backlog import is_full, slice_gas
 from mlchain.vm.backlog import settle as settle_backlog
 from mlchain.vm.context import BlockContext
-from mlchain.vm.cover import deal, finality_depth, why_not_covered
+from mlchain.vm.cover import deal, finality_depth, had_honest_proposer, why_not_covered
 from mlchain.vm.credits import credit_segment, forget_old_work
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
@@ -266,23 +266,31 @@ def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Seg
     )
     if ruling == Ruling.OPEN:
         return False
+    if ruling == Ruling.UPHELD and not had_honest_proposer(block, claim.height):
+        return False  # somebody who found it may have been left out
     if ruling == Ruling.REJECTED:
         _reject(block, job_id, index, segment, claim)
         if len(segment.cleared) + 1 < MAX_CLEARED:
             return False
     if ruling == Ruling.UPHELD:
         slash_worker(
-            block, segment.worker, "forged", block.params.slash_worker, claim.accuser,
+            block, segment.worker, "forged", block.params.slash_worker, _paid(segment, claim),
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
     elif ruling == Ruling.UNAVAILABLE:
         slash_worker(
-            block, segment.worker, "unavailable", block.params.slash_unavailable, b"",
+            block, segment.worker, "unavailable", block.params.slash_unavailable, (),
             job_id, index, claim.chunk, is_jailed=False,
         )  # fmt: skip
     is_workers_fault = ruling in (Ruling.UPHELD, Ruling.UNAVAILABLE)
     _fall(block, job_id, job, index, is_workers_fault)
     return True
+
+
+def _paid(segment: Segment, claim: Claim) -> tuple[bytes, ...]:
+    """Return the finders, less who has said that its slice is equal."""
+    equal = [attested.validator for attested in segment.attestations]
+    return tuple(key for key in claim.finders if key not in equal)
 
 
 def _reject(block: BlockContext, job_id: bytes, index: int, segment: Segment, claim: Claim) -> None:
@@ -299,9 +307,11 @@ def _reject(block: BlockContext, job_id: bytes, index: int, segment: Segment, cl
         job_id,
         index,
     )
-    if claim.kind == ClaimKind.FRAUD:
+    if claim.kind != ClaimKind.FRAUD:
+        return
+    for accuser in dict.fromkeys((claim.accuser, *claim.finders)):
         slash_validator(
-            block, claim.accuser, "false-accusation", b"", job_id, index, claim.chunk,
+            block, accuser, "false-accusation", b"", job_id, index, claim.chunk,
             is_removed=False,
         )  # fmt: skip
 

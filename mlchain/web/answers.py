@@ -76,7 +76,7 @@ class FaultRow(TypedDict):
     segment: int | None
     chunk: int | None
     slashed: Amount
-    finder: str | None
+    finders: list[str]
     height: int
 
 

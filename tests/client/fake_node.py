@@ -144,7 +144,7 @@ def fault(**fields: Any) -> dict[str, Any]:
         "segment": 0,
         "chunk": 0,
         "slashed": 1,
-        "finder": None,
+        "finders": [],
     } | fields
 
 

@@ -86,8 +86,7 @@ def fails_once(node: Node) -> None:
 
 def test_an_accused_worker_looks_again_and_admits(tmp_path: Path) -> None:
     cluster, _ = watch(tmp_path, fails_once, accuse=FAULTY)
-    finder = key("validator-0").public
-    assert [(f.kind, f.chunk, f.finder) for f in cluster.faults()] == [("admitted", FAULTY, finder)]
+    assert [(f.kind, f.chunk) for f in cluster.faults()] == [("admitted", FAULTY)]
     record = WORKERS.get(cluster.nodes["validator-0"].chain.state(), key("worker-0").public)
     assert record is not None
     assert record.bond == BOND - PARAMS.fee_admission and not record.jailed_height
@@ -100,7 +99,7 @@ def test_with_the_option_it_looks_at_its_own_work_unasked(tmp_path: Path) -> Non
         node.defence.pick = lambda count: FAULTY
 
     cluster, _ = watch(tmp_path, prepare)
-    assert [(f.kind, f.chunk, f.finder) for f in cluster.faults()] == [("admitted", FAULTY, b"")]
+    assert [(f.kind, f.chunk) for f in cluster.faults()] == [("admitted", FAULTY)]
 
 
 def test_who_did_nothing_wrong_admits_nothing(tmp_path: Path) -> None:

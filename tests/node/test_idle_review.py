@@ -87,7 +87,7 @@ def test_a_forgery_that_every_slice_missed_is_found_afterwards(
             await until(is_revoked)
             (fault,) = cluster.faults()
             assert (fault.kind, fault.chunk) == ("forged", FORGED)
-            assert fault.finder in chain.validators
+            assert fault.finders and fault.finders[0] in chain.validators
             record = WORKERS.get(chain.state(), key("worker-0").public)
             assert record is not None and record.bond == BOND - PARAMS.slash_worker
             model = MODELS.get(chain.state(), job)

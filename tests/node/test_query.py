@@ -223,7 +223,7 @@ def test_a_false_accusation_stands_with_its_job_and_its_member():
     assert (fault["offender"], fault["role"], fault["kind"]) == (
         "validator-2", "validator", "false-accusation",
     )  # fmt: skip
-    assert (fault["segment"], fault["chunk"], fault["finder"]) == (0, 0, None)
+    assert (fault["segment"], fault["chunk"], fault["finders"]) == (0, 0, [])
     rows = {row["name"]: row for row in query.validators()}
     assert rows["validator-2"]["jailed"] and rows["validator-2"]["faults"] == [fault]
     assert not rows["validator-1"]["jailed"] and rows["validator-1"]["faults"] == []

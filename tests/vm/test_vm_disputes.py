@@ -180,16 +180,18 @@ def test_two_of_four_decide_nothing(world, job):
 
 
 def test_an_upheld_claim_slashes_and_jails_the_worker_and_pays_half_to_the_finder(world, job):
-    worker = world.worker_of(job)
-    world.accuse(ME, job, 3)
+    worker, chunk = world.worker_of(job), world.slice_of(ME, job)[0]
+    world.accuse(ME, job, chunk)
     world.judge(job, Outcome.DIFFERS)
     assert world.bond(worker) == BOND - PARAMS.slash_worker
     assert WORKERS.get(world.state(), world.key(worker).public).jailed_height == world.height
     assert world.balance(ME) == PARAMS.slash_worker // 2
     assert get_burned(world.state()) == PARAMS.slash_worker // 2
     (fault,) = world.faults()
-    assert (fault.kind, fault.job, fault.segment, fault.chunk) == ("forged", job, 0, 3)
-    assert world.names[fault.finder] == ME and world.names[fault.offender] == worker
+    assert (fault.kind, fault.job, fault.segment, fault.chunk) == ("forged", job, 0, chunk)
+    assert [world.names[key] for key in fault.finders] == [ME] and world.names[
+        fault.offender
+    ] == worker
 
 
 def test_the_segment_goes_back_to_its_start_and_to_another_worker(world, job):

@@ -107,9 +107,9 @@ def _refund_all(block: Any, job_id: bytes, job: Any, state: Any) -> None:
     _end(block, job_id, job, state)
 
 
-def _keep_slash(state: Any, amount: int, finder: bytes) -> None:
-    if finder:
-        credit(state, finder, amount // 2)
+def _keep_slash(state: Any, amount: int, finders: tuple[bytes, ...]) -> None:
+    for finder in finders:
+        credit(state, finder, amount // 2 // len(finders))
 
 
 def _refuse(*args: Any) -> None:

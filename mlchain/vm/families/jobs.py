@@ -123,13 +123,18 @@ class Ballot(Record, frozen=True):
 
 
 class Claim(Record, frozen=True):
-    """An open claim against one chunk of a committed segment."""
+    """An open claim against one chunk of a committed segment.
+
+    `accuser` answers for it. `finders` are those who claimed it and whose own slice held the chunk:
+    they share what a finder gets (docs/adr/0039).
+    """
 
     accuser: PublicKey
     kind: Uint
     chunk: Uint
     height: Uint
     ballots: Annotated[tuple[Ballot, ...], Meta(max_length=MAX_VALIDATORS)]
+    finders: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
 
 
 class Cover(Record, frozen=True):

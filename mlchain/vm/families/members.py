@@ -80,7 +80,8 @@ class Fault(Record, frozen=True):
     segment: Uint
     chunk: Uint
     slashed: Uint
-    finder: Annotated[bytes, Meta(max_length=32)]
+    finders: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)]
+    """They shared half of what was slashed."""
     height: Uint
 
 
@@ -260,7 +261,8 @@ def slash_validator(
     if record is None or record.jailed_height:
         return
     amount = min(record.bond, block.params.slash_validator if amount is None else amount)
-    _pay_slash(block.state, amount, b"" if finder in (key, holder) else finder)
+    finders = (finder,) if finder and finder not in (key, holder) else ()
+    _pay_slash(block.state, amount, finders)
     left = record.bond - amount
     is_out = is_removed or left < block.params.slash_validator
     if is_out and get_validator_set(block.state).keys == (holder,):
@@ -269,7 +271,7 @@ def slash_validator(
     if is_out:
         out = record.left_height or block.height
         replace_validator(block.state, holder, jailed_height=block.height, left_height=out)
-    _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
+    _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finders, block.height))
 
 
 def slash_worker(
@@ -277,31 +279,31 @@ def slash_worker(
     key: bytes,
     kind: str,
     amount: int,
-    finder: bytes,
+    finders: tuple[bytes, ...],
     job: bytes,
     segment: int,
     chunk: int,
     is_jailed: bool,
 ) -> None:
-    """Take `amount` (at most the bond) from a worker, half to `finder` (empty: burn all)."""
+    """Take `amount` (at most the bond) from a worker; `finders` share half (none: burn all)."""
     holder = bond_holder(block.state, key)
     record = WORKERS.get(block.state, holder)
     assert record is not None, "segments are assigned to members"
     amount = min(record.bond, amount)
-    _pay_slash(block.state, amount, finder)
+    _pay_slash(block.state, amount, finders)
     record = replace(record, bond=record.bond - amount)
     if is_jailed:
         jailed, out = record.jailed_height or block.height, record.left_height or block.height
         record = replace(record, jailed_height=jailed, left_height=out)
     WORKERS.put(block.state, record, holder)
-    _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finder, block.height))
+    _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finders, block.height))
 
 
-def _pay_slash(state: State, amount: int, finder: bytes) -> None:
-    reward, burned = split_slash(amount) if finder else (0, amount)
-    if reward:
-        credit(state, finder, reward)
-    burn(state, burned)
+def _pay_slash(state: State, amount: int, finders: tuple[bytes, ...]) -> None:
+    share = split_slash(amount)[0] // len(finders) if finders else 0
+    for finder in finders:
+        credit(state, finder, share)
+    burn(state, amount - share * len(finders))
 
 
 def _record_fault(block: BlockContext, fault: Fault) -> None:

@@ -14,6 +14,7 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.tickets import TICKETS, check_reveal
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State
+from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.agenda import enter
 from mlchain.vm.backlog import owe, slice_gas
 from mlchain.vm.context import Context, Payload
@@ -37,6 +38,8 @@ from mlchain.vm.families.renewal import known_element
 COMMIT_GAS = 5_000
 CLAIM_GAS = 5_000
 ADMIT_GAS = 5_000
+NO_TICKET = bytes(32)
+"""In a claim of fraud by who shows none."""
 HASH_GAS = 400
 """For each element of a hash chain between the one shown and the one known."""
 
@@ -104,7 +107,9 @@ class MakeClaim(Payload, frozen=True):
     """A validator accuses a committed segment; everybody then re-runs `chunk`.
 
     A FRAUD claim may name any chunk, and costs the accuser its slash if the chunk is right. An
-    UNSERVED claim is limited to the accuser's own slice, which `ticket` proves.
+    UNSERVED claim is limited to the accuser's own slice, which `ticket` proves. A finder's share
+    is for those whose own slice held the chunk: whoever claims what another found gets none, and
+    the other can still join.
     """
 
     KIND: ClassVar[int] = 22
@@ -124,26 +129,56 @@ class MakeClaim(Payload, frozen=True):
         if job is None or segment.commit is None or commit_id(segment.commit) != self.commit:
             raise InvalidTransaction("this commit is not at work")
         is_late = segment.state == SegmentState.HARD
-        if segment.claim is not None or segment.state == SegmentState.DISPUTED:
-            raise InvalidTransaction("the segment is disputed already")
+        first, _ = job.segment_range(self.segment)
+        if segment.state == SegmentState.ADMITTED:
+            raise InvalidTransaction("its worker has admitted that it is wrong")
+        if segment.claim is not None:
+            self._join(ctx, job, segment, segment.claim, self.chunk - first)
+            return
         if is_late:
             self._check_late(ctx, job, segment)
-        first, _ = job.segment_range(self.segment)
         reach = segment.commit.count + (1 if segment.commit.trap else 0)
         if not first <= self.chunk < first + reach:
             raise InvalidTransaction(f"chunk {self.chunk} is not in segment {self.segment}")
         if self.chunk in segment.cleared:
             raise InvalidTransaction("this chunk has been re-run by all and was right")
-        if self.kind == ClaimKind.UNSERVED and not is_own_chunk(
-            ctx, job, segment, self.ticket, self.chunk - first
-        ):
+        asks, offset = self.kind == ClaimKind.UNSERVED, self.chunk - first
+        if asks and not is_own_chunk(ctx, job, segment, self.ticket, offset):
             raise InvalidTransaction("only chunks of one's own slice can be asked for")
-        claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, ())
+        is_finder = is_late or asks or self._has_drawn(ctx, job, segment, offset)
+        finders = (ctx.sender,) if is_finder else ()
+        claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, (), finders)
         state = SegmentState.HARD if is_late else SegmentState.DISPUTED
         SEGMENTS.put(ctx.state, replace(segment, state=state, claim=claim), self.job, self.segment)
         if is_late:
             LATE.put(ctx.state, Mark(), self.job, self.segment)
         ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} disputed")
+
+    def _join(self, ctx: Context, job: Job, segment: Segment, claim: Claim, offset: int) -> None:
+        """Say that one found what is disputed already: one answers for it and is paid alike."""
+        is_same = (self.kind, self.chunk) == (ClaimKind.FRAUD, claim.chunk)
+        is_open = segment.state == SegmentState.DISPUTED and len(claim.finders) < MAX_VALIDATORS
+        if not is_same or not is_open or ctx.sender in claim.finders:
+            raise InvalidTransaction("the segment is disputed already")
+        if not self._has_drawn(ctx, job, segment, offset):
+            raise InvalidTransaction("disputed already, and the chunk is not in one's own slice")
+        if claim.kind == ClaimKind.UNSERVED:  # who asked for the chunk has not found it
+            claim = replace(claim, kind=ClaimKind.FRAUD, accuser=ctx.sender, finders=())
+        claim = replace(claim, finders=(*claim.finders, ctx.sender))
+        SEGMENTS.put(ctx.state, replace(segment, claim=claim), self.job, self.segment)
+        ctx.emit(f"chunk {self.chunk} of {self.job.hex()[:8]} found by {len(claim.finders)}")
+
+    def _has_drawn(self, ctx: Context, job: Job, segment: Segment, offset: int) -> bool:
+        """Tell whether the claim's ticket shows that its sender had to re-run the chunk.
+
+        A claim never fails by that, nor by the gas it takes: it stands without a share.
+        """
+        if self.ticket == NO_TICKET:
+            return False
+        try:
+            return is_own_chunk(ctx, job, segment, self.ticket, offset)
+        except InvalidTransaction:
+            return False
 
     def _check_late(self, ctx: Context, job: Job, segment: Segment) -> None:
         if ctx.block.height > segment.hard_height + ctx.block.params.unbonding_blocks:
@@ -158,7 +193,7 @@ class AdmitFault(Payload, frozen=True):
     """A worker says itself that a chunk it committed to is wrong: honest hardware fails, too.
 
     It loses the segment, its pay and `fee_admission`, but keeps its bond and its place; once in
-    `epoch_blocks`. Whoever had accused the segment of fraud already gets a finder's share.
+    `epoch_blocks`. The fee is burned, whoever had accused it: nobody is paid by being first.
     """
 
     KIND: ClassVar[int] = 23
@@ -190,10 +225,8 @@ class AdmitFault(Payload, frozen=True):
         again = record.admitted_height + ctx.block.params.epoch_blocks
         if record.admitted_height and ctx.block.height < again:
             raise InvalidTransaction(f"the last fault was admitted too lately, wait until {again}")
-        is_fraud = claim is not None and claim.kind == ClaimKind.FRAUD
         slash_worker(
-            ctx.block, ctx.sender, "admitted", ctx.block.params.fee_admission,
-            claim.accuser if claim is not None and is_fraud else b"",
+            ctx.block, ctx.sender, "admitted", ctx.block.params.fee_admission, (),
             self.job, self.segment, self.chunk, is_jailed=False,
         )  # fmt: skip
         record = WORKERS.get(ctx.state, ctx.sender)
