@@ -243,7 +243,8 @@ class LevelKeyValue(_LevelReader):
         try:
             database = _open(path, not has_data)
         except plyvel.Error as error:
-            if "/LOCK:" in _text(error):
+            said = _text(error)
+            if "/LOCK:" in said and not said.endswith(_DISK_FAILED):
                 raise ConfigError(
                     f"{path}: in use", "another process runs on this folder, or may write here only"
                 ) from error
@@ -311,6 +312,10 @@ def _empty(path: Path) -> None:
     for left in path.iterdir():
         if left.name == "CURRENT" or left.suffix in (".log", ".dbtmp") or "MANIFEST" in left.name:
             left.unlink()
+
+
+_DISK_FAILED = ("No space left on device", "Disk quota exceeded", "Input/output error")
+"""What LevelDB says of a file that it could not make, as strerror has it in English."""
 
 
 def _unopened(where: Path, error: Exception) -> StoreCorrupted:

@@ -34,9 +34,10 @@ def copied() -> tuple[World, bytes, SegmentCommit, SegmentCommit]:
 
 
 def test_a_copied_root_does_not_open_for_the_copier():
-    world, job, _, copy = copied()
+    world, job, original, copy = copied()
     assert copy.leaf_root == world.segment(job).commit.leaf_root
     assert not opens(copy, world.segment(job).worker)
+    assert not opens(original, world.segment(job).worker), "nor would it in the author's attempt"
 
 
 def test_the_author_could_open_it():

@@ -9,6 +9,7 @@ import pytest
 from mlchain.consensus.work.commitment import segment_root
 from mlchain.crypto import digest
 from mlchain.errors import VerificationFailed
+from mlchain.ledger import merkle
 from mlchain.ledger.merkle import list_proof, list_root, verify_list_proof
 
 A, B, C, D = (digest("test-leaf", bytes([i])) for i in range(4))
@@ -52,6 +53,37 @@ def test_a_node_never_passes_for_a_leaf():
             for path in ((), proof[1:], proof):
                 with pytest.raises(VerificationFailed):
                     verify_list_proof(root, fake, index, count, path)
+
+
+def confusions() -> list[bool]:
+    """Whether the two hashes below a node pass for an item, in lists of two, three and four."""
+    a, b, c, d = map(merkle._hash_item, (A, B, C, D))
+    lists = {(A, B): (a + b,), (A, B, C): (a + b, C), (A, B, C, D): (a + b, c + d)}
+    return [list_root(items) == list_root(other) for items, other in lists.items()]
+
+
+def with_one_tag(monkeypatch):
+    monkeypatch.setattr(merkle, "_hash_item", merkle._hash_pair)
+
+
+def without_the_count(monkeypatch):
+    monkeypatch.setattr(merkle, "_seal", lambda count, top: top)
+
+
+def test_the_hashes_below_a_node_are_no_item():
+    assert confusions() == [False] * 3
+
+
+@pytest.mark.parametrize("lost", [with_one_tag, without_the_count])
+def test_nor_are_they_if_one_of_tags_and_count_were_lost(monkeypatch, lost):
+    lost(monkeypatch)
+    assert confusions() == [False] * 3
+
+
+def test_control_without_tags_and_count_they_are(monkeypatch):
+    with_one_tag(monkeypatch)
+    without_the_count(monkeypatch)
+    assert confusions() == [True] * 3
 
 
 def test_a_segment_with_another_count_is_another_segment():

@@ -2,7 +2,9 @@
 
     python tests/crash/recorded_child.py HOME MARKS
 
-Exit status 7, and what failed on stdout: the disk did.
+Exit status 7, and what failed on stdout: the disk did. Without arguments it reads lines of JSON,
+[HOME, MARKS], lives each in a process that it forks, and says how that one ended: imports take
+longer than a life.
 
 Small LevelDB buffers: its log is changed and its tables are written within a few blocks.
 """
@@ -81,11 +83,22 @@ def live(home: Path, world: World) -> None:
     life.node.close()
 
 
+def run(home: str, marks: str) -> None:
+    """Live; exit with 7, and say what failed, if the disk does."""
+    told = Told(Path(marks))
+    try:
+        live(Path(home), told)
+    except StoreCorrupted as error:
+        print(error.message, "|", error.hint, flush=True)
+        os._exit(7)
+    os._exit(0)
+
+
 if __name__ == "__main__":
     quick()
-    told = Told(Path(sys.argv[2]))
-    try:
-        live(Path(sys.argv[1]), told)
-    except StoreCorrupted as error:
-        print(error.message, "|", error.hint)
-        sys.exit(7)
+    if sys.argv[1:]:
+        run(*sys.argv[1:])
+    for line in sys.stdin:
+        if not (pid := os.fork()):
+            run(*json.loads(line))
+        print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), flush=True)

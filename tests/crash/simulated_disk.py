@@ -374,15 +374,6 @@ class SimulatedFiles:
         if str(path) in self._machine.disk.shown:
             self._machine.disk.unlink(str(path))
 
-    def sync_name(self, inode: int) -> None:
-        """What ext4, XFS and btrfs add to POSIX, and LevelDB needs: who syncs a new file has its
-        name, too, and all changes of names before."""
-        links = [i for i, c in enumerate(self.pending) if isinstance(c, Link) and c.inode == inode]
-        covered = self.pending[: links[-1] + 1] if links else []
-        for change in covered:
-            rename(self.platter, change)
-        self.pending = self.pending[len(covered) :]
-
     def sync_folder(self, folder: Path) -> None:
         self._machine.call(f"sync folder {folder}")
         self._machine.disk.sync_folder(str(folder))

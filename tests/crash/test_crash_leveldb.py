@@ -7,6 +7,7 @@ when it begins a new log, so where a synced file may lose its name (POSIX allows
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,33 +152,69 @@ def test_the_record_tells_what_kill_9_leaves(recorded, tmp_path):
             assert path.read_bytes() == real.read_bytes(), path.name
 
 
-def fail_at(at: int, error: int, folder: Path) -> str:
-    """Run the process with a disk that fails from call `at` on; then with a good one."""
-    home, marks = folder / "home", folder / "told"
-    home.mkdir(parents=True)
-    shim = fault_shim.Shim(folder / "control", home)
-    shim["error"], shim["fails_at"] = error, at
-    done = child(home, shim, marks)
-    assert shim["calls"] > at, "it was its turn"
-    assert done.returncode in (0, 7), done.stderr
-    if done.returncode == 7:
-        assert str(home) in done.stdout and "check the free space" in done.stdout, done.stdout
-    told = [json.loads(line) for line in marks.read_text().splitlines()]
-    assert restart(home, world_of(told)) == [], (at, done.stdout)
-    return str(done.stdout)
+class Failing:
+    """Processes whose disk fails, one after the other, each forked from one that waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.marks = folder / "home", folder / "told"
+        self.shim = fault_shim.Shim(folder / "control", self.home)
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHILD)],
+            env={**os.environ, **self.shim.environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def live(self) -> tuple[int, str]:
+        """Live in a new home; return how it ended, and what was said."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir()
+        self.marks.unlink(missing_ok=True)
+        self.shim["calls"] = 0
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps([str(self.home), str(self.marks)]) + "\n")
+        self.process.stdin.flush()
+        said = ""
+        while not re.fullmatch(r"-?\d+\n", line := self.process.stdout.readline()):
+            assert line, "the process is there"
+            said += line
+        return int(line), said
+
+    def fail_at(self, at: int, error: int) -> str:
+        """Live with a disk that fails from call `at` on; then start on a good one."""
+        self.shim["error"], self.shim["fails_at"] = error, at
+        ended, said = self.live()
+        assert self.shim["calls"] > at, "it was its turn"
+        assert ended in (0, 7), said
+        if ended == 7:
+            assert str(self.home) in said and "check the free space" in said, said
+        told = [json.loads(line) for line in self.marks.read_text().splitlines()]
+        assert restart(self.home, world_of(told)) == [], (at, said)
+        return said
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    made = Failing(tmp_path_factory.mktemp("failing"))
+    yield made
+    made.process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(("at", "error"), [(60, errno.ENOSPC), (61, errno.EIO)])
 def test_a_real_disk_that_fails_is_named_and_later_nothing_is_missing(
-    tmp_path, small_buffers, at, error
+    failing, small_buffers, at, error
 ):
-    assert fail_at(at, error, tmp_path)
+    assert failing.fail_at(at, error)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_real_disk_that_fails_at_any_call_is_named_and_later_nothing_is_missing(
-    tmp_path, small_buffers, error
+    failing, small_buffers, error
 ):
-    named = {fail_at(at, error, tmp_path / str(at)).split(":")[0] for at in range(2, 150, 3)}
-    assert len(named) > 3
+    failing.shim["fails_at"] = -1
+    assert failing.live()[0] == 0
+    points = range(2, failing.shim["calls"] - 1, 3)
+    said = [failing.fail_at(at, error).splitlines()[-1] for at in points]
+    named = {line.split(":")[0] for line in said if "check the free space" in line}
+    assert len(points) > 50 and len(named) > 3

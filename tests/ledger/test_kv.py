@@ -221,6 +221,17 @@ def test_a_folder_in_use_is_a_configuration_error_that_says_so(tmp_path):
     first.close()
 
 
+@pytest.mark.parametrize("why", ["No space left on device", "Input/output error"])
+def test_a_disk_that_cannot_hold_the_lock_is_not_called_another_process(tmp_path, monkeypatch, why):
+    def fail(path, create, **options):
+        raise plyvel.IOError(f"IO error: {path}/LOCK: {why}".encode())
+
+    monkeypatch.setattr(kv_module, "_open", fail)
+    with pytest.raises(StoreCorrupted, match=why) as caught:
+        LevelKeyValue(tmp_path / "db")
+    assert "free space" in caught.value.hint
+
+
 def test_a_path_that_cannot_be_a_folder_is_a_configuration_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="file"):
