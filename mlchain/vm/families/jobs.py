@@ -126,7 +126,7 @@ class Claim(Record, frozen=True):
     """An open claim against one chunk of a committed segment.
 
     `accuser` answers for it. `finders` are those who claimed it and whose own slice held the chunk:
-    they share what a finder gets (docs/adr/0039).
+    they share what a finder gets (docs/adr/0040).
     """
 
     accuser: PublicKey
