@@ -46,7 +46,8 @@ WATCH_MS = 1_000
 """Pause between blocks while segments are being trained: chain time must pass for deadlines."""
 
 BREATH = 4
-"""After a block comes a pause of at least its duration by this."""
+"""After a block comes a pause of at least its duration by this, but of no more than a heartbeat:
+what took an hour was an outage, not work."""
 
 COMPLAIN_MS = 10_000
 """Pause between two log lines about what one peer sends."""
@@ -258,7 +259,7 @@ class Agreement:
         now = self._clock.monotonic_ms()
         took = now - self._begun[1] if self._begun[0] == height else 0
         self._last_block_ms = now - took
-        self._earliest_ms = now + took // BREATH
+        self._earliest_ms = now + min(took // BREATH, self._chain.params.heartbeat_ms)
         self._wal.forget()
         self._driver.timeouts = timeouts_of(self._chain.params)
         self._driver.start(height + 1, committed.validators, now, commit)

@@ -97,7 +97,7 @@ class Cluster:
         self.outcome = Outcome(scenario, name if kind else "none")
         self.outcome.lanes = [f"place_{place.index}" for place in self._places]
         self._stalls = Stalls(
-            self._validators, tuple(p.index for p in self._correct), len(bad), weather, TIMEOUTS
+            self._validators, tuple(p.index for p in self._correct), weather, TIMEOUTS
         )
         self._network.on_move = self._on_moved
         self._network.on_mute = self._stalls.on_mute

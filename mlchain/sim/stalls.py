@@ -1,9 +1,9 @@
 """Every stall is explained: who held the quorum back, by which fault, and until when.
 
-A correct validator that decides nothing for `STALL_MS` stalls. The faults of a run are known, for
-the simulator made them. What is left of the stall after the last of them is time that the protocol
-itself took; it may take the rounds of all liars and a few more. Else nothing explains the stall,
-and that breaks the promise of liveness.
+A correct validator that wants a block and decides nothing for `STALL_MS` stalls. The faults of a
+run are known, for the simulator made them. What is left of the stall after the last of them is time
+that the protocol itself took; it may take the rounds of all liars and a few more. Else nothing
+explains the stall, and that breaks the promise of liveness.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ SPARE_ROUNDS = 3
 """To come together in one round, to learn of the newest lock, and one more."""
 ANSWER_MS = 40
 """What messages, building and checking add to a round in the calm."""
-SLOW_MS = 10
-"""A typical delay from which on the late messages outlast a vote's timeout."""
+NEVER_MS = 1 << 62
 
 DOWN, PARTITION, SILENCED, WEATHER = "down", "partition", "silenced", "weather"
+PATIENCE = "patience"
+"""A correct validator objected to a block, and was within its time for it."""
 LIARS, ROUNDS = "liars", "rounds"
 """Nothing was broken: in these rounds a liar proposed, or one that nobody had asked for a block."""
 
@@ -54,23 +55,39 @@ class Stall(NamedTuple):
 class Stalls:
     """Notes the faults of a run as they happen, and says of each stall which explains it.
 
-    `correct` are the places that follow the protocol; `liars` is how many validators do not.
+    `correct` are the places of the validators that follow the protocol; `patience_ms` is how long
+    one of them may object to blocks.
     """
 
     validators: ValidatorSet
     correct: tuple[int, ...]
-    liars: int
     weather: Weather
     timeouts: Timeouts
+    patience_ms: int = 0
     found: list[Stall] = field(default_factory=list)
     _since: dict[int, int] = field(default_factory=dict)
+    _wants: dict[int, list[int]] = field(default_factory=dict)
+    """By height: when those that decided it want the next block."""
+    _rounds: dict[int, int] = field(default_factory=dict)
     _downs: list[tuple[int, int, int]] = field(default_factory=list)
     _mutes: list[tuple[int, int, int]] = field(default_factory=list)
     _moves: list[tuple[int, list[int]]] = field(default_factory=list)
+    _objections: list[tuple[int, int]] = field(default_factory=list)
 
-    def on_down(self, place: int, at_ms: int, until_ms: int) -> None:
+    @property
+    def liars(self) -> int:
+        """How many validators do not follow the protocol."""
+        return len(self.validators.keys) - len(self.correct)
+
+    def on_down(self, place: int, at_ms: int, until_ms: int = NEVER_MS) -> None:
         """A process crashed, and starts again at `until_ms`."""
         self._downs.append((place, at_ms, until_ms))
+
+    def on_up(self, place: int, at_ms: int) -> None:
+        """A process that crashed at a time unknown is as it was from `at_ms` on."""
+        for index, (who, begin, end) in enumerate(self._downs):
+            if who == place and end == NEVER_MS:
+                self._downs[index] = place, begin, at_ms
 
     def on_mute(self, place: int, at_ms: int, until_ms: int) -> None:
         """The network swallows what a place says."""
@@ -80,15 +97,37 @@ class Stalls:
         """A partition moved."""
         self._moves.append((at_ms, sides))
 
-    def on_progress(self, place: int, height: int, round_: int, now_ms: int) -> Stall | None:
-        """Note that a correct place decided; return the stall that this ends, if it was one."""
-        since = self._since.get(place, 0)
+    def on_objection(self, place: int, at_ms: int) -> None:
+        """A correct place would not vote for a valid block."""
+        self._objections.append((place, at_ms))
+
+    def on_progress(
+        self, place: int, height: int, round_: int, now_ms: int, rest_ms: int = 0
+    ) -> Stall | None:
+        """Note that a correct place decided `height`; return the stall that this ends, if any.
+
+        The place need not want the next block for `rest_ms`.
+        """
+        stall = self.look(place, height, round_, now_ms)
         self._since[place] = now_ms
+        self._wants.setdefault(height, []).append(now_ms + rest_ms)
+        self._rounds.pop(place, None)
+        if stall is not None:
+            self.found.append(stall)
+        return stall
+
+    def look(self, place: int, height: int, round_: int, now_ms: int) -> Stall | None:
+        """Return the stall that a correct place is in, if it is in one."""
+        self._rounds[place] = round_ = max(round_, self._rounds.get(place, 0))
+        since = max(self._since.get(place, 0), self._rested(height - 1))
         if now_ms - since < STALL_MS:
             return None
-        stall = self.explain(place, height, since, now_ms, round_)
-        self.found.append(stall)
-        return stall
+        return self.explain(place, height, since, now_ms, round_)
+
+    def _rested(self, height: int) -> int:
+        """Return since when so many want the block after `height` that the others come along."""
+        wants = sorted(self._wants.get(height, ()))
+        return wants[self.validators.faults] if len(wants) > self.validators.faults else 0
 
     def explain(self, place: int, height: int, since: int, now_ms: int, round_: int) -> Stall:
         """Name the fault that took most of the stall, if what is left after the last is short."""
@@ -102,6 +141,9 @@ class Stalls:
                 who[cause] = names
                 last = end
         cause = max(spans, key=lambda name: spans[name], default="")
+        for other, at in self._objections:
+            if last <= at <= min(now_ms, since + self.patience_ms):
+                cause, last, who[PATIENCE] = PATIENCE, at, (other,)
         if now_ms - last > self.most_ms(round_):
             cause = ""
         elif not cause:
@@ -143,5 +185,6 @@ class Stalls:
         if place in mute or len([p for p in near if p not in mute]) < self.validators.quorum:
             return SILENCED, tuple(p for p in near if p in mute)
         weather = self.weather
-        is_bad = weather.loss or weather.block_loss or weather.delay_ms >= SLOW_MS
+        is_slow = 10 * weather.delay_ms > self.timeouts.vote_ms  # late ones take ten times as long
+        is_bad = weather.loss or weather.block_loss or is_slow
         return (WEATHER, ()) if is_bad else ("", ())

@@ -9,7 +9,7 @@ import pytest
 from mlchain.consensus.effects import CheckBlock, Decide
 from mlchain.node.agreement import BREATH, Agreement
 
-INTERVAL = 100
+INTERVAL, HEARTBEAT = 100, 9_000
 
 
 class Clock:
@@ -27,7 +27,8 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
     clock = Clock()
     chain = SimpleNamespace(
         height=0, validators=None, store=None, has_evidence=False,
-        params=SimpleNamespace(block_interval_ms=INTERVAL), mempool=SimpleNamespace(ready=1),
+        params=SimpleNamespace(block_interval_ms=INTERVAL, heartbeat_ms=HEARTBEAT),
+        mempool=SimpleNamespace(ready=1),
         note_voters=lambda commit: None, check=lambda *a: (None, ""),
         commit=lambda *a: SimpleNamespace(validators=None), candidate_state=lambda block_id: None,
     )  # fmt: skip
@@ -45,8 +46,8 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
     return agreement, clock
 
 
-@pytest.mark.parametrize("took", [30, 90, 400])
-def test_the_next_block_comes_an_interval_after_the_last_began_or_a_breath_after_it_ended(took):
+def next_after(took: int) -> int:
+    """Return when a node wants the next block, whose last one came at 5,000 and took so long."""
     effects: list = []
     agreement, clock = make_agreement(effects)
     clock.now = 5_000
@@ -55,7 +56,17 @@ def test_the_next_block_comes_an_interval_after_the_last_began_or_a_breath_after
     clock.now += took
     effects.append(Decide(1, b"id", b"block", None))
     agreement.receive(b"peer", b"")
-    assert agreement.next_block_ms() == max(5_000 + INTERVAL, 5_000 + took + took // BREATH)
+    return agreement.next_block_ms()
+
+
+@pytest.mark.parametrize("took", [30, 90, 400])
+def test_the_next_block_comes_an_interval_after_the_last_began_or_a_breath_after_it_ended(took):
+    assert next_after(took) == max(5_000 + INTERVAL, 5_000 + took + took // BREATH)
+
+
+def test_after_an_outage_of_an_hour_nobody_rests_for_longer_than_a_heartbeat():
+    hour = 3_600_000
+    assert next_after(hour) == 5_000 + hour + HEARTBEAT
 
 
 def test_a_block_that_was_fetched_took_no_time_here():
@@ -71,7 +82,6 @@ def test_the_jobs_at_work_are_looked_at_once_a_block():
     effects: list = []
     agreement, clock = make_agreement(effects)
     agreement._chain.mempool.ready, looks = 0, []
-    agreement._chain.params.heartbeat_ms = 9_000
 
     def state():
         looks.append(1)

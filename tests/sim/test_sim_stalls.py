@@ -18,9 +18,9 @@ STORM = Weather(2_000, 0, 0, 0, 3, 0, 0)
 """Nothing is lost in it; partitions and silence are told apart."""
 
 
-def stalls(correct: tuple[int, ...] = (0, 1, 2), liars: int = 1, **weather: int) -> Stalls:
+def stalls(correct: tuple[int, ...] = (0, 1, 2), **weather: int) -> Stalls:
     changed = {name: getattr(STORM, name) for name in Weather.__slots__} | weather
-    return Stalls(FOUR, correct, liars, Weather(**changed), TIMEOUTS)
+    return Stalls(FOUR, correct, Weather(**changed), TIMEOUTS, patience_ms=2_500)
 
 
 def stall(watch: Stalls, now_ms: int, round_: int = 0) -> Stall:
@@ -67,11 +67,38 @@ def test_liars_may_waste_their_rounds_and_no_more() -> None:
 
 
 def test_without_a_fault_and_a_liar_rounds_may_pass_but_not_for_ever() -> None:
-    watch = stalls((0, 1, 2, 3), liars=0)
+    watch = stalls((0, 1, 2, 3))
     assert stall(watch, watch.most_ms(0)).cause == "rounds"
-    assert stall(stalls((0, 1, 2, 3), liars=0), watch.most_ms(0) + 1).cause == ""
+    assert stall(stalls((0, 1, 2, 3)), watch.most_ms(0) + 1).cause == ""
     outcome = run(Scenario(25314))
     assert (outcome.adversary, outcome.violation) == ("none", "") and "rounds" in outcome.stalls
+
+
+def test_who_is_up_at_a_time_that_was_not_known_is_down_until_then() -> None:
+    watch = stalls()
+    watch.on_down(2, 100)
+    assert watch.look(0, 1, 0, 9_000).cause == "down"
+    watch.on_up(2, 3_000)
+    assert stall(watch, 3_200).until_ms == 3_000
+
+
+def test_who_rests_does_not_stall_and_its_rounds_are_remembered() -> None:
+    watch = stalls()
+    for place in watch.correct:
+        assert watch.on_progress(place, 1, 0, 100, rest_ms=5_000) is None
+    assert watch.look(0, 2, 4, 5_500) is None
+    found = watch.on_progress(0, 2, 0, 5_100 + watch.most_ms(4))
+    assert found is not None and (found.from_ms, found.cause) == (5_100, "liars")
+
+
+def test_an_objection_explains_within_patience_and_no_longer() -> None:
+    watch = stalls()
+    watch.on_objection(1, 2_400)
+    found = stall(watch, 2_400 + watch.most_ms(0))
+    assert (found.cause, found.who, found.until_ms) == ("patience", (1,), 2_400)
+    watch = stalls()
+    watch.on_objection(1, 2_600)
+    assert stall(watch, 2_400 + watch.most_ms(0)).cause == ""
 
 
 def longest() -> Outcome:

@@ -23,6 +23,7 @@ KILLED_BY = {
     "slash-kept": (0, "supply"),
     "any-nonce": (0, "replay"),
     "no-age": (0, "age"),
+    "drowsy": (0, "liveness"),
 }
 """Mutant: a seed that kills it, and the promise it breaks."""
 

@@ -20,6 +20,7 @@ from mlchain.errors import InvalidBlock
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import decode_transaction
 from mlchain.node import auditor as node_auditor
+from mlchain.node.agreement import Agreement
 from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain
 from mlchain.node.subject import Target
@@ -68,7 +69,7 @@ def _early(block: Any, validator: bytes, attestation: Any, height: int) -> bool:
 
 
 _process_attestation = votes._process_attestation
-_is_overdue = lifecycle._is_overdue
+_next_block_ms, _is_overdue = Agreement.next_block_ms, lifecycle._is_overdue
 _pay, _end, _pay_slash = lifecycle._pay, lifecycle._end, members._pay_slash
 
 
@@ -95,6 +96,11 @@ def _one_is_unserved(verdicts: Any, validators: Any, is_due: bool) -> Ruling:
 def _any_is_overdue(block: Any, job: Any, index: int, segment: Any) -> bool:
     """Have the deadline run while the segment before is not HARD."""
     return _is_overdue(block, replace(job, hard=index), index, segment)
+
+
+def _wants_late(agreement: Agreement) -> int:
+    """Want every block some seconds late; all goes on, only that nobody knows what it waits for."""
+    return _next_block_ms(agreement) + 6_000
 
 
 def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> None:
@@ -147,6 +153,7 @@ MUTANTS: dict[str, Mutant] = {
     "late-heir": Mutant(
         "other-end", names={(lifecycle, "_is_overdue"): _any_is_overdue}, is_calm=True
     ),
+    "drowsy": Mutant("none", names={(Agreement, "next_block_ms"): _wants_late}, is_calm=True),
     "double-pay": Mutant("none", names={(lifecycle, "_pay"): _pay_twice}),
     "refund-all": Mutant("none", names={(lifecycle, "_end"): _refund_all}),
     "slash-kept": Mutant("skip", names={(members, "_pay_slash"): _keep_slash}),

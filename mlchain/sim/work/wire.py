@@ -48,6 +48,8 @@ class PostOffice:
         """What an adversary of the network makes of a frame (sender, receiver, channel, frame)."""
         self.on_speech: Callable[[Place, bytes], None] | None = None
         """Told of every frame of the agreement, once, for the picture."""
+        self.on_mute: Callable[[int, int, int], None] = lambda place, at, until: None
+        """Told whose words are swallowed, from when, until when."""
         self._last_frame = b""
         self._muted: dict[int, int] = {}
         self._queue: list[tuple[float, int, Place, int, Callable[[], None]]] = []
@@ -57,7 +59,8 @@ class PostOffice:
     def mute(self, place: Place | None, for_ms: int) -> None:
         """Let nothing out of a place for a while."""
         assert place is not None
-        self._muted[place.index] = now_ms() + for_ms
+        self._muted[place.index] = until = now_ms() + for_ms
+        self.on_mute(place.index, now_ms(), until)
 
     def all(self) -> list[Place]:
         """Return every place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -30,6 +31,7 @@ from mlchain.sim.work.mutants import MUTANTS, mutated
 from mlchain.sim.work.order import Order, draw_orders, sign_all
 from mlchain.sim.work.place import SPEAKER, Place
 from mlchain.sim.work.promises import Promises
+from mlchain.sim.work.waits import Waits
 from mlchain.sim.work.wire import PostOffice, now_ms
 from mlchain.vm.families.jobs import JOBS, JobState
 from mlchain.vm.families.segments import CommitSegment
@@ -89,8 +91,8 @@ class World:
         pairs = [(members.index(m), len(members) + i) for i, m in enumerate(twins)]
         network = Network(rng, self.weather, size, pairs)
         self.office = PostOffice(network)
+        network.on_move = self._on_moved
         if self.scenario.transcript:
-            network.on_move = self._on_moved
             self.office.on_speech = self._on_frame
         self.places = [self._make_place(i, m) for i, m in enumerate([*members, *twins])]
         self.cheats = casting.cast(self, names, rng)
@@ -108,6 +110,7 @@ class World:
         supply = 2 * MONEY + BOND * len(self.genesis.members)
         self.promises = Promises(self.places, self.jobs, supply, CHAIN_ID)
         self.promises.on_hard = self._on_hard
+        self.waits = Waits(self.places, self.office, self.weather)
         self.outcome.lanes = [place.name for place in self.places]
 
     def _make_place(self, index: int, member: Member) -> Place:
@@ -139,6 +142,7 @@ class World:
         outcome.crashes = sum(place.crashes for place in self.places)
         outcome.convicted = len(self.promises.slashed)
         outcome.hard = self.promises.hard
+        outcome.stalls = [stall.cause for stall in self.waits.stalls.found]
         outcome.events = self.office.delivered
         outcome.digest = self._hash.hexdigest()
         return outcome
@@ -167,9 +171,17 @@ class World:
                 self.outcome.heights = self._heights()
                 self._check_end()
                 return
+            self._keeps(self.waits.look)
             if now_ms() > LIMIT_MS or self.office.delivered > MAX_DELIVERED:
                 self.outcome.heights = self._heights()
                 self.fail(f"liveness: {explain(self)}")
+
+    def _keeps(self, check: Callable[[], None]) -> None:
+        """Have a promise looked at."""
+        try:
+            check()
+        except Violation as violation:
+            self.fail(str(violation))
 
     def fail(self, what: str) -> None:
         """A promise was broken."""
@@ -207,10 +219,10 @@ class World:
             assert job is not None
             name = JobState(job.state).name
             self.outcome.jobs[name] = self.outcome.jobs.get(name, 0) + 1
-            try:
-                self.promises.on_job_end(state, job_id, job_id in self._lucky)
-            except Violation as violation:
-                self.fail(str(violation))
+            lucky = job_id in self._lucky
+            self._keeps(
+                lambda job_id=job_id, lucky=lucky: self.promises.on_job_end(state, job_id, lucky)
+            )
 
     def _draws_crash(self) -> bool:
         if not self._crash_rate or self.office.network.is_calm(now_ms()):
@@ -239,7 +251,8 @@ class World:
             self.illustrate(place.name, *speech(message))
 
     def _on_moved(self, at_ms: int, sides: list[int]) -> None:
-        """Show a partition: who is on the smaller side."""
+        """Note a partition, and show who is on the smaller side."""
+        self.waits.stalls.on_move(at_ms, sides)
         small = 0 if sum(sides) * 2 > len(sides) else 1
         cut = [p.name for p, side in zip(self.places, sides, strict=True) if side == small]
         self.illustrate("", "partition", " ".join(cut))
@@ -252,6 +265,8 @@ class World:
             self.fail(f"bug: {name}: {words}")
         if event in ("started", "segment-started"):
             return
+        if event == "block-refused" and place is not None:
+            self.waits.on_refused(place, details["verdict"])
         if event in ("block-refused", "audit-interrupted", "not-admitted", "sync-interrupted"):
             self.refusals[name] = f"{event} {words}"
         if event == "claim" or event == "verdict":
@@ -270,25 +285,29 @@ class World:
 
     def _on_save(self, place: Place, data: bytes) -> None:
         if place.is_honest:
-            try:
-                self.promises.on_save(place, data)
-            except Violation as violation:
-                self.fail(str(violation))
+            self._keeps(lambda: self.promises.on_save(place, data))
 
     def _on_commit(self, place: Place, committed: Committed) -> None:
         header = committed.block.header
         self.tell(place.name, "decided", f"{header.height} {committed.block_id.hex()[:8]}")
         if place.is_honest and place.node is not None:
             before = self.promises.hard, len(self.promises.slashed)
-            try:
-                self.promises.on_block(place.node.chain.store, committed)
-            except Violation as violation:
-                self.fail(str(violation))
+            store = place.node.chain.store
+            self._keeps(lambda: self.promises.on_block(store, committed))
+            self._keeps(lambda: self._note_progress(place, committed))
             if header.height > self._told:
                 self._told = header.height
                 self._tell_block(committed.block)
             for who in self.promises.slashed[before[1] :]:
                 self.tell(who.split(" ")[0], "slashed", who)
+
+    def _note_progress(self, place: Place, committed: Committed) -> None:
+        assert place.node is not None
+        round_ = place.node.chain.store.commit(committed.block.header.height).round
+        self.outcome.rounds = max(self.outcome.rounds, round_)
+        stall = self.waits.on_commit(place, committed, round_)
+        if stall is not None:
+            self.illustrate(place.name, "stall", str(stall))
 
     def _tell_block(self, block: Block) -> None:
         for ref in block.body.finalise:
