@@ -110,7 +110,10 @@ class Chain:
         self.store = store
         self.genesis = store.genesis
         self.mempool = Mempool(
-            self._check_transaction, self._nonce_of, is_duty=is_duty, balance_of=self._balance_of
+            self._check_transaction,
+            self._nonce_of,
+            is_duty=self._is_duty,
+            balance_of=self._balance_of,
         )
         self.validators = get_validator_set(store.state())
         self.key = key
@@ -347,6 +350,13 @@ class Chain:
     def _nonce_of(self, sender: bytes) -> int:
         return get_account(self._view, sender).nonce
 
+    def _is_duty(self, transaction: Transaction) -> bool:
+        """Tell whether its sender owes it to the chain as a member, or finds out who cheats."""
+        kind = KINDS.get(transaction.body.kind)
+        if kind is None or not kind.FREE:
+            return kind is not None and bool(kind.ROLE)
+        return transaction.body.sender in self.validators
+
     def _balance_of(self, account: bytes) -> int:
         return get_account(self._view, account).balance
 
@@ -364,9 +374,3 @@ class Chain:
                 judge_evidence(self._next_block(self.store.state()), evidence)
             except MlchainError:
                 del self._evidence[evidence]
-
-
-def is_duty(transaction: Transaction) -> bool:
-    """Tell whether only members in a role send such transactions, because they owe them."""
-    kind = KINDS.get(transaction.body.kind)
-    return kind is not None and bool(kind.ROLE)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec.structs import replace
 
 from mlchain import codec
 from mlchain.codec import Hash, Record, Uint
@@ -87,6 +88,8 @@ class Custodian:
     _settled: dict[tuple[bytes, Place], None] = field(default_factory=dict)
     """What we need not look at again, by commit and place."""
     _tries: dict[Place, int] = field(default_factory=dict)
+    _claims: dict[Place, ClaimDigest] = field(default_factory=dict)
+    """What we claim with the digest in hand, or without one, until the chain takes it."""
 
     @property
     def acts(self) -> tuple[Callable[[State], Awaitable[None]], ...]:
@@ -190,6 +193,7 @@ class Custodian:
         self.book.keep(places)
         at_work = {place[:2] for place in places}
         self._settled = {key: None for key in self._settled if key[1][:2] in at_work}
+        self._claims = {at: claim for at, claim in self._claims.items() if at[:2] in at_work}
 
     async def judge(self, state: State) -> None:
         """Re-run the chunks whose digests are disputed, with the keys of their makers."""
@@ -250,7 +254,11 @@ class Custodian:
         """Compare one digest with ours; return whether that is settled as far as we care."""
         claim = CUSTODY_CLAIMS.get(state, *place)
         if claim is not None and claim.state != ClaimState.SHOWN:
+            self._claims.pop(place, None)
             return claim.state == ClaimState.CLOSED
+        if place in self._claims:
+            self.outbox.send_announced(self._claims[place])
+            return False
         opening: Opening | None = None
         shown = claim.digest if claim else b""
         if not shown:
@@ -278,7 +286,9 @@ class Custodian:
             if claim.accuser == self.key and claim.state in (ClaimState.ASKED, ClaimState.DISPUTED)
         ]
         if len(mine) < MAX_OPEN:
-            self.outbox.send(ClaimDigest(*place, opening))
+            claim = ClaimDigest(*place, opening, bytes(32), 0)
+            claim = self._claims[place] = replace(claim, salt=self.outbox.salt(claim))
+            self.outbox.send_announced(claim)
 
     async def _fetch(self, place: Place, about: Attestment) -> Opening | None:
         job, index, maker, chunk = place

@@ -6,13 +6,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
-from mlchain import codec
+from mlchain import codec, crypto
 from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.chain import Chain
 from mlchain.vm.context import Payload
+from mlchain.vm.families.announcements import (
+    Announce,
+    announcement,
+    find_announcement,
+    ripe_height,
+)
 from mlchain.vm.families.segments import MakeClaim
 
 log = structlog.get_logger("outbox")
@@ -43,6 +50,23 @@ class Outbox:
         self._chain = chain
         self._spread = spread
         self._sent: dict[Payload, _Sent] = {}
+
+    def salt(self, payload: Payload) -> bytes:
+        """Return 32 bytes that nobody guesses, always the same for a payload."""
+        secret = self._key.derive(f"salts/{self._chain.genesis.chain_id}")
+        return crypto.digest("mlchain/salt", secret, codec.encode(payload))
+
+    def send_announced(self, payload: Payload) -> None:
+        """Announce what pays its finder, and send it once that is old enough.
+
+        Call again until it is done.
+        """
+        state, validators = self._chain.state(), self._chain.validators
+        announced = find_announcement(state, self._key.public, payload)
+        if announced is None:
+            self.send(Announce(announcement(self._key.public, payload)))
+        elif self._chain.height + 1 >= ripe_height(state, validators, announced):
+            self.send(replace(payload, announced=announced))
 
     def send(self, payload: Payload) -> None:
         """Send `payload`, unless it waits in the mempool already; call again until it is done."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from mlchain.consensus.work.attestation import STRETCHES, Reviewed, count_stretches, stretch_range
 from mlchain.consensus.work.commitment import commit_id
@@ -39,7 +40,7 @@ from mlchain.vm.families.jobs import (
     get_review,
     in_phase,
 )
-from mlchain.vm.families.segments import MakeClaim
+from mlchain.vm.families.segments import NO_TICKET, MakeClaim
 
 log = structlog.get_logger("reviewer")
 
@@ -219,10 +220,10 @@ class Reviewer:
             return
         self.artifacts.exhibit(target.segment, offset, data)
         identity = commit_id(target.commit)
-        ticket = self.duties.ticket(target.segment.commit_height) or bytes(32)
-        self._claims[identity] = MakeClaim(
-            target.job_id, target.number, identity, chunk, int(ClaimKind.FRAUD), ticket
+        claim = MakeClaim(
+            target.job_id, target.number, identity, chunk, int(ClaimKind.FRAUD), NO_TICKET
         )
+        self._claims[identity] = replace(claim, ticket=self.outbox.salt(claim))
         log.warning("late-claim", job=target.job_id.hex()[:8], chunk=chunk)
         self._press_claims()
 
@@ -238,4 +239,4 @@ class Reviewer:
                 self._seen[identity] = (1 << STRETCHES) - 1
                 del self._claims[identity]
             elif segment.claim is None:
-                self.outbox.send(claim)
+                self.outbox.send_announced(claim)

@@ -64,11 +64,13 @@ class Context:
 class Payload(Record, frozen=True):
     """A transaction kind: a record with a tag that knows how to execute itself.
 
-    `KIND` stands in the transaction; `ROLE` names who may send it ("" for anybody).
+    `KIND` stands in the transaction; `ROLE` names who may send it ("" for anybody). What has a role
+    is a duty, which nodes take for nothing; `FREE`: so is this from validators.
     """
 
     KIND: ClassVar[int]
     ROLE: ClassVar[str] = ""
+    FREE: ClassVar[bool] = False
 
     def execute(self, ctx: Context) -> None:
         """Apply to `ctx.state`, charging gas before each effect.

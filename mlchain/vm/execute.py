@@ -42,6 +42,7 @@ from mlchain.vm.epochs import end_epoch
 from mlchain.vm.evidence import punish
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
+from mlchain.vm.families.announcements import forget_announcements
 from mlchain.vm.families.jobs import Segment
 from mlchain.vm.families.members import (
     VALIDATORS,
@@ -51,7 +52,6 @@ from mlchain.vm.families.members import (
     remember_voters,
 )
 from mlchain.vm.families.models import forget_unheld
-from mlchain.vm.families.reports import forget_reports
 from mlchain.vm.gas import MAX_TRANSACTION_GAS, intrinsic_gas
 from mlchain.vm.params import get_params
 from mlchain.vm.predicting import advance_predictions
@@ -237,7 +237,7 @@ def _complete(
     advance_custody(block)
     advance_predictions(block)
     forget_unheld(block)
-    forget_reports(block)
+    forget_announcements(block)
     end_epoch(block)
     return Outcome(
         tuple(done.receipt for done in executed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 from vm.test_vm_custody import ME, YOU, Scene
-from vm.world import BOND, PARAMS, World, make_genesis
+from vm.world import AHEAD, BOND, PARAMS, World, make_genesis
 
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
@@ -60,7 +60,7 @@ def test_a_lazy_validator_that_leaves_is_convicted_by_what_it_cannot_show(way):
     scene = attested(make_world())
     world = scene.world
     world.do(ME, Leave() if way == "leave" else change_keys(world))
-    go_to(world, last_audit(scene) - 1)
+    go_to(world, last_audit(scene) - 1 - AHEAD)
     assert scene.claim().code == "ok", "in the last block in which it can be asked"
     before = world.balance(YOU)
     world.blocks(SHORT.custody_window + EPOCH)
@@ -78,7 +78,7 @@ def test_control_if_it_goes_when_the_epoch_ends_nobody_can_ask_it_and_it_takes_i
     world = scene.world
     world.do(ME, Leave())
     world.end_epoch()
-    go_to(world, last_audit(scene) - 1)
+    go_to(world, last_audit(scene) - 1 - AHEAD)
     assert "it has left" in scene.claim().message
     world.blocks(SHORT.unbonding_blocks + EPOCH)
     assert world.faults() == [] and world.balance(ME) >= BOND
@@ -112,7 +112,7 @@ def claim_late(world: World, job: bytes) -> int:
     """Claim it in the last block in which that is possible; return what the worker lost."""
     worker = world.worker_of(job)
     hard = world.segment(job).hard_height
-    go_to(world, hard + SHORT.unbonding_blocks - 1)
+    go_to(world, hard + SHORT.unbonding_blocks - 1 - AHEAD)
     world.accuse(YOU, job, 0, ClaimKind.FRAUD)
     world.judge(job, Outcome.DIFFERS)
     (fault,) = world.faults()

@@ -105,7 +105,7 @@ def test_of_other_kinds_every_field_is_said(run, home, made):
 
     said = say(Propose(RemoveMember(OTHER.public)))
     assert f'change RemoveMember {{"key": "{OTHER.public.hex()}"}}' in said
-    said = say(ClaimDigest(bytes(32), 5, OTHER.public, 17, None))
+    said = say(ClaimDigest(bytes(32), 5, OTHER.public, 17, None, bytes(32), 9))
     assert f'validator "{OTHER.public.hex()}"' in said and "chunk 17" in said
 
 

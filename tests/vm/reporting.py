@@ -6,9 +6,7 @@ from vm.world import World
 
 from mlchain.consensus.work.tickets import PURPOSES
 from mlchain.ledger.block import Receipt
-from mlchain.vm.cover import finality_depth
-from mlchain.vm.families.members import get_validator_set
-from mlchain.vm.families.reports import AnnounceReport, ReportReveal, report_hash
+from mlchain.vm.families.reports import ReportReveal
 
 
 def announce(
@@ -16,14 +14,12 @@ def announce(
 ) -> ReportReveal:
     """Put the announcement into the next block; returns what shows it later."""
     about = (world.key(owner).public, PURPOSES.index(purpose), height, element)
-    said = AnnounceReport(report_hash(world.key(sender).public, *about))
-    assert world.do(sender, said).code == "ok"
-    return ReportReveal(*about, world.height)
+    return world.announced(sender, ReportReveal(*about, 0))
 
 
 def ripen(world: World) -> None:
     """Make the blocks in which an honest proposer comes to its turn."""
-    world.blocks(finality_depth(get_validator_set(world.state())) - 1)
+    world.ripen()
 
 
 def report(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 from vm import reporting
-from vm.world import BOND, PARAMS, World
+from vm.world import AHEAD, BOND, PARAMS, World
 
 from mlchain.consensus.work.attestation import Outcome, Verdict
 from mlchain.consensus.work.commitment import commit_id
@@ -41,7 +41,10 @@ class Scene(NamedTuple):
     def claim(self, chunk: int = -1, opening: Opening | None = None, sender: str = YOU) -> Receipt:
         chunk = self.chunks[0] if chunk < 0 else chunk
         key = self.world.key(ME).public
-        return self.world.do(sender, ClaimDigest(self.job, 0, key, chunk, opening))
+        claim = ClaimDigest(self.job, 0, key, chunk, opening, digest("test-salt"), 0)
+        announced = self.world.announced(sender, claim)
+        self.world.ripen()
+        return self.world.do(sender, announced)
 
     def show(self, key: bytes | None = None, opening: Opening | None = None) -> Receipt:
         element = key or self.world.chain(ME, CUSTODY).at(self.height)
@@ -213,10 +216,10 @@ def test_claims_begin_when_the_key_is_due_and_end_with_the_window():
     scene = make_scene(waits=False)
     world, segment = scene.world, scene.world.segment(scene.job)
     begin, end = audit_begin(segment, PARAMS), audit_end(segment, PARAMS)
-    world.blocks(begin - world.height - 2)
+    world.blocks(begin - world.height - 2 - AHEAD)
     assert f"from {begin} to {end}" in scene.claim().message
     assert (scene.claim().code, scene.show().code) == ("ok", "ok")
-    world.blocks(end - world.height - 1)
+    world.blocks(end - world.height - 1 - AHEAD)
     assert scene.claim(scene.chunks[1]).code == "ok"
     assert f"from {begin} to {end}" in scene.claim(scene.chunks[2]).message
 

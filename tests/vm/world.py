@@ -35,9 +35,11 @@ from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.ml_runtime import Metrics, Plan, make_plan
 from mlchain.vm.context import Payload
+from mlchain.vm.cover import finality_depth
 from mlchain.vm.execute import Outcome as Executed
 from mlchain.vm.execute import build_block, check_block
 from mlchain.vm.families.accounts import get_account
+from mlchain.vm.families.announcements import Announce, announcement
 from mlchain.vm.families.changes import (
     AddMember,
     AnyChange,
@@ -47,7 +49,15 @@ from mlchain.vm.families.changes import (
 )
 from mlchain.vm.families.data import DATASETS, RegisterData
 from mlchain.vm.families.governance import DECIDED, Approve, Propose
-from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, JobState, Segment, segment_slice
+from mlchain.vm.families.jobs import (
+    JOBS,
+    SEGMENTS,
+    Job,
+    JobState,
+    Segment,
+    SegmentState,
+    segment_slice,
+)
 from mlchain.vm.families.members import (
     FAULTS,
     MEMBERS,
@@ -68,6 +78,8 @@ CHAIN = "test-world"
 BOND = 1_000_000
 SUPPLY = 10**9
 BLOCK_MS = 1_000
+AHEAD = 3
+"""Blocks from an announcement to what it announces, among four validators."""
 GAS = 20_000_000
 
 PARAMS = Params(
@@ -435,8 +447,23 @@ class World:
     def accuse(
         self, name: str, job: bytes, chunk: int, kind: ClaimKind = ClaimKind.FRAUD, index: int = 0
     ) -> None:
-        receipt = self.do(name, self.claim(name, job, chunk, kind, index))
+        claim = self.claim(name, job, chunk, kind, index)
+        if self.segment(job, index).state == SegmentState.HARD:
+            claim = self.announced(name, claim)
+            self.ripen()
+        receipt = self.do(name, claim)
         assert receipt.code == "ok", receipt.message
+
+    def announced(self, sender: str, payload: Any) -> Any:
+        """Put the announcement of a payload into the next block; returns what shows it later."""
+        said = Announce(announcement(self.key(sender).public, payload))
+        receipt = self.do(sender, said)
+        assert receipt.code == "ok", receipt.message
+        return replace(payload, announced=self.height)
+
+    def ripen(self) -> None:
+        """Make the blocks in which an honest proposer comes to its turn."""
+        self.blocks(finality_depth(get_validator_set(self.state())) - 1)
 
     def judge(
         self, job: bytes, outcome: Outcome, names: tuple[str, ...] = (), index: int = 0

@@ -22,6 +22,7 @@ from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.context import Context, Payload
+from mlchain.vm.families.announcements import take_announced
 from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
 from mlchain.vm.families.jobs import segment_slice as slice_of
 from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS
@@ -132,7 +133,8 @@ class ClaimDigest(Payload, frozen=True):
     """A validator says that the digest of `chunk` in another's attestation is wrong.
 
     `opening` shows the digest. Without one this asks the other to show it; when it has, the same
-    again says that what was shown is wrong.
+    again says that what was shown is wrong. It is announced in block `announced`; the `salt` is
+    secret until then.
     """
 
     KIND: ClassVar[int] = 25
@@ -142,6 +144,8 @@ class ClaimDigest(Payload, frozen=True):
     validator: PublicKey
     chunk: Uint
     opening: Opening | None
+    salt: Hash
+    announced: Uint
 
     def execute(self, ctx: Context) -> None:
         """Ask for the digest, or have everybody re-run the chunk."""
@@ -165,6 +169,7 @@ class ClaimDigest(Payload, frozen=True):
         )
         if open_claims >= MAX_OPEN:
             raise InvalidTransaction(f"{MAX_OPEN} claims of this validator are open")
+        take_announced(ctx, self)
         state, digest = ClaimState.DISPUTED, before.digest if before else b""
         if self.opening is not None:
             verify_opening(about.attested.result_root, about.chunks, self.chunk, self.opening)

@@ -18,6 +18,7 @@ from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.agenda import enter
 from mlchain.vm.backlog import owe, slice_gas
 from mlchain.vm.context import Context, Payload
+from mlchain.vm.families.announcements import take_announced
 from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
@@ -110,6 +111,9 @@ class MakeClaim(Payload, frozen=True):
     UNSERVED claim is limited to the accuser's own slice, which `ticket` proves. A finder's share
     is for those whose own slice held the chunk: whoever claims what another found gets none, and
     the other can still join.
+
+    A claim against HARD work, which nothing waits for, is announced: in block `announced`, and
+    `ticket` is any secret.
     """
 
     KIND: ClassVar[int] = 22
@@ -120,6 +124,7 @@ class MakeClaim(Payload, frozen=True):
     chunk: Uint
     kind: Annotated[int, Meta(ge=0, le=1)]
     ticket: Hash
+    announced: Uint = 0
 
     def execute(self, ctx: Context) -> None:
         """Open the dispute; while it is open the segment cannot become HARD."""
@@ -145,6 +150,8 @@ class MakeClaim(Payload, frozen=True):
         asks, offset = self.kind == ClaimKind.UNSERVED, self.chunk - first
         if asks and not is_own_chunk(ctx, job, segment, self.ticket, offset):
             raise InvalidTransaction("only chunks of one's own slice can be asked for")
+        if is_late:
+            take_announced(ctx, self)
         is_finder = is_late or asks or self._has_drawn(ctx, job, segment, offset)
         finders = (ctx.sender,) if is_finder else ()
         claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, (), finders)
