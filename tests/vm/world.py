@@ -12,11 +12,28 @@ each test of this folder checks both without saying so. States of training are m
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from factories import make_key
 from msgspec.structs import replace
+from vm.ground import (  # noqa: F401  tests have all of it from here
+    AHEAD,
+    BLOCK_MS,
+    BOND,
+    CHAIN,
+    CONTENT,
+    FEATURES,
+    GAS,
+    JOB,
+    PARAMS,
+    PARTS,
+    ROWS,
+    SUPPLY,
+    chain_of,
+    make_genesis,
+    make_member,
+    plan,
+)  # fmt: skip
 
 from mlchain import codec
 from mlchain.consensus.evidence import vote_evidence
@@ -24,16 +41,16 @@ from mlchain.consensus.work.attestation import Attestation, Available, Extension
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id, segment_root
 from mlchain.consensus.work.custody import key_due
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.tickets import BEACON, CUSTODY, PURPOSES, TICKETS, make_chain
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, TICKETS
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.block import Block, Body, Receipt, SegmentRef, header_id
 from mlchain.ledger.commit import NIL, Commit, Vote, VoteKind, make_commit, sign_bytes
-from mlchain.ledger.genesis import Allocation, Genesis, Member, Params
+from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
-from mlchain.ml_runtime import Metrics, Plan, make_plan
+from mlchain.ml_runtime import Metrics
 from mlchain.vm.context import Payload
 from mlchain.vm.cover import finality_depth
 from mlchain.vm.execute import Outcome as Executed
@@ -70,67 +87,8 @@ from mlchain.vm.families.members import (
 from mlchain.vm.families.models import MODEL_FILES
 from mlchain.vm.families.renewal import find_chains
 from mlchain.vm.families.segments import CommitSegment, MakeClaim
-from mlchain.vm.families.submit import SubmitJob
 from mlchain.vm.initial import compute_supply, write_genesis
 from mlchain.vm.votes import NO_ELEMENT
-
-CHAIN = "test-world"
-BOND = 1_000_000
-SUPPLY = 10**9
-BLOCK_MS = 1_000
-AHEAD = 3
-"""Blocks from an announcement to what it announces, among four validators."""
-GAS = 20_000_000
-
-PARAMS = Params(
-    propose_timeout_ms=1000, vote_timeout_ms=500, timeout_step_ms=250, block_interval_ms=50,
-    heartbeat_ms=10_000, max_block_gas=10**8, attest_window=20, segment_timeout_ms=60_000,
-    dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
-    slash_unavailable=BOND // 100, fee_admission=BOND // 50, ticket_heights=600,
-    epoch_blocks=100, max_verify_gas=10**11, unbonding_blocks=300,
-    audit_permille=50, custody_window=30, slash_lazy=BOND // 2,
-)  # fmt: skip
-
-CONTENT = b"\x01\x55\x12\x20" + digest("test-content")
-"""A content id; no bytes behind it are ever looked at."""
-ROWS, FEATURES = 60, 4
-PARTS = ("available", "attestations", "verdicts", "reviews", "commitments", "answers")
-
-
-@cache
-def plan(batch: int = 8) -> Plan:
-    return make_plan("softmax", features=FEATURES, classes=3, optimiser="sgd", batch=batch)
-
-
-JOB = SubmitJob(
-    name="job", plan=plan().encode(), dataset=CONTENT, train_rows=45, test_rows=15,
-    steps=2000, chunk=2, segment=200, tier="audited", fee=1_000_003, seed=b"",
-)  # fmt: skip
-"""1,000 chunks in 5 segments, of which four validators draw 42 chunks each."""
-
-
-@cache
-def chain_of(name: str, purpose: str, chain_id: str, length: int, generation: int = 0) -> Any:
-    return make_chain(make_key(name), purpose, chain_id, length, generation)
-
-
-def make_member(
-    name: str, role: str, chain_id: str = CHAIN, params: Params = PARAMS, bond: int = BOND
-) -> Member:
-    tips = [bytes(32)] * len(PURPOSES)
-    if role == "validator":
-        tips = [chain_of(name, p, chain_id, params.ticket_heights).tip for p in PURPOSES]
-    key, peer = make_key(name).public, make_key(name + "/peer").public
-    return Member(name, role, key, peer, "127.0.0.1", 0, bond, *tips)
-
-
-def make_genesis(
-    validators: int = 4, workers: int = 2, chain_id: str = CHAIN, params: Params = PARAMS
-) -> Genesis:
-    names = [("validator", i) for i in range(validators)] + [("worker", i) for i in range(workers)]
-    members = tuple(make_member(f"{role}-{i}", role, chain_id, params) for role, i in names)
-    allocations = (Allocation(make_key("alice").public, SUPPLY),)
-    return Genesis(chain_id, 1, bytes(32), params, members, allocations)
 
 
 class World:
