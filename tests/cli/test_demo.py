@@ -101,7 +101,7 @@ def test_six_real_processes_train_digits_and_prove_it(home, cheat, monkeypatch):
         command + ([f"--cheat={cheat}"] if cheat else []),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     document = json.loads(run.stdout)

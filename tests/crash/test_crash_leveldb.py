@@ -207,7 +207,6 @@ def test_a_real_disk_that_fails_is_named_and_later_nothing_is_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_real_disk_that_fails_at_any_call_is_named_and_later_nothing_is_missing(
     failing, small_buffers, error

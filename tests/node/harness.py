@@ -86,7 +86,7 @@ class Cluster:
             )
         )  # fmt: skip
 
-    async def settled(self, job: bytes, timeout_s: float = 60) -> Job:
+    async def settled(self, job: bytes, timeout_s: float = 240) -> Job:
         with trio.fail_after(timeout_s):
             while True:
                 records = [JOBS.get(node.chain.state(), job) for node in self.nodes.values()]

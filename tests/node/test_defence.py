@@ -62,7 +62,7 @@ def watch(
             looked = note_looks(worker)
             job = await cluster.submit_digits(steps=40, chunk=4, segment=10, seed=fixed_seed(5))
             seen = 0
-            with trio.fail_after(120):
+            with trio.fail_after(900):
                 while not cluster.faults() and seen < 100:
                     await trio.sleep(0.05)
                     state = judge.chain.state()

@@ -198,7 +198,7 @@ class Case:
 
 
 async def first_file(cluster: Cluster, job: bytes) -> bytes:
-    with trio.fail_after(200):
+    with trio.fail_after(900):
         while True:
             for name, node in cluster.nodes.items():
                 if name.startswith("validator"):

@@ -52,7 +52,7 @@ def test_the_model_of_a_job_is_held_and_another_one_in_its_name_is_not(tmp_path:
             await cluster.send(wrong)
             await cluster.send(right)
             state = cluster.nodes["validator-3"].chain.state
-            with trio.fail_after(120):
+            with trio.fail_after(900):
                 while (file := MODEL_FILES.get(state(), right.content)) is None or not is_usable(
                     file, get_validator_set(state())
                 ):

@@ -41,9 +41,9 @@ def run(folder: Path, misbehaviour: dict[str, str], **changes: int) -> Cluster:
     async def main() -> Cluster:
         made = genesis(**{"heartbeat_ms": 50, **changes})
         async with run_cluster(folder, 4, 1, misbehaviour, made) as cluster:
-            with trio.fail_after(240):
+            with trio.fail_after(900):
                 job = await cluster.submit_digits(steps=40, chunk=4, segment=10)
-                await cluster.settled(job, 120)
+                await cluster.settled(job, 600)
                 params = made.params
                 end = cluster.nodes[LAZY].chain.height + params.attest_window + 40
                 await outlive(cluster, end)

@@ -18,7 +18,7 @@ from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.families.jobs import JOBS, SEGMENTS, Job, Segment
 
-PATIENCE_S = 120
+PATIENCE_S = 600
 """How long a test waits for what must happen; says nothing about how fast it is."""
 
 

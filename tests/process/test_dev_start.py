@@ -57,7 +57,7 @@ class Desk:
         """Type a line and wait for its end."""
         return subprocess.run(
             ["/bin/sh", "-c", line], cwd=self.folder, env=self.environ, text=True,
-            capture_output=True, timeout=240,
+            capture_output=True, timeout=900,
         )  # fmt: skip
 
     def start(self, line: str) -> dict[str, object]:

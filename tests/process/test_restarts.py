@@ -19,10 +19,13 @@ from mlchain.vm.families.accounts import Transfer, get_account
 from mlchain.vm.families.jobs import JobState, SegmentState
 from mlchain.vm.families.members import FAULTS
 
+LIMIT_S = 900
+pytestmark = pytest.mark.timeout(LIMIT_S + 60)
 
-def play(scenario, *args, limit_s: float = 240) -> None:
+
+def play(scenario, *args) -> None:
     async def bounded() -> None:
-        with trio.fail_after(limit_s):
+        with trio.fail_after(LIMIT_S):
             await scenario(*args)
 
     trio.run(bounded)
