@@ -20,7 +20,7 @@ def run_schemathesis(url: str, folder: Path, *more: str) -> subprocess.Completed
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"]
     command += [f"{url}/openapi.json", "--seed", "1", "--generation-deterministic"]
     command += ["--continue-on-failure", *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=folder)
 
 
 def try_api(folder: Path, *more: str) -> tuple[int, str]:
