@@ -29,7 +29,7 @@ from mlchain.cli.node import load_keys
 from mlchain.node.config import load_config
 from mlchain.node.main import open_node, set_up_logging
 from mlchain.node.node import Node
-from mlchain.web.app import serve
+from mlchain.web.api import HttpApi
 
 SAMPLE_S = 0.004
 WARM_UP = (50, 2.0)
@@ -123,7 +123,7 @@ async def measure(network: Network, rates: list[int], seconds: float) -> None:
         async with trio.open_nursery() as nursery:
             for node, port in zip(nodes, network.ports, strict=True):
                 await nursery.start(node.run)
-                await nursery.start(lambda n=node, p=port, **more: serve(n, port=p, **more))
+                await nursery.start(HttpApi(port=port).serve_node, node)
             while not all(p.connected for node in nodes for p in node.transport.peers()):
                 await trio.sleep(0.1)
             load = await trio.to_thread.run_sync(Load, network)

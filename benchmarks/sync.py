@@ -1,11 +1,13 @@
 """Catching up: replaying the chain against starting from a snapshot; proofs; the disk.
 
     PYTHONPATH=. python benchmarks/sync.py [--blocks 1000,10000] [--accounts 1000,100000]
-        [--transfers 4]
+        [--transfers 4] [--recipients 10000] [--keep FOLDER]
 
 Blocks are real: made by the node's own `Chain` for four validators, certified by three or more of
 their keys, some transfers in each. Everything is executed on one core, over real databases, without
-a network; bytes are those that would travel. `--blocks 100000` takes a while to make.
+a network; bytes are those that would travel. A transfer goes to an account of its own, so that the
+state grows with the chain; with `--recipients` to one of so many, and only the chain grows.
+`--blocks 100000` takes a while to make; with `--keep` what was made is used, or gone on with.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import gc
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -48,6 +52,7 @@ from mlchain.vm.initial import trust_genesis, write_genesis
 
 SENDERS = 8
 KEPT = 100
+TELL_BLOCKS = 5_000
 
 
 class DictReader:
@@ -74,7 +79,7 @@ class Validators:
     def create(cls, folder: Path) -> Validators:
         short = replace(LOCAL_PARAMS, ticket_heights=64)
         with patch.object(localgenesis, "LOCAL_PARAMS", short):
-            net = LocalNet.create(folder, 4, 0, None, {})
+            net = LocalNet.open(folder) or LocalNet.create(folder, 4, 0, None, {})
         genesis = load_genesis(net.genesis)
         rich = tuple(Allocation(sender(i).public, 10**12) for i in range(SENDERS))
         genesis = replace(genesis, allocations=(*genesis.allocations, *rich))
@@ -106,18 +111,22 @@ def open_store(path: Path, genesis: Genesis) -> tuple[LevelKeyValue, Store]:
     return kv, Store.create_or_open(kv, genesis, lambda state: write_genesis(state, genesis))
 
 
-def make_blocks(validators: Validators, path: Path, count: int, transfers: int) -> None:
-    """Make a chain in a database; each transfer goes to an account of its own."""
-    genesis, rng = validators.genesis, random.Random(count)
+def make_blocks(
+    validators: Validators, path: Path, count: int, transfers: int, recipients: int
+) -> None:
+    """Make a chain of `count` blocks in a database, or go on with the one that is there."""
+    genesis = validators.genesis
     kv, store = open_store(path, genesis)
+    rng = random.Random(store.height)
     chain = Chain(store, validators.keys[0].public, lambda ref, commit: True)
     duties = [Duties(genesis, key) for key in validators.keys]
-    commit: Commit | None = None
-    nonces = [0] * SENDERS
-    for _ in range(count):
+    commit = store.commit(store.height) if store.height else None
+    accounts = [ACCOUNTS.get(store.state(), sender(i).public) for i in range(SENDERS)]
+    nonces = [account.nonce if account else 0 for account in accounts]
+    while store.height < count:
         for _ in range(transfers):
             who = rng.randrange(SENDERS)
-            payload = Transfer(rng.randbytes(32), 1000)
+            payload = Transfer(recipient(rng, recipients), 1000)
             body = TransactionBody(
                 genesis.chain_id, sender(who).public, nonces[who], 1_000_000, 1, payload.KIND,
                 codec.encode(payload),
@@ -127,7 +136,16 @@ def make_blocks(validators: Validators, path: Path, count: int, transfers: int) 
         block, identity = chain.build(store.head.time_ms + 1, commit)
         commit = validators.certify(duties, block.header.height, identity)
         chain.commit(identity, codec.encode(block), commit)
+        if store.height % TELL_BLOCKS == 0:
+            print(f"  made {store.height:,} of {count:,} blocks", file=sys.stderr, flush=True)
     kv.close()
+
+
+def recipient(rng: random.Random, recipients: int) -> bytes:
+    """Return a new account, or one of so many."""
+    if not recipients:
+        return rng.randbytes(32)
+    return crypto.digest("mlchain/bench-sync", b"to", rng.randrange(recipients).to_bytes(8, "big"))
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -188,9 +206,13 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def measure_chain(validators: Validators, folder: Path, count: int, transfers: int) -> None:
+def measure_chain(
+    validators: Validators, folder: Path, made: Path, count: int, transfers: int, recipients: int
+) -> None:
     path = folder / f"chain-{count}"
-    make_blocks(validators, path, count, transfers)
+    if not path.exists():
+        make_blocks(validators, made, count, transfers, recipients)
+        copytree(made, path)
     kv, store = open_store(path, validators.genesis)
     kv.compact()
     whole = folder_bytes(path)
@@ -254,6 +276,8 @@ def main() -> None:
     parser.add_argument("--blocks", default="1000,10000")
     parser.add_argument("--accounts", default="1000,10000,100000")
     parser.add_argument("--transfers", type=int, default=4, help="of a block")
+    parser.add_argument("--recipients", type=int, default=0, help="accounts; 0: always a new one")
+    parser.add_argument("--keep", type=Path, help="a folder for the chain that is made")
     arguments = parser.parse_args()
     print(machine())
     print(
@@ -265,9 +289,13 @@ def main() -> None:
         f"{'RSS +MB':>9}{'proof B':>9}"
     )
     with TemporaryDirectory() as name:
-        validators = Validators.create(Path(name) / "net")
-        for word in arguments.blocks.split(",") if arguments.blocks else ():
-            measure_chain(validators, Path(name), int(word), arguments.transfers)
+        kept = arguments.keep or Path(name) / "kept"
+        validators = Validators.create(kept / "net")
+        made = kept / "chain"
+        for count in sorted(int(word) for word in arguments.blocks.split(",") if word):
+            measure_chain(
+                validators, Path(name), made, count, arguments.transfers, arguments.recipients
+            )
     print("\nAccounts: tree, proof of one, snapshot taken and judged (values in memory)")
     print(
         f"{'accounts':>10}{'tree s':>10}{'proof B':>9}{'check us':>10}{'take s':>10}{'judge s':>10}"

@@ -26,7 +26,7 @@ from mlchain.ml_runtime.importers.sklearn import FINAL, TRANSFORMERS
 from mlchain.ml_runtime.models import MODELS
 from mlchain.ml_runtime.op import OPS
 from mlchain.sim.work.cheats import CHEATS
-from mlchain.web.problems import CODES, MEANINGS, STATUS, classify
+from mlchain.web.problems import CODES, FETCHING, MEANINGS, STATUS, classify
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,7 +121,7 @@ def error_classes() -> Iterator[Sequence[str]]:
 def problem_codes() -> Iterator[Sequence[str]]:
     """Every code of a problem that the API answers."""
     yield "status", "code", "means"
-    for status, code in sorted({*CODES.items(), *((row[1], row[2]) for row in STATUS)}):
+    for status, code in sorted({FETCHING, *CODES.items(), *((row[1], row[2]) for row in STATUS)}):
         yield str(status), f"`{code}`", MEANINGS[code]
 
 

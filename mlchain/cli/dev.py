@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -100,7 +99,7 @@ def command(
     from mlchain.cli.devnet import DevNet
     from mlchain.node.config import Address, check_exposure, parse_address
     from mlchain.node.together import run_together
-    from mlchain.web.app import serve
+    from mlchain.web.api import HttpApi
 
     address = parse_address(http_listen, "--http")
     check_exposure("dev-", "--http", address)
@@ -121,8 +120,8 @@ def command(
         for line in news:
             out.note(line)
 
-    api = partial(serve, host=address.host, port=address.port)
-    run_together(net.genesis, net.keys(), net.folder, api, on_ready, on_block, net.cheats)
+    with HttpApi(address.host, address.port) as api:
+        run_together(net.genesis, net.keys(), net.folder, api, on_ready, on_block, net.cheats)
     out.note("stopped, state is kept")
 
 

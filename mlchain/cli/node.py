@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,11 +136,11 @@ def command(
         _end_with_stdin()
 
     from mlchain.node.main import run_node
-    from mlchain.web.app import serve
+    from mlchain.web.api import HttpApi
 
-    http, socket = config.http_listen, config.admin_socket
-    api = partial(serve, host=http.host, port=http.port, admin_socket=socket)
-    run_node(config, keys, api, adversary or "", repair)
+    http = config.http_listen
+    with HttpApi(http.host, http.port, admin_socket=config.admin_socket) as api:
+        run_node(config, keys, api, adversary or "", repair)
 
 
 def load_keys(config: Config, genesis: Genesis) -> Keys:

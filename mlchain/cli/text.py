@@ -72,6 +72,20 @@ def progress_line(job: Mapping[str, Any]) -> str:
     return f"  {bar(done, total)}  {describe_job(job)}"
 
 
+def state_sync_lines(sync: Mapping[str, Any]) -> list[str]:
+    """Return how far a node is with fetching the state, and who gave what."""
+    at = f"of block #{sync['height']}" if sync["height"] else "none found yet"
+    size = f"  {int(sync['bytes']) / 1e6:.1f} MB" if sync["bytes"] else ""
+    lines = [
+        f"  state    {sync['phase']}  {at}",
+        f"  chunks   {bar(int(sync['chunks']), int(sync['of']))}{size}",
+    ]
+    for peer in sync["peers"]:
+        refused = "  " + bad("gave what is wrong, not asked again") if peer["refused"] else ""
+        lines.append(f"  from     {peer['name']}  {peer['chunks']} chunks{refused}")
+    return lines
+
+
 def score_text(metrics: Mapping[str, Any] | None) -> str:
     """Return `accuracy 0.9722  (350 of 360 test rows)`, or the error of a predicted quantity."""
     if not metrics or not int(metrics["total"]):

@@ -1,7 +1,8 @@
 """Before a node runs: start from a snapshot, if it is to and there is one.
 
-The network is up for this alone, and nothing is served; then it is closed, and the node begins over
-the store that was made. A snapshot half installed is always finished first.
+The network is up for this alone, and the API only tells how far it is; then the network is closed,
+and the node begins over the store that was made. A snapshot half installed is always finished
+first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import structlog
+import trio
 
 from mlchain.errors import NotFound, Unreachable
 from mlchain.ledger.genesis import Genesis
@@ -18,6 +20,7 @@ from mlchain.ledger.merkle import SparseTree
 from mlchain.ledger.rows import HEAD, read
 from mlchain.ledger.snapshot import installing_height
 from mlchain.ledger.state import State
+from mlchain.node.fetching import Fetching
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.statesync import StateSync, wait_for_peer
 from mlchain.node.wal import LastSignFile
@@ -70,11 +73,13 @@ async def start_from_snapshot(
     trust: Trust | None = None,
     last_sign: Path | None = None,
     is_repair: bool = False,
+    progress: Fetching | None = None,
 ) -> bool:
     """Make `kv` a store of the newest snapshot that peers have; tell whether it was done.
 
     `is_needed`: no snapshot is an error. `last_sign` is where a validator keeps its last signature:
-    without that file it may start only where it cannot have signed anything.
+    without that file it may start only where it cannot have signed anything. `progress` is kept up
+    to date.
 
     Raises:
         Unreachable: a snapshot is needed and nobody is there.
@@ -90,7 +95,8 @@ async def start_from_snapshot(
     if last_sign is not None:
         may_be_missing = above == 0 and unfinished is None and not is_repair
         LastSignFile(last_sign, may_be_missing).load()
-    sync = StateSync(transport, SnapshotFolder(folder), genesis, trust_genesis(genesis), trust)
+    start = trust_genesis(genesis)
+    sync = StateSync(transport, SnapshotFolder(folder), genesis, start, trust, progress)
     patience_s = PATIENCE_S if is_needed or unfinished is not None else AUTO_PATIENCE_S
     started = time.monotonic()
     async with transport.run():
@@ -108,12 +114,12 @@ async def start_from_snapshot(
         )
     if way is None:
         return False
-    sync.install(kv, way, initial)
+    await trio.to_thread.run_sync(sync.install, kv, way, initial)  # a large state takes a while
     seconds = round(time.monotonic() - started, 1)
     log.info(
         "started-from-snapshot",
         height=way.header.height,
-        bytes=sync.fetched_bytes,
+        bytes=sync.progress.bytes,
         seconds=seconds,
     )
     return True

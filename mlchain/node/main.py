@@ -7,8 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import structlog
 import trio
@@ -20,6 +19,7 @@ from mlchain.ledger.kv import LevelKeyValue
 from mlchain.ml_runtime import get_backend
 from mlchain.node.catchup import start_from_snapshot, stored_state, wants_snapshot
 from mlchain.node.config import Config
+from mlchain.node.fetching import Fetching, Newcomer
 from mlchain.node.machine import Storage
 from mlchain.node.membership import Keys
 from mlchain.node.node import Node
@@ -28,8 +28,19 @@ from mlchain.p2p.transport import PeerAddress, Transport
 
 log = structlog.get_logger("node")
 
-Serve = Callable[..., Awaitable[None]]
-"""The node's API: called as `serve(node, task_status=…)`, runs until cancelled."""
+
+class Api(Protocol):
+    """Where the process is asked: by the caller, because the web stands above the node."""
+
+    async def serve_newcomer(
+        self, newcomer: Newcomer, done: trio.Event, *, task_status: trio.TaskStatus[int] = ...
+    ) -> None:
+        """Tell how far state sync is, until it is done."""
+        ...
+
+    async def serve_node(self, node: Node, *, task_status: trio.TaskStatus[int] = ...) -> None:
+        """Serve all that a node knows, until cancelled."""
+        ...
 
 
 def open_node(config: Config, keys: Keys, misbehaviour: str = "") -> Node:
@@ -89,14 +100,13 @@ def make_transport(genesis: Genesis, config: Config, peer: SecretKey) -> Transpo
 def run_node(
     config: Config,
     keys: Keys,
-    serve: Serve | None,
+    api: Api | None,
     misbehaviour: str = "",
     is_repair: bool = False,
 ) -> None:
-    """Run until SIGINT or SIGTERM.
+    """Run until SIGINT or SIGTERM, with `api` beside the node.
 
-    `serve(node, task_status)` is the API that runs beside the node; the caller brings it, because
-    the web stands above the node. `is_repair`: a damaged database is repaired first.
+    `is_repair`: a damaged database is repaired first.
 
     Raises:
         MlchainError: the node cannot start, or had to stop; says why.
@@ -106,28 +116,28 @@ def run_node(
         last_sign = config.wal / "last-sign" if keys.validator else None
         repair(config.data, load_genesis(config.genesis), last_sign)
     try:
-        trio.run(_run, config, keys, serve, misbehaviour, strict_exception_groups=True)
+        trio.run(_run, config, keys, api, misbehaviour, strict_exception_groups=True)
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
 
 
-async def _run(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
+async def _run(config: Config, keys: Keys, api: Api | None, misbehaviour: str) -> None:
     """Run nodes one after another: each until its keys play another role than it was made for."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal, nursery.cancel_scope)
-        await catch_up(config, keys)
+        await catch_up(config, keys, api)
         while True:
-            await _run_one(config, keys, serve, misbehaviour)
+            await _run_one(config, keys, api, misbehaviour)
 
 
-async def _run_one(config: Config, keys: Keys, serve: Serve | None, misbehaviour: str) -> None:
+async def _run_one(config: Config, keys: Keys, api: Api | None, misbehaviour: str) -> None:
     node: Node | None = None
     try:
         async with trio.open_nursery() as nursery:
             node = open_node(config, keys, misbehaviour)
             await nursery.start(node.run)
-            if serve is not None:
-                await nursery.start(serve, node)
+            if api is not None:
+                await nursery.start(api.serve_node, node)
             gc.collect()  # what is here now stays: modules, the state's tree; the collector would
             gc.freeze()  # walk all of it again and again, and agreement would wait
             await node.membership.outdated.wait()
@@ -138,8 +148,10 @@ async def _run_one(config: Config, keys: Keys, serve: Serve | None, misbehaviour
             node.close()
 
 
-async def catch_up(config: Config, keys: Keys) -> None:
+async def catch_up(config: Config, keys: Keys, api: Api | None = None) -> None:
     """Start from a snapshot if the configuration says so and there is one.
+
+    Meanwhile `api` tells how far it is.
 
     Raises:
         MlchainError: it says so, and there is none; or a file is damaged.
@@ -153,15 +165,22 @@ async def catch_up(config: Config, keys: Keys) -> None:
         transport = make_transport(genesis, config, keys.at(stored_state(kv)).peer)
         if not transport.peers():
             return
-        await start_from_snapshot(
-            kv,
-            genesis,
-            transport,
-            config.snapshots,
-            is_needed=config.sync == "snapshot",
-            trust=config.trust,
-            last_sign=config.wal / "last-sign" if keys.validator else None,
-        )
+        fetching, done = Fetching(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            if api is not None:
+                newcomer = Newcomer(genesis, keys, transport, config.home, fetching)
+                await nursery.start(api.serve_newcomer, newcomer, done)
+            await start_from_snapshot(
+                kv,
+                genesis,
+                transport,
+                config.snapshots,
+                is_needed=config.sync == "snapshot",
+                trust=config.trust,
+                last_sign=config.wal / "last-sign" if keys.validator else None,
+                progress=fetching,
+            )
+            done.set()
     finally:
         kv.close()
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlchain.errors import CodecError
+from mlchain.p2p.transport import Transport
 
 Json = dict[str, Any]
 
@@ -34,6 +35,19 @@ def parse_hash(text: str, what: str) -> bytes:
 def to_json(view: Mapping[str, Any]) -> Json:
     """Return `view` with bytes as hex and integers beyond 2^53 as text."""
     return {key: _plain(value) for key, value in view.items()}
+
+
+def peer_rows(transport: Transport) -> list[Json]:
+    """Return the peers and what the links to them are like."""
+    return [
+        {
+            "name": peer.name,
+            "role": peer.role,
+            "connected": peer.connected,
+            "last_seen_ms": peer.last_seen_ms,
+        }
+        for peer in transport.peers()
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from mlchain.node.draw_view import DrawViews
 from mlchain.node.governance_view import describe_chains, describe_governance, find_chains_end
 from mlchain.node.job_query import MAX_ROWS, JobQuery
 from mlchain.node.job_view import ProgressSource, job_event
-from mlchain.node.plain import Json, parse_hash, to_json
+from mlchain.node.plain import Json, parse_hash, peer_rows, to_json
 from mlchain.node.prediction_view import PredictionViews
 from mlchain.node.registry_view import RegistryViews
 from mlchain.node.transaction_view import describe_transaction
@@ -119,15 +119,7 @@ class Query(JobQuery):
                 "mempool": len(self._chain.mempool),
                 "chains_end": find_chains_end(self._chain.state(), self._chain.key),
                 "syncing": node.sync.is_syncing,
-                "peers": [
-                    {
-                        "name": peer.name,
-                        "role": peer.role,
-                        "connected": peer.connected,
-                        "last_seen_ms": peer.last_seen_ms,
-                    }
-                    for peer in node.transport.peers()
-                ],
+                "peers": peer_rows(node.transport),
             }
         )
 

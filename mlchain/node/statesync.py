@@ -43,6 +43,7 @@ from mlchain.ledger.merkle import CHUNKS
 from mlchain.ledger.snapshot import MAX_CHUNK_BYTES, check_chunk, install
 from mlchain.ledger.state import State
 from mlchain.ledger.validators import ValidatorSet
+from mlchain.node.fetching import Fetching, Phase
 from mlchain.node.progress import Progress
 from mlchain.node.snapshots import (
     CHUNK_PROTOCOL,
@@ -89,15 +90,18 @@ class StateSync:
         genesis: Genesis,
         start: Trusted,
         trust: tuple[int, bytes] | None = None,
+        progress: Fetching | None = None,
     ) -> None:
-        """`start` is trust in block 0; `trust` names a later block to start from instead."""
+        """`start` is trust in block 0; `trust` names a later block to start from instead.
+
+        `progress` is kept up to date for whoever looks at it.
+        """
         self._transport = transport
         self._folder = folder
         self._genesis = genesis
         self._start = start
         self._trust = trust
-        self._liars: dict[bytes, None] = {}
-        self.fetched_bytes = 0
+        self.progress = progress or Fetching()
 
     async def fetch(self, above: int, patience_s: float) -> Way | None:
         """Have all chunks of the newest snapshot above `above` on disk; None: nobody has one.
@@ -117,6 +121,7 @@ class StateSync:
     def install(self, kv: KeyValue, way: Way, initial: Callable[[State], None]) -> None:
         """Make a store of what `fetch` fetched; the chunks are checked once more."""
         height, root = way.header.height, way.header.state_root
+        self.progress.phase = Phase.INSTALLING
 
         def chunks() -> Iterator[dict[bytes, bytes]]:
             for index, data in enumerate(self._folder.read_all(height)):
@@ -132,7 +137,7 @@ class StateSync:
 
     def _peers(self) -> list[bytes]:
         peers = [status.peer for status in self._transport.peers() if status.connected]
-        return [peer for peer in peers if peer not in self._liars]
+        return [peer for peer in peers if peer not in self.progress.liars]
 
     async def _offers(self) -> dict[int, list[bytes]]:
         found: dict[int, list[bytes]] = {}
@@ -204,7 +209,8 @@ class StateSync:
         height, root = way.header.height, way.header.state_root
         missing = await trio.to_thread.run_sync(self._check_present, height, root)
         log.info("snapshot", height=height, here=CHUNKS - len(missing), of=CHUNKS)
-        progress = Progress("snapshot", CHUNKS, CHUNKS - len(missing))
+        self.progress.begin(height, CHUNKS - len(missing))
+        lines = Progress("snapshot", CHUNKS, self.progress.chunks)
 
         async def work() -> None:
             while missing:
@@ -212,8 +218,8 @@ class StateSync:
                 if not await self._fetch_chunk(height, root, index, peers):
                     missing.append(index)
                     return
-                progress.done += 1
-                progress.tell(height=height, bytes=self.fetched_bytes)
+                lines.done += 1
+                lines.tell(height=height, bytes=self.progress.bytes)
 
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
@@ -240,7 +246,7 @@ class StateSync:
         turn = turn[index % len(turn) :] + turn[: index % len(turn)] if turn else []
         question = codec.encode(ChunkQuestion(height, index))
         for peer in turn:
-            if peer in self._liars:
+            if peer in self.progress.liars:
                 continue
             try:
                 data = await self._ask(peer, CHUNK_PROTOCOL, question, MAX_CHUNK_BYTES, TIMEOUT_S)
@@ -249,7 +255,7 @@ class StateSync:
                 self._blame(peer, error, chunk=index)
                 continue
             await trio.to_thread.run_sync(self._folder.write, height, index, data)
-            self.fetched_bytes += len(data)
+            self.progress.add(peer, len(data))
             return True
         return False
 
@@ -257,7 +263,7 @@ class StateSync:
         """Note why a peer was of no use; one that lied is not asked again."""
         if isinstance(error, Lie):
             log.warning("lying-peer", peer=peer.hex()[:8], reason=error.message, **where)
-            self._liars[peer] = None
+            self.progress.liars[peer] = None
         else:
             log.info("peer-of-no-use", peer=peer.hex()[:8], reason=error.message, **where)
 

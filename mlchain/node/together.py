@@ -15,7 +15,7 @@ from mlchain.ledger.block import Header
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.ledger.kv import LevelKeyValue
 from mlchain.node.machine import Storage
-from mlchain.node.main import Serve, first_cause, set_up_logging, stop_on_signal
+from mlchain.node.main import Api, first_cause, set_up_logging, stop_on_signal
 from mlchain.node.membership import Keys
 from mlchain.node.node import Node
 from mlchain.p2p.memory import Hub, MemoryTransport
@@ -31,14 +31,14 @@ def run_together(
     genesis: Genesis,
     keys: Mapping[str, Keys],
     folder: Path,
-    serve: Serve,
+    api: Api,
     on_ready: OnReady,
     on_block: OnBlock,
     misbehaviour: Mapping[str, str],
 ) -> None:
     """Run a node for each member, and the API of the first, until SIGINT or SIGTERM.
 
-    Each has a folder of its name in `folder`, which gets their log, too. `serve` is as in
+    Each has a folder of its name in `folder`, which gets their log, too. `api` is as in
     `run_node`; `on_ready` is told the first node and its port, `on_block` each of its blocks.
 
     Raises:
@@ -48,7 +48,7 @@ def run_together(
         set_up_logging("text", log)
         try:
             trio.run(
-                _run, genesis, keys, folder, serve, on_ready, on_block, misbehaviour,
+                _run, genesis, keys, folder, api, on_ready, on_block, misbehaviour,
                 strict_exception_groups=True,
             )  # fmt: skip
         except BaseExceptionGroup as group:
@@ -59,7 +59,7 @@ async def _run(
     genesis: Genesis,
     keys: Mapping[str, Keys],
     folder: Path,
-    serve: Serve,
+    api: Api,
     on_ready: OnReady,
     on_block: OnBlock,
     misbehaviour: Mapping[str, str],
@@ -75,7 +75,7 @@ async def _run(
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)
             for node in nodes:
                 await nursery.start(node.run)
-            on_ready(nodes[0], await nursery.start(serve, nodes[0]))
+            on_ready(nodes[0], await nursery.start(api.serve_node, nodes[0]))
             while True:
                 async with nodes[0].subscribe_blocks() as blocks:
                     async for committed in blocks:

@@ -59,6 +59,11 @@ async def serve_admin(app: FastAPI, path: Path, home: Path, shutdown: trio.Event
 def add_administration(app: FastAPI, node: NodeApi) -> None:
     """Add everything that is the operator's alone."""
     add_keeping(app, node)
+    add_process(app)
+
+
+def add_process(app: FastAPI) -> None:
+    """Add what concerns the process, whatever it does."""
 
     @app.post("/v1/node/log-level", summary="Log from this level on", **says(answers.Okay, 422))
     async def log_level(level: Level) -> Response:

@@ -17,6 +17,28 @@ class Okay(TypedDict):
     ok: bool
 
 
+class GivenChunks(TypedDict):
+    """What one peer gave of a snapshot; `refused`: something it gave was proven wrong."""
+
+    name: str
+    chunks: int
+    refused: bool
+
+
+class StateSync(TypedDict):
+    """How far a node is with fetching the state at block `height`, 0 while none is chosen.
+
+    `phase` is looking, fetching or installing; `bytes` counts since the process began.
+    """
+
+    phase: str
+    height: int
+    chunks: int
+    of: int
+    bytes: int
+    peers: list[GivenChunks]
+
+
 class Problem(TypedDict):
     """Why a request failed (RFC 9457), with a stable `code` and what to do next."""
 
@@ -25,6 +47,7 @@ class Problem(TypedDict):
     code: str
     detail: str
     hint: str
+    progress: NotRequired[StateSync]
 
 
 class PeerRow(TypedDict):
@@ -37,7 +60,10 @@ class PeerRow(TypedDict):
 
 
 class Status(TypedDict):
-    """What a node is, and knows of chain and peers; `kept` is its first whole block."""
+    """What a node is, and knows of chain and peers; `kept` is its first whole block.
+
+    With `state_sync` it has no chain yet, and the rest is of block 0.
+    """
 
     name: str
     role: str
@@ -53,6 +79,7 @@ class Status(TypedDict):
     chains_end: int
     syncing: bool
     peers: list[PeerRow]
+    state_sync: NotRequired[StateSync]
 
 
 class AccountRow(TypedDict):

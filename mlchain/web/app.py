@@ -6,18 +6,15 @@ a web page of another site can neither read nor write.
 
 from __future__ import annotations
 
-import weakref
-from pathlib import Path
 from typing import Annotated, Any
 
-import trio
 from fastapi import FastAPI, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlchain import __version__
 from mlchain.web import answers, problems
-from mlchain.web.admin import SOCKET, add_administration, serve_admin
+from mlchain.web.admin import add_administration
 from mlchain.web.bodies import Drain
 from mlchain.web.chain_routes import add_chain, add_members, add_transactions
 from mlchain.web.data_routes import add_data, add_datasets
@@ -30,39 +27,10 @@ from mlchain.web.model_routes import add_predictions, add_registry
 from mlchain.web.node_api import NodeApi
 from mlchain.web.openapi import EVENTS, JSON, TEXT, describe, says
 from mlchain.web.replies import as_json, final
-from mlchain.web.server import serve_http
 from mlchain.web.stream import MAX_STREAMS, BlockStream
 
 PAGE = "text/html; charset=utf-8"
 PAGE_POLICY = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-
-
-async def serve(
-    node: NodeApi,
-    host: str = "127.0.0.1",
-    port: int = 8645,
-    *,
-    limits: Limits | None = None,
-    admin_socket: Path | None = None,
-    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve a node's API until cancelled; started once it listens, with the port.
-
-    `admin_socket`: where the operator finds more of it; by default in the node's home.
-
-    Raises:
-        ConfigError: the address cannot be had.
-    """
-    # FastAPI remembers handlers for ever, and they would keep the node and its databases
-    borrowed: NodeApi = weakref.proxy(node)
-    metrics = Metrics(borrowed)
-    app = make_app(borrowed, limits, metrics)
-    admin = make_admin_app(borrowed, metrics)
-    home = node.home
-    async with trio.open_nursery() as nursery:
-        await nursery.start(metrics.watch)
-        nursery.start_soon(serve_admin, admin, admin_socket or home / SOCKET, home, trio.Event())
-        await serve_http(app, host, port, trio.Event(), task_status=task_status)
 
 
 def make_admin_app(node: NodeApi, metrics: Metrics | None = None) -> FastAPI:
@@ -79,19 +47,10 @@ def make_app(
 
     `metrics` are those that somebody has watch the node; without, the counters stand still.
     """
-    app = FastAPI(
-        title="mlchain node",
-        version=__version__,
-        docs_url=None,  # its pages load scripts from other hosts
-        redoc_url=None,
-        redirect_slashes=False,
-    )
     clients = Clients(limits or Limits())
+    app = make_guarded_app(clients)
     metrics = metrics or Metrics(node)
-    problems.install(app)
-    describe(app)
-    app.add_middleware(Gate, clients=clients)
-    app.add_middleware(Drain)  # the outermost: the gate's answers, too, have to arrive
+    add_health(app)
     _add_node(app, node)
     _add_pages(app, metrics)
     add_chain(app, node)
@@ -107,11 +66,31 @@ def make_app(
     return app
 
 
-def _add_node(app: FastAPI, node: NodeApi) -> None:
+def make_guarded_app(clients: Clients) -> FastAPI:
+    """Return an application without a path, that bounds its clients and answers with problems."""
+    app = FastAPI(
+        title="mlchain node",
+        version=__version__,
+        docs_url=None,  # its pages load scripts from other hosts
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    describe(app)
+    app.add_middleware(Gate, clients=clients)
+    app.add_middleware(Drain)  # the outermost: the gate's answers, too, have to arrive
+    return app
+
+
+def add_health(app: FastAPI) -> None:
+    """Add the path that says that the process lives."""
+
     @app.get("/healthz", summary="The process answers", **says(answers.Okay))
     async def healthz() -> Response:
         return as_json({"ok": True})
 
+
+def _add_node(app: FastAPI, node: NodeApi) -> None:
     @app.get(
         "/readyz", summary="The node knows of no block that it lacks", **says(answers.Okay, 503)
     )

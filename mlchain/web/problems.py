@@ -46,6 +46,9 @@ CODES = {
     503: "busy",
 }
 
+FETCHING = (503, "fetching_state")
+"""What a node answers that has no state yet."""
+
 MEANINGS = {
     "bad_request": "The client went away before its body had come.",
     "not_found": "No such path, block, job, model, content or account.",
@@ -66,6 +69,7 @@ MEANINGS = {
     "internal": "A bug of this node; its log says more.",
     "store_corrupted": "The node's disk does not hold what was written to it.",
     "busy": "Catching up with the chain, or too many listen already.",
+    "fetching_state": "The node has no state yet: `progress` tells how far it is with fetching it.",
     "unreachable": "What the answer takes is at no peer that answers.",
     "timeout": "The node waited for something that did not come in time.",
 }
@@ -73,15 +77,21 @@ MEANINGS = {
 
 
 def problem(
-    status: int, code: str, detail: str, hint: str = "", headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    hint: str = "",
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Response:
-    """Return an error's answer."""
+    """Return an error's answer; `more` are further members of its document."""
     document = {
         "status": status,
         "title": HTTPStatus(status).phrase,
         "code": code,
         "detail": detail,
         "hint": hint,
+        **more,
     }
     return Response(json.dumps(document), status, headers, media_type="application/problem+json")
 

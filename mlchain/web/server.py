@@ -44,7 +44,7 @@ async def serve_http(
     Raises:
         ConfigError: the address cannot be had.
     """
-    await serve_listener(app, await _listen(host, port), shutdown, task_status=task_status)
+    await serve_listener(app, await listen(host, port), shutdown, task_status=task_status)
 
 
 async def serve_listener(
@@ -115,8 +115,8 @@ class Connection(TCPServer):
                 self.send_lock.release()
 
 
-async def _listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket.
+async def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
 
     Raises:
         ConfigError: no such address, or in use.

@@ -276,6 +276,23 @@ def test_status_says_who_is_missing(run, node):
     assert "✗ missing worker-1" in result.stdout
 
 
+def test_status_of_a_node_without_a_state_says_how_far_it_is_and_from_whom(run, run_json, node):
+    given = [
+        {"name": "beta", "chunks": 12, "refused": False},
+        {"name": "gamma", "chunks": 0, "refused": True},
+    ]
+    sync = {"phase": "fetching", "height": 4000, "chunks": 12, "of": 256, "bytes": 1_300_000}
+    fetching = {"height": 0, "state_sync": {**sync, "peers": given}}
+    node.routes["GET /v1/status"] = {**STATUS, **fetching}
+    said = run("status", "--url", node.url).stdout
+    assert "state    fetching  of block #4000" in said and "head" not in said
+    assert "12/256  1.3 MB" in said
+    assert "from     beta  12 chunks" in said
+    assert "from     gamma  0 chunks  ✗ gave what is wrong" in said
+    code, document = run_json("status", "--url", node.url)
+    assert (code, document["state_sync"]["chunks"]) == (0, 12)
+
+
 def test_nobody_there_exits_with_4_and_says_what_to_try(run):
     result = run("status", "--url", "http://127.0.0.1:9")
     assert result.exit_code == 4

@@ -85,14 +85,14 @@ def test_published_keys_are_taken_on_development_chains_without_keys_of_their_ow
 def test_options_reach_the_node(run, net, monkeypatch):
     seen = {}
 
-    def run_node(config, keys, serve, misbehaviour="", is_repair=False):
-        seen.update(config=config, keys=keys, misbehaviour=misbehaviour, **serve.keywords)
+    def run_node(config, keys, api, misbehaviour="", is_repair=False):
+        seen.update(config=config, keys=keys, misbehaviour=misbehaviour, address=api._address)
 
     monkeypatch.setattr("mlchain.node.main.run_node", run_node)
     node = net.nodes[1]
     arguments = net.command(node, is_tied=False)[3:]
     assert run(*arguments, "--adversary", "skip:0.5").exit_code == 0
-    assert (seen["host"], seen["port"]) == ("127.0.0.1", node.http_port)
+    assert seen["address"] == ("127.0.0.1", node.http_port)
     assert seen["config"].p2p_listen.port == node.peer_port
     assert seen["config"].home == net.folder / "worker-1"
     assert seen["misbehaviour"] == "skip:0.5"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-
 import pytest
 import structlog
-import trio
 from factories import GrowingChain, make_chain, make_key
 from msgspec.structs import replace
+from node.snapshot_world import ROLES, World, forge
 
 from mlchain import codec
 from mlchain.errors import NotFound, StoreCorrupted, Unreachable
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.merkle import CHUNKS
-from mlchain.ledger.snapshot import Chunk, StateRow, installing_height
+from mlchain.ledger.snapshot import Chunk, installing_height
 from mlchain.ledger.store import Store
 from mlchain.node import catchup, statesync
-from mlchain.node.catchup import start_from_snapshot, wants_snapshot
+from mlchain.node.catchup import wants_snapshot
 from mlchain.node.chain import Chain
-from mlchain.node.main import first_cause
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.upkeep import Upkeep
-from mlchain.p2p.memory import Hub, MemoryTransport
-from mlchain.p2p.transport import PeerAddress
 from mlchain.vm.initial import write_genesis
-
-ROLES = {name: make_key(name + "/peer").public for name in ("new", "a", "b", "c")}
 
 
 @pytest.fixture(scope="module")
@@ -48,64 +40,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(statesync, "RETRY_S", 0.01)
     monkeypatch.setattr(catchup, "PATIENCE_S", 1.0)
     monkeypatch.setattr(catchup, "AUTO_PATIENCE_S", 0.2)
-
-
-class World:
-    """Peers that serve one chain's snapshot, each perhaps in its own way; and one new node."""
-
-    def __init__(self, chain: GrowingChain, folder) -> None:
-        self.chain, self.folder, self.hub = chain, folder, Hub()
-        self.kv = MemoryKeyValue()
-        self.spoil: dict[str, Callable[[bytes], bytes]] = {}
-        self.served: dict[str, list[int]] = {}
-        self.names = ["a", "b", "c"]
-
-    def transport(self, name: str) -> MemoryTransport:
-        others = {
-            key: PeerAddress("127.0.0.1", 1, "observer", n) for n, key in ROLES.items() if n != name
-        }
-        return MemoryTransport(self.hub, ROLES[name], others, "observer")
-
-    def serve(self, name: str) -> MemoryTransport:
-        transport = self.transport(name)
-        folder = SnapshotFolder(self.folder / name)
-        upkeep = Upkeep(self.chain.store, MemoryKeyValue(), transport, folder, 1, 0)
-        upkeep._snapshots.take(self.chain.store.moment())
-        protocol = "/mlchain/snapshot-chunk/1"
-        honest = transport.services[protocol].handler
-
-        async def handler(peer: bytes, payload: bytes) -> bytes:
-            index = codec.decode(statesync.ChunkQuestion, payload).index
-            self.served.setdefault(name, []).append(index)
-            return self.spoil.get(name, lambda data: data)(await honest(peer, payload))
-
-        transport.serve(protocol, handler)
-        return transport
-
-    def start(self, **how) -> bool:
-        """Run the new node's state sync to its end."""
-
-        async def main() -> bool:
-            async with AsyncExitStack() as stack:
-                for name in self.names:
-                    await stack.enter_async_context(self.serve(name).run())
-                how.setdefault("is_needed", True)
-                with trio.fail_after(60):
-                    return await start_from_snapshot(
-                        self.kv, self.chain.genesis, self.transport("new"),
-                        self.folder / "new", **how,
-                    )  # fmt: skip
-
-        try:
-            return trio.run(main)
-        except BaseExceptionGroup as group:
-            raise first_cause(group) from None
-
-    def open(self) -> Store:
-        return Store.create_or_open(self.kv, self.chain.genesis, self.forbidden)
-
-    def forbidden(self, state) -> None:
-        raise AssertionError("the state comes from the snapshot")
 
 
 @pytest.fixture
@@ -130,12 +64,6 @@ def test_a_new_node_has_state_sets_and_certificates_and_goes_on_with_the_chain(w
         block = chain.grow()
         other.commit(chain.store.head_id, codec.encode(block), chain.last_commit)
     assert other.state().root() == chain.store.state().root()
-
-
-def forge(data: bytes) -> bytes:
-    """A chunk in which every value is another."""
-    chunk = codec.decode(Chunk, data)
-    return codec.encode(replace(chunk, rows=tuple(StateRow(r.key, b"mine") for r in chunk.rows)))
 
 
 LIES = {

@@ -125,7 +125,7 @@ class Network:
         if process.poll() is not None:
             raise AssertionError(f"{name} ended with {process.returncode}:\n{self.log(name)}")
         try:
-            return bool(self.client(name).status())
+            return "state_sync" not in self.client(name).status()
         except MlchainError:
             return False
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2s
 from pathlib import Path
 
+import httpx
 import pytest
 from ledgers import Ledgers
 from msgspec.structs import replace
 from process_network import Network, until
 
 from mlchain import codec
-from mlchain.errors import NotFound
+from mlchain.errors import NotFound, Unreachable
 from mlchain.ledger.merkle import CHUNKS
 from mlchain.ledger.snapshot import Chunk, StateRow
 from mlchain.node.snapshots import Index
@@ -38,6 +42,32 @@ def forge(folder: Path) -> None:
     (folder / "index").write_bytes(codec_index)
 
 
+def says_how_far_it_is(network: Network, joiner: str, liar: str) -> None:
+    """The joiner, whose peers are silent, answers whoever asks."""
+    url = network.plans[joiner].url
+    until(lambda: httpx.get(f"{url}/healthz").status_code == 200, "it to answer")
+    answer = httpx.get(f"{url}/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "fetching_state")
+    with pytest.raises(Unreachable, match="still fetching the state: .* of 256 chunks"):
+        network.client(joiner).block(1)
+    sync = network.client(joiner).status()["state_sync"]
+    assert sync["phase"] == "fetching" and sync["height"] >= EVERY
+    assert 20 < sync["chunks"] < CHUNKS
+    assert [peer["name"] for peer in sync["peers"] if peer["refused"]] == [liar]
+
+
+@contextmanager
+def paused(network: Network, *names: str) -> Iterator[None]:
+    """Processes that get no time."""
+    for name in names:
+        network.processes[name].send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for name in names:
+            network.processes[name].send_signal(signal.SIGCONT)
+
+
 @pytest.mark.slow
 def test_a_validator_joins_by_snapshot_although_a_peer_lies_and_it_is_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCHAIN_SNAPSHOT_EVERY", str(EVERY))
@@ -59,7 +89,9 @@ def test_a_validator_joins_by_snapshot_although_a_peer_lies_and_it_is_killed(tmp
         network.start(joiner)
         parts = network.home(joiner) / "snapshots"
         until(lambda: len(list(parts.glob("*/??"))) > 20, "some chunks")
-        network.kill(joiner)  # in the middle, or shortly after
+        with paused(network, *first):
+            says_how_far_it_is(network, joiner, liar)
+            network.kill(joiner)  # in the middle
         network.start(joiner)
         network.wait_ready(joiner)
         assert "snapshot-installed" in network.log(joiner)

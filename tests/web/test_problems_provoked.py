@@ -129,11 +129,13 @@ IN_TROUBLE: dict[tuple[int, str], type[Exception]] = {
 """No request leads there while the node is well: a question to it fails so."""
 UNHEARD = {(400, "bad_request")}
 """Whoever provokes it is not there any more."""
+BEFORE = {problems.FETCHING}
+"""Of a node that has no state yet: test_newcomer.py."""
 
 
 def test_each_code_of_the_page_is_provoked():
     documented = {(int(status), code) for status, code, _ in rows_of("problems")}
-    assert documented == {*PROVOKED, *IN_TROUBLE, *UNHEARD}
+    assert documented == {*PROVOKED, *IN_TROUBLE, *UNHEARD, *BEFORE}
 
 
 @pytest.mark.parametrize("status", sorted({status for status, _ in PROVOKED}))

@@ -12,7 +12,7 @@ from hypercorn.events import Closed, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from web_harness import FakeNode
 
-from mlchain.web.app import serve
+from mlchain.web.api import HttpApi
 from mlchain.web.server import Connection, serve_http
 
 
@@ -83,9 +83,10 @@ def test_a_node_that_was_served_is_forgotten():
 
     async def main() -> None:
         node = FakeNode(make_chain())
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve, node, "127.0.0.1", 0)
-            nursery.cancel_scope.cancel()
+        with HttpApi(port=0) as api:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(api.serve_node, node)
+                nursery.cancel_scope.cancel()
         gone.append(weakref.ref(node))
 
     gone: list[weakref.ref[FakeNode]] = []
