@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
@@ -160,19 +161,27 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
 
 
-def replay(source: Store, path: Path) -> int:
-    """Verify and execute every block into a new database; return the bytes that would travel."""
+def replay(source: Store, path: Path) -> tuple[int, float, float]:
+    """Verify and execute every block into a new database.
+
+    Return the bytes that would travel, and the memory that half of the chain and all of it added.
+    """
+    gc.collect()
+    before, half = resident_mb(), 0.0
     kv, store = open_store(path, source.genesis)
     chain = Chain(store, None, lambda ref, commit: True)
     size = 0
     for height in range(1, source.height + 1):
+        if height == source.height // 2:
+            half = resident_mb() - before
         block, commit = codec.encode(source.block(height)), source.commit(height)
         size += len(block) + len(codec.encode(commit))
         verify_commit(commit, source.genesis.chain_id, chain.validators, height, commit.block_id)
         chain.commit(commit.block_id, block, commit)
     assert store.state().root() == source.state().root()
+    grown = resident_mb() - before
     kv.close()
-    return size
+    return size, half, grown
 
 
 def from_snapshot(source: Store, chunks: list[bytes], path: Path) -> int:
@@ -206,22 +215,35 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def measure_chain(
-    validators: Validators, folder: Path, made: Path, count: int, transfers: int, recipients: int
-) -> None:
-    path = folder / f"chain-{count}"
-    if not path.exists():
-        make_blocks(validators, made, count, transfers, recipients)
-        copytree(made, path)
+def obtain_chain(kept: Path, folder: Path, count: int, transfers: int, recipients: int) -> Path:
+    """Return a copy in `folder` of the chain of `count` blocks in `kept`, made there if need be.
+
+    It goes on from the longest that is there.
+    """
+    made = kept / f"chain-{count}"
+    shorter = [n for path in kept.glob("chain-*") if (n := int(path.name[6:])) < count]
+    if not made.exists() and shorter:
+        copytree(kept / f"chain-{max(shorter)}", made)
+    make_blocks(Validators.create(kept / "net"), made, count, transfers, recipients)
+    path = folder / "chain"
+    copytree(made, path)
+    return path
+
+
+def measure_chain(kept: Path, count: int, transfers: int, recipients: int) -> None:
+    with TemporaryDirectory() as name:
+        path = obtain_chain(kept, Path(name), count, transfers, recipients)
+        measure_copy(Validators.create(kept / "net"), Path(name), path, count)
+
+
+def measure_copy(validators: Validators, folder: Path, path: Path, count: int) -> None:
     kv, store = open_store(path, validators.genesis)
     kv.compact()
     whole = folder_bytes(path)
-    gc.collect()
-    before = resident_mb()
-    replay_s, replay_bytes = timed(lambda: replay(store, folder / f"replay-{count}"))
-    grown = resident_mb() - before
+    replay_s, found = timed(lambda: replay(store, folder / "replay"))
+    replay_bytes, half, grown = found
     take_s, chunks = timed(lambda: take(store))
-    snap_s, snap_bytes = timed(lambda: from_snapshot(store, chunks, folder / f"snap-{count}"))
+    snap_s, snap_bytes = timed(lambda: from_snapshot(store, chunks, folder / "snap"))
 
     keys = sum(1 for _ in store.state().items())
     proof = len(codec.encode(make_answer(store, ACCOUNTS.key(sender(0).public))))
@@ -239,7 +261,7 @@ def measure_chain(
         f"{take_s:>9.2f}{snap_s:>9.2f}{snap_bytes / 1e6:>9.2f}"
         f"{replay_s / snap_s:>8.1f}{replay_bytes / snap_bytes:>8.1f}"
         f"{whole / 1e6:>9.2f}{pruned / 1e6:>9.2f}{whole / pruned:>7.1f}{prune_s:>8.2f}"
-        f"{grown:>9.1f}{proof:>9,}",
+        f"{half:>9.1f}{grown:>9.1f}{proof:>9,}",
         flush=True,
     )
 
@@ -286,16 +308,17 @@ def main() -> None:
     print(
         f"{'blocks':>8}{'keys':>9}{'replay s':>10}{'block/s':>9}{'MB':>9}{'take s':>9}{'snap s':>9}"
         f"{'MB':>9}{'s ratio':>8}{'MB rat.':>8}{'disk MB':>9}{'pruned':>9}{'ratio':>7}{'s':>8}"
-        f"{'RSS +MB':>9}{'proof B':>9}"
+        f"{'half +MB':>9}{'RSS +MB':>9}{'proof B':>9}",
+        flush=True,
     )
     with TemporaryDirectory() as name:
         kept = arguments.keep or Path(name) / "kept"
-        validators = Validators.create(kept / "net")
-        made = kept / "chain"
         for count in sorted(int(word) for word in arguments.blocks.split(",") if word):
-            measure_chain(
-                validators, Path(name), made, count, arguments.transfers, arguments.recipients
-            )
+            # each in a process of its own: its memory is its own
+            how = (kept, count, arguments.transfers, arguments.recipients)
+            process = get_context("spawn").Process(target=measure_chain, args=how)
+            process.start()
+            process.join()
     print("\nAccounts: tree, proof of one, snapshot taken and judged (values in memory)")
     print(
         f"{'accounts':>10}{'tree s':>10}{'proof B':>9}{'check us':>10}{'take s':>10}{'judge s':>10}"

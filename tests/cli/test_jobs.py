@@ -290,7 +290,7 @@ def test_status_of_a_node_without_a_state_says_how_far_it_is_and_from_whom(run, 
     assert "from     beta  12 chunks" in said
     assert "from     gamma  0 chunks  ✗ gave what is wrong" in said
     code, document = run_json("status", "--url", node.url)
-    assert (code, document["state_sync"]["chunks"]) == (0, 12)
+    assert (code, document["data"]["state_sync"]["chunks"]) == (0, 12)
 
 
 def test_nobody_there_exits_with_4_and_says_what_to_try(run):
