@@ -50,12 +50,12 @@ def make_app(
     clients = Clients(limits or Limits())
     app = make_guarded_app(clients)
     metrics = metrics or Metrics(node)
+    add_transactions(app, node, clients)  # routes are tried in turn: first what is asked most
     add_health(app)
     _add_node(app, node)
     _add_pages(app, metrics)
     add_chain(app, node)
     add_members(app, node)
-    add_transactions(app, node, clients)
     add_jobs(app, node)
     add_receipts(app, node)
     add_data(app, node, clients)

@@ -12,6 +12,7 @@ import math
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import trio
 from starlette.exceptions import HTTPException
@@ -132,6 +133,7 @@ def client_of(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
+@lru_cache(maxsize=MAX_CLIENTS)  # asked several times for each request
 def is_loopback(address: str) -> bool:
     """Tell whether an address is this machine's own."""
     try:
