@@ -229,17 +229,14 @@ class Node(Machine):
             self.artifacts.worker_of = self._worker_of
         self.exchange.serve()
         self.spread.on_admitted = self.agreement.poke
-        self.spread.on_news = self._on_news
+        if not self.keys.validator:
+            self.spread.listen(self.sync.want)
 
     def _on_frame(self, peer: bytes, channel: int, frame: bytes) -> None:
         if channel == Channel.CONSENSUS:
             self.agreement.receive(peer, frame)
         elif channel == Channel.TRANSACTIONS:
             self.spread.receive(peer, frame)
-
-    def _on_news(self, author: bytes, height: int) -> None:
-        if not self.keys.validator:  # validators hear of blocks through agreement
-            self.sync.want(author, height)
 
     def _on_synced(self, block: bytes, commit: Commit) -> None:
         self.agreement.synced(block, commit)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Annotated
 
@@ -75,8 +76,13 @@ class Spread:
         self._has_outgoing = trio.Event()
         self._send, self._receive = trio.open_memory_channel[tuple[bytes, ...]](INBOX_BATCHES)
         self.on_admitted: Callable[[], None] = lambda: None
-        self.on_news = _ignore_news
-        transport.subscribe(HEADS_TOPIC, self._on_head)
+
+    def listen(self, on_news: Callable[[bytes, int], None]) -> None:
+        """Have `on_news(author, height)` called when somebody tells of a final block.
+
+        Validators do not: they hear of blocks through agreement, and would hear of each from all.
+        """
+        self._transport.subscribe(HEADS_TOPIC, partial(_take_news, on_news))
 
     def send(self, transaction: bytes) -> None:
         """Spread a transaction that is in our mempool."""
@@ -147,14 +153,6 @@ class Spread:
                 break
         return transactions
 
-    def _on_head(self, author: bytes, data: bytes) -> None:
-        try:
-            news = codec.decode(HeadNews, data, 128)
-        except CodecError as error:
-            log.warning("bad-head", peer=author.hex()[:8], reason=error.message)
-            return
-        self.on_news(author, news.height)
-
 
 def _take_batch(waiting: deque[bytes]) -> tuple[bytes, ...]:
     """Remove and return what goes into one batch."""
@@ -178,5 +176,10 @@ def _verify_all(transactions: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     return good
 
 
-def _ignore_news(author: bytes, height: int) -> None:
-    """Stand in until the node connects its block sync."""
+def _take_news(on_news: Callable[[bytes, int], None], author: bytes, data: bytes) -> None:
+    try:
+        news = codec.decode(HeadNews, data, 128)
+    except CodecError as error:
+        log.warning("bad-head", peer=author.hex()[:8], reason=error.message)
+        return
+    on_news(author, news.height)

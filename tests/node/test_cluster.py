@@ -10,6 +10,7 @@ from node.harness import BOND, Cluster, key, run_cluster
 
 from mlchain.ledger.state import State
 from mlchain.node.node import Node
+from mlchain.node.spread import HEADS_TOPIC
 from mlchain.vm.families.jobs import JobState, fixed_seed
 from mlchain.vm.families.members import VALIDATORS, WORKERS
 from mlchain.vm.families.models import MODELS
@@ -62,6 +63,13 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cluster, bytes]:
 def test_an_honest_cluster_settles_a_job_and_punishes_nobody(honest: tuple[Cluster, bytes]) -> None:
     cluster, _ = honest
     assert cluster.faults() == []
+
+
+def test_only_who_does_not_vote_is_told_of_blocks_by_gossip(honest: tuple[Cluster, bytes]) -> None:
+    cluster, _ = honest
+    for node in cluster.nodes.values():
+        assert (HEADS_TOPIC in node.transport.topics) is (node.keys.validator is None)
+        assert node.chain.height > 1, "and still all follow"
 
 
 def test_supply_is_conserved_through_a_job(honest: tuple[Cluster, bytes]) -> None:
