@@ -7,6 +7,7 @@ a block's header is wall-clock time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
@@ -44,6 +45,9 @@ log = structlog.get_logger("agreement")
 
 WATCH_MS = 1_000
 """Pause between blocks while segments are being trained: chain time must pass for deadlines."""
+
+SLEEP_MS = 60_000
+"""After so long we look even where nothing is to be expected."""
 
 BREATH = 4
 """After a block comes a pause of at least its duration by this, but of no more than a heartbeat:
@@ -92,6 +96,7 @@ class Agreement:
         self._pause = (-1, 0)  # height, and how long its jobs can do without a block
         self._begun: tuple[int, int] = (0, 0)  # height, when its first block was built or came
         self._wake = trio.Event()
+        self._sleeps_until = 0.0
         self._is_pumping = False
         self._failure: Exception | None = None
         self._complain_at: dict[bytes, int] = {}
@@ -131,7 +136,13 @@ class Agreement:
         self._pump()
 
     def poke(self) -> None:
-        """Something that may want a block has changed."""
+        """Something that may want a block, or a timer, has changed."""
+        if self._failure is None:
+            try:
+                if self._next_ms() >= self._sleeps_until:
+                    return
+            except Exception as error:  # ends the node, as one in `_pump` does
+                self._failure = error
         self._wake.set()
 
     async def run(self) -> None:
@@ -149,16 +160,19 @@ class Agreement:
             if due is not None and due <= now:
                 self._driver.handle_timer(now)
                 self._pump()
-                continue
-            wanted = self.next_block_ms() if self._driver.round < 0 else None
-            if wanted is not None and wanted <= now:
+            elif (until := self._next_ms()) <= now:
                 self._driver.demand(now)
                 self._pump()
-                continue
-            times = [t for t in (due, wanted) if t is not None]
-            self._wake = trio.Event()
-            with trio.move_on_after(max(0, min(times, default=now + 60_000) - now) / 1000):
-                await self._wake.wait()
+            else:  # most messages change nothing about when there is something to do
+                self._wake, self._sleeps_until = trio.Event(), min(until, now + SLEEP_MS)
+                with trio.move_on_after((self._sleeps_until - now) / 1000):
+                    await self._wake.wait()
+
+    def _next_ms(self) -> float:
+        """Return when a timer is due or a block is wanted, in monotonic milliseconds."""
+        due = self._driver.next_timer()
+        wanted = self.next_block_ms() if self._driver.round < 0 else math.inf
+        return min(wanted, math.inf if due is None else due)
 
     def next_block_ms(self) -> int:
         """Return when this node wants the next block, in monotonic milliseconds.
@@ -205,7 +219,7 @@ class Agreement:
             self._failure = error
         finally:
             self._is_pumping = False
-            self._wake.set()
+            self.poke()
 
     def _execute(self, effect: Effect) -> None:
         now = self._clock.monotonic_ms()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 
 from mlchain.consensus.effects import CheckBlock, Decide
+from mlchain.errors import StoreCorrupted
 from mlchain.node.agreement import BREATH, Agreement
 
 INTERVAL, HEARTBEAT = 100, 9_000
@@ -36,6 +39,7 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
         recover=lambda records: None, start=lambda *a: None, last_commit=lambda: None,
         checked=lambda *a, **k: None, drain=lambda: [effects.pop(0)] if effects else [],
         receive=lambda *a: None, peers=SimpleNamespace(strikes=lambda peer: 0),
+        round=-1, next_timer=lambda: None, demand=lambda now: None,
     )  # fmt: skip
     wal = SimpleNamespace(records=list, forget=lambda: None)
     agreement = Agreement(
@@ -96,3 +100,40 @@ def test_the_jobs_at_work_are_looked_at_once_a_block():
     agreement._chain.height += 1
     agreement.next_block_ms()
     assert len(looks) == 2
+
+
+def test_only_what_is_due_sooner_wakes_the_loop():
+    agreement, clock = make_agreement([])
+    agreement._chain.mempool.ready = 0
+    agreement._pause = 0, 9_000  # what `_find_pause` says of the jobs at height 0
+
+    async def scenario():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(agreement.run)
+            await trio.testing.wait_all_tasks_blocked()
+            agreement.poke()
+            assert not agreement._wake.is_set(), "nothing has changed"
+            clock.now += INTERVAL
+            agreement._chain.mempool.ready = 1
+            agreement.poke()
+            assert agreement._wake.is_set()
+
+            def begin(now):
+                agreement._driver.round = 0
+                nursery.cancel_scope.cancel()
+
+            agreement._driver.demand = begin
+
+    trio.run(scenario)
+
+
+def test_an_error_while_looking_when_the_next_block_is_due_ends_the_node():
+    agreement, _ = make_agreement([])
+
+    def fail():
+        raise StoreCorrupted("the disk is gone")
+
+    agreement._has_duties, agreement._chain.mempool.ready = fail, 0
+    agreement.poke()
+    with pytest.raises(StoreCorrupted):
+        trio.run(agreement.run)
