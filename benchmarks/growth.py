@@ -1,19 +1,21 @@
 """What a node costs as the ledger grows: accounts, validators, blocks, open jobs.
 
     PYTHONPATH=. python benchmarks/growth.py [--most-accounts 1000000] [--most-blocks 100000]
-        [--plot growth.svg]
+        [--results growth.json] [--plot growth.svg]
 
 Each quantity grows alone. CPU time of one thread, so that other work on the machine changes little;
 memory is what the process holds resident afterwards, each row in a process of its own. A block
 carries 200 transfers between random accounts. Beside each column stands the power of the quantity
 that it grows with, fitted over the rows: 0 does not grow, 1 is proportional.
+
+With `--results` rows that the file has are taken from it, and each new one is added at once: a long
+run that was stopped goes on, and `--plot` draws what was measured before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import random
 import subprocess
@@ -23,6 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from growth_plot import Row, draw, number, power
 from training import machine
 
 from mlchain import codec, crypto
@@ -106,8 +109,8 @@ class Ledger:
             for public in rows:  # in key order: the state keeps its changes sorted
                 ACCOUNTS.put(state, Account(1, 0), public)
             write_genesis(state, self.genesis)
-            for number in range(jobs):
-                open_job(state, crypto.digest("job", number.to_bytes(8, "big")), worker)
+            for index in range(jobs):
+                open_job(state, crypto.digest("job", index.to_bytes(8, "big")), worker)
 
         self.path = folder / "data"
         self.kv = LevelKeyValue(self.path)
@@ -298,52 +301,28 @@ QUANTITIES: dict[str, tuple[Callable[[int, Path], dict[str, float]], tuple[int, 
 # ---- table and picture ----------------------------------------------------------------------
 
 
-def power(xs: list[int], ys: list[float]) -> float:
-    """Return the slope of log y over log x, by least squares."""
-    points = [(math.log(x), math.log(y)) for x, y in zip(xs, ys, strict=True) if y > 0]
-    mx, my = (sum(values) / len(points) for values in zip(*points, strict=True))
-    spread = sum((x - mx) ** 2 for x, _ in points)
-    return sum((x - mx) * (y - my) for x, y in points) / spread if spread else 0.0
-
-
-def number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def print_line(first: str, values: Iterable[str]) -> None:
     print(f"{first:>12}" + "".join(f"{value:>20}" for value in values), flush=True)
 
 
-def draw(path: Path, found: dict[str, tuple[list[int], list[dict[str, float]]]]) -> None:
-    """Write one log-log panel for each quantity, every column relative to its first row."""
-    size, gap, top, colours = 260, 70, 40, ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-    parts = ['<rect width="100%" height="100%" fill="white"/>']
+class Results:
+    """Rows by quantity and size, in a file if one is named."""
 
-    def write(x: float, y: float, words: str, colour: str = "black") -> None:
-        parts.append(f'<text x="{x}" y="{y}" fill="{colour}">{words}</text>')
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._rows: dict[str, dict[str, dict[str, float]]] = {}
+        if path is not None and path.exists():
+            self._rows = json.loads(path.read_text())
 
-    for panel, (name, (xs, rows)) in enumerate(found.items()):
-        left, span = gap + panel * (size + gap), math.log(xs[-1] / xs[0]) or 1.0
-        ratios = {c: [max(r[c] / max(rows[0][c], 1e-9), 1.0) for r in rows] for c in rows[0]}
-        most = max(10.0, *(max(values) for values in ratios.values()))
-        box = f'x="{left}" y="{top}" width="{size}" height="{size}"'
-        parts.append(f'<rect {box} fill="none" stroke="#999"/>')
-        write(left, top - 10, f"{name}: {xs[0]:,} to {xs[-1]:,}; 1x to {number(most)}x")
-        for line, (column, values) in enumerate(ratios.items()):
-            colour = colours[line % len(colours)]
-            points = " ".join(
-                f"{left + size * math.log(x / xs[0]) / span:.1f},"
-                f"{top + size * (1 - math.log(value) / math.log(most)):.1f}"
-                for x, value in zip(xs, values, strict=True)
-            )
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
-            write(left, top + size + 20 + 16 * line, column, colour)
-    head = f'width="{gap + len(found) * (size + gap)}" height="{size + 120}" font-size="12"'
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" {head} font-family="sans-serif">'
-        + "".join(parts)
-        + "</svg>\n"
-    )
+    def row(self, name: str, size: int, measure: Callable[[int, Path], dict[str, float]]) -> Row:
+        """Return what was measured, or measure it now."""
+        rows = self._rows.setdefault(name, {})
+        if str(size) not in rows:
+            with TemporaryDirectory(prefix="mlchain-bench-") as folder:
+                rows[str(size)] = measure(size, Path(folder))
+            if self._path is not None:
+                self._path.write_text(json.dumps(self._rows, indent=1) + "\n")
+        return rows[str(size)]
 
 
 def main() -> None:
@@ -352,6 +331,7 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(QUANTITIES), help="one quantity alone")
     parser.add_argument("--most-accounts", type=int, default=100_000)
     parser.add_argument("--most-blocks", type=int, default=10_000)
+    parser.add_argument("--results", type=Path, help="a JSON file of rows, read and added to")
     parser.add_argument("--plot", type=Path, help="write an SVG picture")
     parser.add_argument("--open", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -360,7 +340,7 @@ def main() -> None:
         return
     print(f"{machine()}, load average {os.getloadavg()[0]:.1f}")
     most = {"accounts": options.most_accounts, "blocks": options.most_blocks}
-    found = {}
+    results, found = Results(options.results), {}
     for name, (measure, sizes) in QUANTITIES.items():
         if options.only not in (None, name):
             continue
@@ -368,8 +348,7 @@ def main() -> None:
         rows: list[dict[str, float]] = []
         print()
         for size in xs:
-            with TemporaryDirectory(prefix="mlchain-bench-") as folder:
-                rows.append(measure(size, Path(folder)))
+            rows.append(results.row(name, size, measure))
             if len(rows) == 1:
                 print_line(name, rows[0])
             print_line(f"{size:,}", map(number, rows[-1].values()))
@@ -377,7 +356,7 @@ def main() -> None:
         print_line("power", [f"{p:.2f}" for p in powers])
         found[name] = (xs, rows)
     if options.plot:
-        draw(options.plot, found)
+        draw(options.plot, found, f"{machine()}; dashed: in proportion; each over its first value")
 
 
 if __name__ == "__main__":

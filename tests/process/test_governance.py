@@ -1,4 +1,4 @@
-"""Four processes take in a fifth, one changes its key, one leaves; the chain goes on."""
+"""Four processes take in a fifth, keys change, one leaves; the chain goes on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from process.process_network import Network, running, sender_key, until
+from process.process_network import Network, sender_key, until
 
 from mlchain.cli.localgenesis import BOND
 from mlchain.cli.localnet import NodePlan, _ports
 from mlchain.cli.node import next_key
+from mlchain.client.client import Client
 from mlchain.client.keystore import create_key, read_key_info
 from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
@@ -55,12 +56,27 @@ def wait_for_height(network: Network, name: str, height: int) -> None:
     until(is_there, f"{name} at height {height}")
 
 
+def known_peers(client: Client) -> set[str]:
+    """The network keys of all members."""
+    return {member["peer"] for member in client.governance()["members"] if not member["left"]}
+
+
+def links(network: Network, at: str, to: str) -> list[bool]:
+    """Whether each peer key by which one node knows another is connected."""
+    peers = network.client(at).status()["peers"]
+    return [peer["connected"] for peer in peers if peer["name"] == to]
+
+
 @pytest.mark.slow
-def test_a_validator_joins_another_changes_its_key_and_one_leaves(tmp_path):
-    with running(
-        tmp_path, 4, 0, epoch_blocks=EPOCH, heartbeat_ms=200, block_interval_ms=50
-    ) as network:
+def test_a_validator_joins_keys_change_without_a_restart_and_one_leaves(tmp_path):
+    network = Network(tmp_path, 4, 0, epoch_blocks=EPOCH, heartbeat_ms=200, block_interval_ms=50)
+    try:
         first, second, third, fourth = network.validators
+        # The second one will get another network key, which waits beside the first from the start.
+        next_peer = next_key(network.home(second) / "keys" / "peer.json")
+        create_key(next_peer, SecretKey(bytes([6]) * 32), None)
+        network.start()
+        network.wait_ready()
         url = network.plans[first].url
 
         # Its keys, its money, its node: nobody talks to the node yet.
@@ -106,18 +122,37 @@ def test_a_validator_joins_another_changes_its_key_and_one_leaves(tmp_path):
         )  # fmt: skip
         mlchain("gov", "rotate", "echo", proof, "--key", home / "validator.json", "--url", url)
         new = read_key_info(waiting).public.hex()
+
+        # So does the network key of another one, which runs since the beginning.
+        proof = tmp_path / "second.ready"
+        mlchain(
+            "gov", "ready", second, "--key", key_file(network, second), "--peer-key", next_peer,
+            "--listen", f"127.0.0.1:{network.plans[second].peer_port}", "--out", proof,
+            "--url", url,
+        )  # fmt: skip
+        mlchain("gov", "rotate", second, proof, "--key", key_file(network, second), "--url", url)
         until(
             lambda: new in [row["key"] for row in client.validators() if row["bond"]],
             "the new key to hold the bond",
         )
+        peer = read_key_info(next_peer).public.hex()
+        until(lambda: peer in known_peers(client), "the new network key to be the registered one")
+        until(lambda: "role-changed" in network.log(second), "its node to notice")
+        for name in (first, third, fourth):
+            # for an epoch both keys are known, and only the new one is in use
+            until(lambda at=name: links(network, at, second) == [True], f"{name} to know one key")
+        assert network.processes[second].poll() is None, "it is the same process"
 
-        # One leaves: with it went one vote, so the new key's is needed soon.
+        # One leaves, one falls silent: of the four that are left three must vote, so the new keys
+        # of the newcomer and of the second one are needed.
         mlchain("gov", "leave", "--key", key_file(network, fourth), "--url", url)
         until(lambda: fourth not in voting(network, first), "it to be gone")
         network.kill(fourth)
-        network.kill(third)  # of the four that are left three must vote: the newcomer is one
+        network.kill(third)
         height = network.height(first) + 5
         for name in (first, second, "echo"):
             wait_for_height(network, name, height)
         roots = {network.state_root(name, height) for name in (first, second, "echo")}
         assert len(roots) == 1
+    finally:
+        network.stop()
