@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.core import ParameterSource
@@ -22,6 +22,7 @@ from mlchain.cli.audit_chain import (
     save_report,
     tell_check,
 )
+from mlchain.cli.audit_fraud import VerdictView, judge, judge_on_chain
 from mlchain.cli.audit_prediction import PredictionAuditView, audit_prediction
 from mlchain.cli.command import Command
 from mlchain.cli.output import Output
@@ -72,20 +73,8 @@ class ChainView(TypedDict):
     report: list[str]
 
 
-class VerdictView(TypedDict):
-    """A fraud proof that does not hold; one that does is an error, with the same fields in `at`."""
-
-    outcome: str
-    text: str
-    job: str
-    accused: str
-    chunk: int
-    step: NotRequired[int]
-    entry: NotRequired[int | str]
-    ground: NotRequired[str]
-    segment: NotRequired[int]
-    certified: NotRequired[str]
-
+Save = Callable[[str, dict[str, Any]], Sequence[str]]
+"""Writes a report under a name; returns where its files are, none if none is wanted."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -170,10 +159,9 @@ def command(
     Exits with 7 when the fraud is proven, 0 when the accused was right, 2 when it shows nothing.
     """
     from mlchain.client.accusation import is_accusation
+    from mlchain.client.archive import is_archive
     from mlchain.client.fraud import is_fraud_proof
     from mlchain.client.prediction_receipt import is_prediction_receipt
-    from mlchain.client.receipt import Report
-    from mlchain.errors import VerificationFailed
 
     if is_fraud_proof(file) or is_accusation(file):
         why = "a proof is judged as a whole, and its verdict leaves no report"
@@ -189,8 +177,6 @@ def command(
         judge_on_chain(out, file, find_genesis(genesis, file), folder)
         return
     from mlchain.cli.signing import open_key
-    from mlchain.client.archive import is_archive
-    from mlchain.client.audit_page import chain_document, receipt_document
 
     key = open_key(sign_key, password_file) if sign_key else None
 
@@ -200,30 +186,10 @@ def command(
     if is_prediction_receipt(file):
         _refuse("slices", "seed", why="an answer has no slices, all of it is computed again")
         audit_prediction(out, file, find_genesis(genesis, file), folder, save)
-        return
-    report: Report | ChainReport
-    if is_archive(file):
-        digest = genesis_hash(genesis)
-        report = audit_archive(out, file, digest, slices, seed)
-        document = chain_document(report, digest, now_text())
-        name = f"audit-{file.stem}-1-{report.last}"
+    elif is_archive(file):
+        audit_whole_chain(out, file, genesis_hash(genesis), slices, seed, save)
     else:
-        chain = find_genesis(genesis, file)
-        digest = chain.hash
-        report = audit_file(out, file, chain, slices, seed, folder)
-        document = receipt_document(report, digest, file.name, now_text())
-        name = f"audit-{file.stem}"
-    saved = save(name, document)
-    failed = report.failed
-    if failed is not None:
-        raise VerificationFailed(f"{failed.name}: {failed.text}", "do not rely on this result")
-    if isinstance(report, Report):
-        answer = {**report_document(report), "report": list(saved)}
-        out.result("audit", answer, report_lines(report))
-        return
-    shared = {key: document[key] for key in ChainView.__annotations__ if key in document}
-    answer = {**shared, "chain_id": report.chain_id, "report": list(saved)}
-    out.result("audit-chain", answer, chain_lines(report))
+        audit_job(out, file, find_genesis(genesis, file), slices, seed, folder, save)
 
 
 def _refuse(*names: str, why: str) -> None:
@@ -235,62 +201,55 @@ def _refuse(*names: str, why: str) -> None:
             raise click.UsageError(f"{option.opts[0]}: {why}")
 
 
-def judge(out: Output, file: Path, traced_job: str, oracle: bool) -> None:
-    """Judge a fraud proof.
+def audit_job(
+    out: Output,
+    file: Path,
+    genesis: Genesis,
+    slices: int | None,
+    seed: str,
+    folder: Path | None,
+    save: Save,
+) -> None:
+    """Check the receipt of a job and report on it.
 
     Raises:
-        FraudProven: it holds.
-        CodecError: it shows nothing.
+        VerificationFailed: it does not hold; the report says so too.
     """
-    from mlchain.cli.text import good, short
-    from mlchain.client.fraud import FraudProven, describe, judge_file, verdict_document
-    from mlchain.errors import CodecError
-    from mlchain.ml_runtime.proof import Outcome
+    from mlchain.client.audit_page import receipt_document
 
-    try:
-        job = bytes.fromhex(traced_job) if traced_job else None
-    except ValueError as error:
-        raise click.UsageError(f"--traced-job: {traced_job!r} is not hex") from error
-    verdict = judge_file(file, job, oracle)
-    if verdict.outcome is Outcome.INVALID:
-        raise CodecError(f"{file} proves nothing: {verdict.text}", "ask the accuser for another")
-    document = verdict_document(verdict)
-    out.note(f"  job      {document['job']}")
-    out.note(f"  accused  {document['accused']}")
-    if verdict.outcome is Outcome.FRAUD:
-        raise FraudProven(f"{describe(verdict)}: {verdict.text}", document)
-    text = good(f"unfounded: {short(str(document['accused']))} was right at {describe(verdict)}")
-    out.result("fraud", document, [text])
+    report = audit_file(out, file, genesis, slices, seed, folder)
+    document = receipt_document(report, genesis.hash, file.name, now_text())
+    saved = save(f"audit-{file.stem}", document)
+    _check_passed(report)
+    answer = {**report_document(report), "report": list(saved)}
+    out.result("audit", answer, report_lines(report))
 
 
-def judge_on_chain(out: Output, file: Path, genesis: Genesis, folder: Path | None) -> None:
-    """Judge a fraud proof that rests on a chain.
+def audit_whole_chain(
+    out: Output, file: Path, genesis: bytes, slices: int | None, seed: str, save: Save
+) -> None:
+    """Check an archive against the hash of a genesis file and report on it.
 
     Raises:
-        FraudProven: it holds.
-        CodecError: it shows nothing.
-        NotFound: the dataset is needed, and `folder` lacks it.
+        VerificationFailed: it does not hold; the report says so too.
     """
-    from mlchain.cli.text import good
-    from mlchain.client.accusation import judge_accusation, read_accusation
-    from mlchain.client.fraud import FraudProven, judgement_document
-    from mlchain.client.receipt import find_in_folder
-    from mlchain.errors import CodecError, InvalidSignature, RejectedProgram, VerificationFailed
-    from mlchain.ml_runtime.proof import Outcome
+    from mlchain.client.audit_page import chain_document
 
-    finder = {"find_file": find_in_folder(folder)} if folder is not None else {}
-    try:
-        found = judge_accusation(read_accusation(file), genesis, **finder)
-    except (CodecError, InvalidSignature, RejectedProgram, VerificationFailed) as error:
-        raise CodecError(f"{file} proves nothing: {error.message}", error.hint) from error
-    document = judgement_document(found)
-    out.note(f"  job      {document['job']}")
-    out.note(f"  worker   {document['accused']}")
-    out.note(f"  commit   {found.certified}")
-    if found.outcome is Outcome.FRAUD:
-        raise FraudProven(f"chunk {found.chunk}: {found.text}", document)
-    text = good(f"unfounded: {document['accused']} was right about chunk {found.chunk}")
-    out.result("fraud", document, [text])
+    report = audit_archive(out, file, genesis, slices, seed)
+    document = chain_document(report, genesis, now_text())
+    saved = save(f"audit-{file.stem}-1-{report.last}", document)
+    _check_passed(report)
+    shared = {key: document[key] for key in ChainView.__annotations__ if key in document}
+    answer = {**shared, "chain_id": report.chain_id, "report": list(saved)}
+    out.result("audit-chain", answer, chain_lines(report))
+
+
+def _check_passed(report: Report | ChainReport) -> None:
+    from mlchain.errors import VerificationFailed
+
+    failed = report.failed
+    if failed is not None:
+        raise VerificationFailed(f"{failed.name}: {failed.text}", "do not rely on this result")
 
 
 def audit_file(
