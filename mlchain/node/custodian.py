@@ -94,7 +94,7 @@ class Custodian:
     @property
     def acts(self) -> tuple[Callable[[State], Awaitable[None]], ...]:
         """What is to be done again and again, each beside the others."""
-        return self.answer, self.judge, self.audit
+        return self.answer, self.judge, self.audit, self.press
 
     # ---- our own digests ----------------------------------------------------------------------
 
@@ -225,6 +225,15 @@ class Custodian:
             if self.chain.height >= audit_begin(segment, self.chain.params):
                 await self._audit_segment(state, job, index, segment)
 
+    async def press(self, state: State) -> None:
+        """Send what we claim, until the chain has taken it."""
+        for place, claim in list(self._claims.items()):
+            known = CUSTODY_CLAIMS.get(state, *place)
+            if known is not None and known.state != ClaimState.SHOWN:
+                del self._claims[place]
+            elif place[2] in self.chain.validators:
+                self.outbox.send_announced(claim)
+
     async def _audit_segment(self, state: State, job: bytes, index: int, segment: Segment) -> None:
         assert segment.commit is not None, "only committed segments are audited"
         identity = commit_id(segment.commit)
@@ -254,10 +263,8 @@ class Custodian:
         """Compare one digest with ours; return whether that is settled as far as we care."""
         claim = CUSTODY_CLAIMS.get(state, *place)
         if claim is not None and claim.state != ClaimState.SHOWN:
-            self._claims.pop(place, None)
             return claim.state == ClaimState.CLOSED
         if place in self._claims:
-            self.outbox.send_announced(self._claims[place])
             return False
         opening: Opening | None = None
         shown = claim.digest if claim else b""

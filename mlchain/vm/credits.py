@@ -46,25 +46,47 @@ def get_work(state: State, epoch: int) -> dict[bytes, int]:
 
 def credit_segment(
     block: BlockContext, job: Job, index: int, segment: Segment, verifiers: Iterable[bytes]
-) -> None:
-    """Credit a segment that becomes HARD to its worker and to those who attested it."""
+) -> int:
+    """Credit a segment that becomes HARD to its worker and those who attested it.
+
+    Returns the worker's units.
+    """
     commit = segment.commit
     assert commit is not None, "HARD segments are committed"
     if job.seed or not commit.count:
-        return
+        return 0
     first, _ = job.segment_range(index)
     start, end = first * job.chunk, min((first + commit.count) * job.chunk, job.steps)
     training = training_id(job)
     known = CREDITED.get(block.state, training)
     fresh = end - max(start, known.steps if known else 0)
     if fresh <= 0:
-        return
+        return 0
     CREDITED.put(block.state, Credited(end), training)
     units = job.gas * fresh // job.steps
-    _add(block, segment.worker, units)
-    size = slice_size(parse_tier(job.tier), job.chunks, commit.count, segment.voters)
+    epoch, share = epoch_of(block.params, block.height), _share(job, segment, units)
+    _add(block, epoch, segment.worker, units)
     for key in verifiers:
-        _add(block, key, units * size // commit.count)
+        _add(block, epoch, key, share)
+    return units
+
+
+def take_back(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
+    """Take back what a HARD segment was credited with: a chunk of it is forged.
+
+    Whoever trains the same again can earn it.
+    """
+    if not segment.credited:
+        return
+    epoch = epoch_of(block.params, segment.hard_height)
+    share = _share(job, segment, segment.credited)
+    _add(block, epoch, segment.worker, -segment.credited)
+    for attested in segment.attestations:
+        _add(block, epoch, attested.validator, -share)
+    start, training = job.segment_range(index)[0] * job.chunk, training_id(job)
+    known = CREDITED.get(block.state, training)
+    if known is not None and known.steps > start:
+        CREDITED.put(block.state, Credited(start), training)
 
 
 def training_id(job: Job) -> bytes:
@@ -86,7 +108,17 @@ def forget_old_work(block: BlockContext) -> None:
         WORK.delete(block.state, epoch - KEPT_EPOCHS, key)
 
 
-def _add(block: BlockContext, key: bytes, units: int) -> None:
-    epoch = epoch_of(block.params, block.height)
+def _share(job: Job, segment: Segment, units: int) -> int:
+    """Return a verifier's part of the worker's units: that of its slice."""
+    assert segment.commit is not None, "HARD segments are committed"
+    count = segment.commit.count
+    return units * slice_size(parse_tier(job.tier), job.chunks, count, segment.voters) // count
+
+
+def _add(block: BlockContext, epoch: int, key: bytes, units: int) -> None:
     known = WORK.get(block.state, epoch, key)
-    WORK.put(block.state, Work(units + (known.units if known else 0)), epoch, key)
+    after = (known.units if known else 0) + units
+    if after > 0:
+        WORK.put(block.state, Work(after), epoch, key)
+    elif known is not None:
+        WORK.delete(block.state, epoch, key)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.vm.context import BlockContext
+from mlchain.vm.credits import take_back
 from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
@@ -66,6 +67,7 @@ def _uphold(
             block, segment.worker, "forged", block.params.slash_worker, claim.finders,
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
+    take_back(block, job, index, segment)
     if job.state == JobState.REVOKED:
         return
     end(block, job_id, job, JobState.REVOKED)

@@ -69,11 +69,11 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
     )
     if reason or job is None or segment is None or segment.commit is None:
         raise InvalidBlock(f"segment {ref.index} of {ref.job.hex()[:8]} cannot be HARD: {reason}")
-    _pay(block, job, ref.index, segment)
+    credited = _pay(block, job, ref.index, segment)
     _settle_backlog(block, job, segment)
     SEGMENTS.put(
         block.state,
-        replace(segment, state=SegmentState.HARD, hard_height=block.height),
+        replace(segment, state=SegmentState.HARD, hard_height=block.height, credited=credited),
         ref.job,
         ref.index,
     )
@@ -126,7 +126,8 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
     return why_not_covered(block, job, segment)
 
 
-def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
+def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> int:
+    """Pay for a segment; return what work it was worth."""
     first, count = job.segment_range(index)
     fee = segment_fee(job.fee, first, count, job.chunks)
     verifiers = [a.validator for a in segment.attestations if a.validator in block.validators]
@@ -136,7 +137,7 @@ def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> None:
         credit(block.state, key, share.verifier)
     credit(block.state, block.proposer, share.proposer)
     burn(block.state, share.burned)
-    credit_segment(block, job, index, segment, verifiers)
+    return credit_segment(block, job, index, segment, verifiers)
 
 
 def advance(block: BlockContext) -> None:

@@ -9,7 +9,7 @@ from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.vm.context import BlockContext
 from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState, CustodyClaim, audit_end
-from mlchain.vm.families.jobs import SEGMENTS, Ballot
+from mlchain.vm.families.jobs import SEGMENTS, Ballot, with_said
 from mlchain.vm.families.members import VALIDATORS, slash_validator
 
 Place = tuple[bytes, int, bytes, int]
@@ -28,7 +28,7 @@ def process_custody_verdict(block: BlockContext, validator: bytes, verdict: Verd
         return
     if commit_id(commit) != verdict.commit or validator in [b.validator for b in claim.ballots]:
         return
-    ballots = (*claim.ballots, Ballot(validator, verdict.outcome))
+    ballots = with_said(claim.ballots, Ballot(validator, verdict.outcome), block.validators)
     CUSTODY_CLAIMS.put(block.state, replace(claim, ballots=ballots), *place)
 
 

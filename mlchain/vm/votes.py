@@ -37,7 +37,9 @@ from mlchain.vm.families.jobs import (
     Review,
     Segment,
     SegmentState,
+    get_review,
     is_checker,
+    with_said,
 )
 from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS, LastWork
 from mlchain.vm.families.merges import add_merge_holder
@@ -156,7 +158,7 @@ def _process_attestation(
     attested = Attested(validator, attestation.ticket, attestation.result_root)
     SEGMENTS.put(
         block.state,
-        replace(segment, attestations=(*segment.attestations, attested)),
+        replace(segment, attestations=with_said(segment.attestations, attested, block.validators)),
         attestation.job,
         attestation.segment,
     )
@@ -177,7 +179,8 @@ def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) ->
         or validator in [b.validator for b in claim.ballots]
     ):
         return
-    claim = replace(claim, ballots=(*claim.ballots, Ballot(validator, verdict.outcome)))
+    ballot = Ballot(validator, verdict.outcome)
+    claim = replace(claim, ballots=with_said(claim.ballots, ballot, block.validators))
     SEGMENTS.put(
         block.state,
         replace(segment, claim=claim),
@@ -196,9 +199,10 @@ def _process_review(block: BlockContext, validator: bytes, review: Reviewed) -> 
         return
     assert segment.commit is not None, "HARD segments are committed"
     said = review.stretches & ((1 << count_stretches(segment.commit.count)) - 1)
-    bits = {known.validator: known.stretches for known in segment.reviews}
-    bits[validator] = bits.get(validator, 0) | said
-    reviews = tuple(Review(key, bits[key]) for key in sorted(bits))
+    said |= get_review(segment, validator)
+    others = tuple(known for known in segment.reviews if known.validator != validator)
+    reviews = with_said(others, Review(validator, said), block.validators)
+    reviews = tuple(sorted(reviews, key=lambda review: review.validator))
     if reviews != segment.reviews:
         SEGMENTS.put(block.state, replace(segment, reviews=reviews), review.job, review.segment)
 

@@ -6,7 +6,10 @@ import pytest
 from msgspec.structs import replace
 from vm.world import PARAMS, World, make_genesis
 
+from mlchain.consensus.work.attestation import Outcome
+from mlchain.vm import late
 from mlchain.vm.credits import KEPT_EPOCHS, get_work
+from mlchain.vm.families.jobs import JobState
 from mlchain.vm.params import epoch_of
 
 
@@ -121,3 +124,42 @@ def test_a_trapped_segment_is_worth_what_was_run(world):
     worker = world.worker_of(job)
     world.harden(job)
     assert units(world)[worker] == world.job(job).gas // 10
+
+
+# ---- a forgery that is found later
+
+
+def revoked(world: World) -> tuple[str, str]:
+    """A job whose only segment is HARD and then found forged; returns (worker, id of it)."""
+    job = world.running(steps=400)
+    worker = harden(world, job)
+    assert units(world)[worker] > 0
+    world.accuse(world.validators[0], job, 7)
+    world.judge(job, Outcome.DIFFERS)
+    assert world.job(job).state == JobState.REVOKED
+    return worker, job
+
+
+def test_work_that_is_found_forged_later_was_worth_nothing(world):
+    revoked(world)
+    assert units(world) == {}
+
+
+def test_control_what_is_not_taken_back_goes_on_to_buy_turns(world, monkeypatch):
+    monkeypatch.setattr(late, "take_back", lambda *about: None)
+    worker, _ = revoked(world)
+    assert {worker, *world.validators} == set(units(world))
+
+
+def test_only_what_the_forged_work_earned_is_taken(world):
+    other = world.running(train_rows=44, test_rows=16, steps=400)
+    harden(world, other)
+    before = units(world)
+    revoked(world)
+    assert units(world) == before
+
+
+def test_who_trains_it_again_honestly_earns_what_the_forger_lost(world):
+    revoked(world)
+    worker = harden(world, world.running(steps=400))
+    assert total(world, worker) > 0

@@ -103,9 +103,9 @@ def _wants_late(agreement: Agreement) -> int:
     return _next_block_ms(agreement) + 6_000
 
 
-def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> None:
+def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> int:
     _pay(block, job, index, segment)
-    _pay(block, job, index, segment)
+    return _pay(block, job, index, segment)
 
 
 def _refund_all(block: Any, job_id: bytes, job: Any, state: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from msgspec import Meta
 
@@ -23,7 +23,7 @@ from mlchain.consensus.work.sampling import draw_checkers, draw_slice
 from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
-from mlchain.ledger.validators import MAX_VALIDATORS
+from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
 
 MAX_SEGMENTS = 4096
 MAX_CLEARED = 1024
@@ -186,11 +186,33 @@ class Segment(Record, frozen=True):
     cover: Cover | None
     hard_height: Uint
     reviews: Annotated[tuple[Review, ...], Meta(max_length=MAX_VALIDATORS)]
+    credited: Uint = 0
+    """Units of verified work that it was worth to its worker (`vm.credits`)."""
 
     @property
     def attest_from(self) -> int:
         """Height of the block after which attestations are awaited."""
         return self.cover.height if self.cover else self.commit_height
+
+
+class _BySomebody(Protocol):
+    @property
+    def validator(self) -> bytes: ...
+
+
+Said = TypeVar("Said", bound=_BySomebody)
+
+
+def with_said(kept: tuple[Said, ...], said: Said, validators: ValidatorSet) -> tuple[Said, ...]:
+    """Return what validators said of one thing with what one more says.
+
+    Members come and go while it is open. A full list forgets those that are validators no more:
+    they weigh nothing and are not paid. So a present one always finds room, and one that has just
+    left may not.
+    """
+    if len(kept) >= MAX_VALIDATORS:
+        kept = tuple(one for one in kept if one.validator in validators)
+    return (*kept, said) if len(kept) < MAX_VALIDATORS else kept
 
 
 class PlanRecord(Record, frozen=True):
