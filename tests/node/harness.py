@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,18 @@ def make_genesis(validators: int, workers: int) -> Genesis:
         CHAIN_ID, 1, registry_digest(), PARAMS, tuple(members),
         (Allocation(key("alice").public, SUPPLY),),
     )  # fmt: skip
+
+
+async def until(is_so: Callable[[], object], timeout_s: float = 60) -> None:
+    with trio.fail_after(timeout_s):
+        while not is_so():
+            await trio.sleep(0.02)
+
+
+def voters(node: Node) -> set[bytes]:
+    """Who signed the last block."""
+    commit = node.chain.store.commit(node.chain.height)
+    return {signature.validator for signature in commit.signatures}
 
 
 @asynccontextmanager

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import trio
 from msgspec.structs import replace
-from node.harness import BOND, CHAIN_ID, PARAMS, Cluster, key, make_genesis, run_cluster
+from node.harness import (
+    BOND,
+    CHAIN_ID,
+    PARAMS,
+    Cluster,
+    key,
+    make_genesis,
+    run_cluster,
+    until,
+    voters,
+)
 
 from mlchain import codec
 from mlchain.consensus.work.tickets import PURPOSES, make_chain
@@ -59,18 +69,6 @@ async def send(cluster: Cluster, sender: SecretKey, payload: Payload) -> None:
         codec.encode(payload),
     )  # fmt: skip
     await node.submit_transaction(codec.encode(sign_transaction(body, sender)))
-
-
-async def until(is_so, timeout_s: float = 60) -> None:
-    with trio.fail_after(timeout_s):
-        while not is_so():
-            await trio.sleep(0.02)
-
-
-def voters(node: Node) -> set[bytes]:
-    """Who signed the last block."""
-    commit = node.chain.store.commit(node.chain.height)
-    return {signature.validator for signature in commit.signatures}
 
 
 def open_node(cluster: Cluster, folder: Path, home: Storage | None, keys: Keys) -> Node:
