@@ -91,6 +91,7 @@ def test_training_gives_one_chain_over_kernels_threads_splits_and_backends():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_training_gives_one_chain_over_a_larger_matrix():
     settings = matrix() + matrix(NPY_DISABLE_CPU_FEATURES=NO_AVX512) + matrix(**without_simd())
     settings += [{"OPENBLAS_NUM_THREADS": t} for t in ("3", "8")]
