@@ -57,6 +57,9 @@ from mlchain.errors import CodecError, DoubleSign, InvalidBlock, InvalidSignatur
 from mlchain.ledger.commit import NIL, Commit, Vote, VoteKind, make_commit
 from mlchain.ledger.validators import ValidatorSet
 
+ANOTHER_HEIGHT = "another height"
+"""Why a message was of no use; others may look at what it shows."""
+
 
 class Driver:
     """Runs agreement for one validator, or for an observer (`key` None)."""
@@ -273,7 +276,7 @@ class Driver:
         if height == current.number + 1:
             return self._early.keep(message, current.validators, self._inbox)
         if height != current.number or current.engine.decided:
-            return "another height"
+            return ANOTHER_HEIGHT
         return current.take(message)
 
     def _on_status(
@@ -297,7 +300,7 @@ class Driver:
         if now_ms < peer.block_answer_ms:
             return "answered a moment ago"
         if want.height != current.number:
-            return "another height"
+            return ANOTHER_HEIGHT
         proposal = current.proposal(want.round, want.block_id)
         if proposal is None:
             return "no such proposal"
@@ -307,7 +310,7 @@ class Driver:
 
     def _on_decided(self, current: Height, sender: bytes, commit: Commit) -> str | None:
         if commit.height != current.number or current.engine.decided:
-            return "another height"
+            return ANOTHER_HEIGHT
         self._inbox.check_commit(commit, current.validators)
         block = current.block(commit.block_id)
         if block is None:

@@ -16,7 +16,7 @@ import trio
 
 from mlchain import codec
 from mlchain.consensus.actions import Verdict
-from mlchain.consensus.driver import Driver
+from mlchain.consensus.driver import ANOTHER_HEIGHT, Driver
 from mlchain.consensus.effects import (
     Broadcast,
     BuildBlock,
@@ -101,6 +101,8 @@ class Agreement:
         self._failure: Exception | None = None
         self._complain_at: dict[bytes, int] = {}
         self.after_commit: list[Callable[[Committed], None]] = [on_commit]
+        self.on_stray: Callable[[bytes], None] = lambda frame: None
+        """Called with messages about another height than ours."""
         self.on_candidate: Callable[[State], None] = lambda state: None
         """Called with the state after a block that may become final and that we vouch for."""
 
@@ -121,6 +123,8 @@ class Agreement:
         """Take a frame of the consensus channel; name a peer that sends nonsense, now and then."""
         now, strikes = self._clock.monotonic_ms(), self._driver.peers.strikes(peer)
         reason = self._driver.receive(peer, frame, now)
+        if reason == ANOTHER_HEIGHT:
+            self.on_stray(frame)
         if self._driver.peers.strikes(peer) > strikes and now >= self._complain_at.get(peer, now):
             self._complain_at[peer] = now + COMPLAIN_MS
             log.warning("bad-message", peer=peer.hex()[:8], reason=reason)

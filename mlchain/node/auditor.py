@@ -27,6 +27,7 @@ from mlchain.node.compute import Compute
 from mlchain.node.custodian import Custodian
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S, Examiner
+from mlchain.node.informer import Informer
 from mlchain.node.outbox import Outbox
 from mlchain.node.partitioner import hold_dataset
 from mlchain.node.subject import Finding, Stale, Subject, Target
@@ -66,6 +67,8 @@ class Auditor:
     convict: Convict = lambda subject, offset, before, is_score: None
     """Told of disputed chunks that we judge wrong (`prosecution.py`)."""
     examiner: Examiner = field(init=False)
+    informer: Informer = field(init=False)
+    """Reports secrets of others that are shown to us."""
     custodian: Custodian | None = None
     """Keeps our custody digests and looks at those of the others."""
     _claims: dict[bytes, MakeClaim] = field(default_factory=dict)
@@ -77,7 +80,8 @@ class Auditor:
     _wakes: dict[str, trio.Event] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Have an examiner of our own."""
+        """Have an examiner and an informer of our own."""
+        self.informer = Informer(self.key, self.chain, self.outbox)
         self.examiner = Examiner(
             self.key, self.chain, self.artifacts, self.compute, self._complain, self.convict
         )
@@ -106,6 +110,7 @@ class Auditor:
             nursery.start_soon(self._repeat, "data", self._hold_all)
             nursery.start_soon(self._repeat, "segments", partial(self._begin_all, nursery))
             nursery.start_soon(self._repeat, "chains", partial(self._try, self._renew))
+            nursery.start_soon(self._repeat, "reports", partial(self._try, self.informer.press))
             for act in self.custodian.acts if self.custodian else ():
                 nursery.start_soon(self._repeat, act.__name__, partial(self._try, act))
 

@@ -227,6 +227,8 @@ class Node(Machine):
             transport.serve(TRACE_PROTOCOL, self.defence.serve)
         if self.duties:
             self.artifacts.worker_of = self._worker_of
+        if self.auditor:
+            self.agreement.on_stray = self.auditor.informer.look
         self.exchange.serve()
         self.spread.on_admitted = self.agreement.poke
         if not self.keys.validator:
