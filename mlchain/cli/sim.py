@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -136,62 +137,48 @@ def command(
     two honest nodes disagreed, an honest node signed two things, a fraud that an honest validator
     could see was paid, money appeared, or the chain or a job stopped for good.
     """
-    from mlchain.sim import night as nights
-    from mlchain.sim.run import names_of_adversaries, names_of_mutants, run_many
     from mlchain.sim.scenario import Scenario
+
+    _check_names(world, adversary, mutant)
+    if (picture or shrink) and count > 1:
+        raise ConfigError("--picture and --shrink are for one seed", "leave --count out")
+    tells = count == 1 and (out.verbose or picture is not None)
+    first = Scenario(seed, nodes, adversary, mutant, heights, tells, world, calm, orders)
+    deck = _Deck(out, first, count, night)
+    deck.run(jobs, record)
+    lines = deck.lines()
+    if picture is not None:
+        lines.append(_draw(deck.tally.last, picture))
+    out.result("sim", deck.data(), lines)
+    if deck.broken:
+        worst = deck.broken[0]
+        if shrink:
+            _shrink(out, worst)
+        raise VerificationFailed(
+            f"{len(deck.broken)} of {count} seeds broke a promise", worst.command + " -v"
+        )
+
+
+def _check_names(world: str, adversary: str, mutant: str) -> None:
+    from mlchain.sim.run import names_of_adversaries, names_of_mutants
 
     for name in adversary.split("+" if world == "work" else "\n"):
         _check_name("--adversary", name, [*names_of_adversaries(world), "none"])
     _check_name("--mutant", mutant, names_of_mutants(world))
-    if (picture or shrink) and count > 1:
-        raise ConfigError("--picture and --shrink are for one seed", "leave --count out")
-    tells = count == 1 and (out.verbose or picture is not None)
-    known = nights.read(record)
-    scenarios = [
-        Scenario(
-            number, nights.nodes_of(number) if night else nodes, adversary, mutant, heights, tells,
-            world, calm, orders,
-        )
-        for number in range(seed, seed + count)
-    ]  # fmt: skip
-    todo = [s for s in scenarios if s.command not in known]
-    started = time.monotonic()
-    tally = _Tally(out, len(todo), started)
-    for outcome, row in nights.append(run_many(todo, jobs), record):
-        tally.add(outcome)
-        known[outcome.scenario.command] = row
-    elapsed = time.monotonic() - started
-    rows = [known[s.command] for s in scenarios]
-    broken = [row for row in rows if row["violation"]]
-    lines = tally.lines(elapsed)
-    if picture is not None:
-        from mlchain.client.userfile import write_file
-        from mlchain.sim.picture import draw
-
-        write_file(picture, draw(tally.last))
-        lines.append(f"  picture in {picture}")
-    data = tally.data(seed)
-    data["broken"] = [
-        {name: row[name] for name in ("seed", "nodes", "adversary", "violation")} for row in broken
-    ]
-    data["tables"] = tables = nights.tabulate(rows)
-    if count > 1:
-        lines += nights.lines(tables)
-    data["recorded_before"] = len(scenarios) - len(todo)
-    out.result("sim", data, lines)
-    if broken:
-        first = next(s for s in scenarios if known[s.command]["violation"])
-        if shrink:
-            _shrink(out, first)
-        raise VerificationFailed(
-            f"{len(broken)} of {count} seeds broke a promise", first.command + " -v"
-        )
 
 
 def _check_name(option: str, name: str, names: list[str]) -> None:
     if name and name not in names:
         raise click.BadParameter(f"no {name!r}; one of {', '.join(sorted(names))}",
                                  param_hint=option)  # fmt: skip
+
+
+def _draw(outcome: Outcome, picture: Path) -> str:
+    from mlchain.client.userfile import write_file
+    from mlchain.sim.picture import draw
+
+    write_file(picture, draw(outcome))
+    return f"  picture in {picture}"
 
 
 def _shrink(out: Output, scenario: Scenario) -> None:
@@ -201,13 +188,68 @@ def _shrink(out: Output, scenario: Scenario) -> None:
     out.note(f"smaller: {small.command} -v" if small != scenario else "no smaller run breaks it")
 
 
+class _Deck:
+    """Scenarios from a first seed on: those that a record knows already, and those to be run."""
+
+    def __init__(self, out: Output, first: Scenario, count: int, is_mixed: bool) -> None:
+        """`is_mixed`: of the sizes of a night, not all of that of `first`."""
+        from mlchain.sim import night
+
+        self._out = out
+        self._night = night
+        self.scenarios = [
+            replace(first, seed=seed, nodes=night.nodes_of(seed) if is_mixed else first.nodes)
+            for seed in range(first.seed, first.seed + count)
+        ]
+        self._rows: dict[str, Any] = {}
+        self.tally = _Tally(out, count)
+
+    def run(self, jobs: int, record: Path | None) -> None:
+        """Run what the record does not know, and note it there."""
+        from mlchain.sim.run import run_many
+
+        self._rows = self._night.read(record)
+        todo = [s for s in self.scenarios if s.command not in self._rows]
+        self.tally = _Tally(self._out, len(todo))
+        for outcome, row in self._night.append(run_many(todo, jobs), record):
+            self.tally.add(outcome)
+            self._rows[outcome.scenario.command] = row
+        self.tally.stop()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of each scenario."""
+        return [self._rows[scenario.command] for scenario in self.scenarios]
+
+    @property
+    def broken(self) -> list[Scenario]:
+        """Those in which a promise was broken."""
+        return [s for s in self.scenarios if self._rows[s.command]["violation"]]
+
+    def data(self) -> dict[str, Any]:
+        """Return the document for programs."""
+        names = BrokenSeed.__annotations__
+        broken = [{n: row[n] for n in names} for row in self.rows if row["violation"]]
+        return self.tally.data(self.scenarios[0].seed) | {
+            "broken": broken,
+            "tables": self._night.tabulate(self.rows),
+            "recorded_before": len(self.scenarios) - self.tally.seeds,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the lines for people."""
+        tables = self._night.lines(self._night.tabulate(self.rows))
+        return self.tally.lines() + (tables if len(self.scenarios) > 1 else [])
+
+
 class _Tally:
     """Counts over the seeds of one command."""
 
-    def __init__(self, out: Output, total: int, started: float) -> None:
+    def __init__(self, out: Output, total: int) -> None:
         self._out = out
         self._total = total
-        self._started = started
+        self._started = time.monotonic()
+        self._elapsed = 0.0
         self._sums: dict[str, int] = {}
         self.seeds = 0
         self.broken: list[Outcome] = []
@@ -235,8 +277,12 @@ class _Tally:
             f"  {left:.0f} s left"
         )
 
+    def stop(self) -> None:
+        """Stop the clock."""
+        self._elapsed = time.monotonic() - self._started
+
     def data(self, seed: int) -> dict[str, Any]:
-        """Return the document for programs."""
+        """Return the sums for programs."""
         return {
             "seeds": self.seeds,
             "first_seed": seed,
@@ -246,9 +292,9 @@ class _Tally:
             "digest": self.last.digest if self.seeds == 1 else "",
         }  # fmt: skip
 
-    def lines(self, elapsed: float) -> list[str]:
-        """Return the lines for people."""
-        data = self.data(0)
+    def lines(self) -> list[str]:
+        """Return the sums for people."""
+        data, elapsed = self.data(0), self._elapsed
         lines = list(self.last.transcript) if self.seeds == 1 else []
         lines.append(
             f"{'✗' if self.broken else '✓'} {self.seeds} seeds, {len(self.broken)} broken: "

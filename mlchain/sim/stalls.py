@@ -71,6 +71,7 @@ class Stalls:
     _rounds: dict[int, int] = field(default_factory=dict)
     _downs: list[tuple[int, int, int]] = field(default_factory=list)
     _mutes: list[tuple[int, int, int]] = field(default_factory=list)
+    _dumb: list[tuple[int, int, int]] = field(default_factory=list)
     _moves: list[tuple[int, list[int]]] = field(default_factory=list)
     _objections: list[tuple[int, int]] = field(default_factory=list)
 
@@ -92,6 +93,10 @@ class Stalls:
     def on_mute(self, place: int, at_ms: int, until_ms: int) -> None:
         """The network swallows what a place says."""
         self._mutes.append((place, at_ms, until_ms))
+
+    def on_dumb(self, place: int, at_ms: int, until_ms: int) -> None:
+        """Somebody answers no question: who is behind and asked it for blocks waits."""
+        self._dumb.append((place, at_ms, until_ms))
 
     def on_move(self, at_ms: int, sides: list[int]) -> None:
         """A partition moved."""
@@ -136,6 +141,9 @@ class Stalls:
         last = since
         for begin, end in self._spans(since, now_ms):
             cause, names = self._fault(place, begin)
+            if not cause and self._wants.get(height):  # others have decided it
+                names = tuple(p for p, at, until in self._dumb if at <= begin < until)
+                cause = SILENCED if names else ""
             if cause:
                 spans[cause] = spans.get(cause, 0) + end - begin
                 who[cause] = names
@@ -163,7 +171,9 @@ class Stalls:
         """Cut the time into pieces in which no fault begins or ends."""
         cuts = {since, now_ms, self.weather.begin_ms, self.weather.gst_ms}
         cuts.update(at for at, _ in self._moves)
-        cuts.update(t for _, at, until in (*self._downs, *self._mutes) for t in (at, until))
+        cuts.update(
+            t for _, at, until in (*self._downs, *self._mutes, *self._dumb) for t in (at, until)
+        )
         inside = sorted(cut for cut in cuts if since <= cut <= now_ms)
         return pairwise(inside)
 

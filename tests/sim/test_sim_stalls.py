@@ -91,6 +91,15 @@ def test_who_rests_does_not_stall_and_its_rounds_are_remembered() -> None:
     assert found is not None and (found.from_ms, found.cause) == (5_100, "liars")
 
 
+def test_who_answers_nobody_explains_why_one_is_behind_and_not_why_all_stand() -> None:
+    for is_behind, cause in ((True, "silenced"), (False, "")):
+        watch = stalls()
+        watch.on_dumb(4, 3_000, 9_000)
+        if is_behind:
+            watch.on_progress(1, 1, 0, 100)
+        assert stall(watch, 9_100).cause == cause
+
+
 def test_an_objection_explains_within_patience_and_no_longer() -> None:
     watch = stalls()
     watch.on_objection(1, 2_400)

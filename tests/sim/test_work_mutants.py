@@ -24,6 +24,7 @@ KILLED_BY = {
     "any-nonce": (0, "replay"),
     "no-age": (0, "age"),
     "drowsy": (0, "liveness"),
+    "own-work": (1, "attestation"),
 }
 """Mutant: a seed that kills it, and the promise it breaks."""
 
@@ -33,6 +34,7 @@ LONG = {
     "late-heir": (8, "job"),
     "no-objection": (4, "fraud"),
     "no-patience": (4, "fraud"),
+    "no-claim-in-veto": (3, "fraud"),
 }
 """The same, of those that take long to show."""
 

@@ -11,7 +11,7 @@ from mlchain.sim.run import run
 from mlchain.sim.scenario import Outcome, Scenario
 
 
-def is_kept(seed: int, nodes: int = 4, adversary: str = "", **how: bool) -> Outcome:
+def is_kept(seed: int, nodes: int = 4, adversary: str = "", **how: int) -> Outcome:
     scenario = Scenario(seed, nodes, adversary, world="work", **how)
     outcome = run(scenario)
     assert not outcome.violation, f"{scenario.command} -v: {outcome.violation}"
@@ -70,6 +70,11 @@ def test_one_seed_is_one_run_in_every_process():
 def test_many_seeds_are_one_run_each_in_every_process():
     seeds = [(seed, "") for seed in range(5, 13)] + [(1, "skip"), (1, "lie"), (0, "selective")]
     assert digests(seeds, "1") == digests(seeds[::-1], "2")[::-1]
+
+
+@pytest.mark.parametrize(("nodes", "adversary"), [(7, "skip+drop-votes"), (10, "lie")])
+def test_more_validators_of_whom_f_lie_keep_the_promises_too(nodes: int, adversary: str):
+    assert is_kept(1, nodes, adversary, calm=True, orders=1).jobs == {"SETTLED": 1}
 
 
 @pytest.mark.slow

@@ -26,10 +26,20 @@ PARAMS = Params(
 )  # fmt: skip
 
 
+_secrets: dict[bytes, SecretKey] = {}
+
+
 @cache
 def make_key(name: str) -> SecretKey:
     """The same name is always the same key."""
-    return SecretKey(digest("mlchain/sim/key", name.encode()))
+    key = SecretKey(digest("mlchain/sim/key", name.encode()))
+    _secrets[key.public] = key
+    return key
+
+
+def secret_of(public: bytes) -> SecretKey:
+    """Return the secret half of a key that was made here."""
+    return _secrets[public]
 
 
 @cache

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHANCES = {"worker": 0.6, "validator": 0.6, "submitter": 0.25, "network": 0.15}
 """How likely a seed has one of each kind."""
-BY_NAME = ("accomplice", "repeat")
+BY_NAME = ("accomplice", "hush", "own-work", "repeat")
 """Who plays only when named; one more to draw from would make every seed another run."""
 
 
@@ -36,7 +36,7 @@ def draw(scenario: Scenario, rng: Random) -> list[str]:
     if any(CHEATS[name].accomplice for name in drawn):  # the validators are taken
         drawn = [name for name in drawn if CHEATS[name].corrupts != "validator"]
     if scenario.nodes < 4:
-        drawn = [name for name in drawn if CHEATS[name].corrupts != "validator"]
+        drawn = [name for name in drawn if CHEATS[name].corrupts not in ("validator", "operator")]
     return drawn
 
 
@@ -60,6 +60,9 @@ def cast(world: World, names: list[str], rng: Random) -> list[Cheat]:
                 cheats += _validators(world, CHEATS[kind.accomplice], rng)
         elif kind.corrupts == "validator":
             cheats += _validators(world, kind, rng)
+        elif kind.corrupts == "operator":
+            keys = [p.key for p in world.places]
+            cheats += [kind(world, p, rng) for p in world.places if keys.count(p.key) > 1]
         else:
             cheats.append(kind(world, None, rng))
     friends = tuple(p.key for p in world.places if not p.is_honest and p.role == "validator")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlchain.ledger.genesis import Genesis
 from mlchain.sim.work.lesson import RememberedCompute
 from mlchain.sim.work.machine import SimulatedNode
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Cheat:
-    """Plays at one place. `corrupts` says whose: "worker", "validator", "submitter" or "network".
+    """Plays at one place. `corrupts` says whose: "worker", "validator", "submitter", "network", or
+    "operator": at all places of a key that has two roles.
 
     `parts` are class attributes of `node.Node` to exchange. One object lives as long as the run, so
     it remembers over crashes.
@@ -47,6 +49,11 @@ class Cheat:
     def name(cls) -> str:
         """What it is called on the command line."""
         return "".join("-" + c.lower() if c.isupper() else c for c in cls.__name__)[1:]
+
+    @classmethod
+    def found(cls, genesis: Genesis) -> Genesis:
+        """Return the genesis of a chain on which it can be played."""
+        return genesis
 
     def order(self) -> None:
         """Change what is ordered, before the run."""

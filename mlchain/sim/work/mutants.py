@@ -73,6 +73,19 @@ _next_block_ms, _is_overdue = Agreement.next_block_ms, lifecycle._is_overdue
 _pay, _end, _pay_slash = lifecycle._pay, lifecycle._end, members._pay_slash
 
 
+def _own_counts(block: Any, validator: bytes, attestation: Any, height: int) -> bool:
+    """Take an attestation of one's own work as if the work were somebody else's."""
+    segment = SEGMENTS.get(block.state, attestation.job, attestation.segment)
+    if segment is None or segment.worker != validator:
+        return _process_attestation(block, validator, attestation, height)
+    where = attestation.job, attestation.segment
+    SEGMENTS.put(block.state, replace(segment, worker=bytes(32)), *where)
+    is_right = _process_attestation(block, validator, attestation, height)
+    found = SEGMENTS.get(block.state, *where)
+    SEGMENTS.put(block.state, replace(found, worker=validator), *where)
+    return is_right
+
+
 def _public_slice(job: Any, segment: Any, validator: bytes, ticket: bytes) -> tuple[int, ...]:
     """Draw from what the worker itself chose; and half of it, so that it matters."""
     commit = segment.commit
@@ -146,6 +159,9 @@ MUTANTS: dict[str, Mutant] = {
     "no-audit": Mutant("skip", {"auditor_type": _NoAudit}),
     "any-ticket": Mutant("grind-tickets", names={(votes, "show_element"): _any_ticket}),
     "early-attestations": Mutant("early-attest", names={(votes, "_process_attestation"): _early}),
+    "own-work": Mutant(
+        "own-work", names={(votes, "_process_attestation"): _own_counts}, is_calm=True
+    ),
     "public-slice": Mutant("one-chunk", names={(node_auditor, "segment_slice"): _public_slice}),
     "one-verdict": Mutant("wrong-verdicts", names={(lifecycle, "settle"): _one_decides}),
     "one-unserved": Mutant("false-unserved", names={(lifecycle, "settle"): _one_is_unserved}),
@@ -164,17 +180,15 @@ MUTANTS: dict[str, Mutant] = {
     "no-patience": Mutant(
         "selective+accomplice", names={(Chain, "_is_ripe"): lambda *args: True}, is_calm=True
     ),
+    "no-claim-in-veto": Mutant(
+        "hush", names={(Chain, "_is_accused"): lambda *args: False}, is_calm=True
+    ),
     "no-age": Mutant("none", names={(lifecycle, "finality_depth"): lambda *args: 0}, is_calm=True),
     "any-nonce": Mutant(
         "repeat", names={(execute, "_execute_transaction"): _any_nonce}, is_calm=True
     ),
 }
-"""By name; the simulator's tests kill every one.
-
-Not here: the claim in the veto, for patience backs it up and no seed was found; spin shows what it
-is for (docs/model.md). And that nobody's attestation of its own work counts: no run comes to that
-rule, for a key has one role; tests/attacks/test_17_own_work.py gives it two.
-"""
+"""By name; the simulator's tests kill every one."""
 
 
 @contextmanager

@@ -84,6 +84,12 @@ def draw_orders(rng: Random, most: int) -> list[Order]:
     return orders[: most or len(orders)]
 
 
+def small_slices_job(rng: Random) -> Order:
+    """A job of four segments, of which everybody re-runs one chunk in eight."""
+    return _order("softmax", make_data("blobs"), JobState.SETTLED, fixed_seed(rng.randrange(4)),
+                  "economic", 8, steps=64)  # fmt: skip
+
+
 def overflow_job(rng: Random) -> Order:
     """Row 13: its numbers leave the exact range; all must agree at which step."""
     return _order("linear", make_data("sums"), JobState.TRAPPED, fixed_seed(rng.randrange(2)),

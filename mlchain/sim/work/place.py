@@ -14,7 +14,7 @@ import trio
 from mlchain.ledger.genesis import Genesis, Member
 from mlchain.node.node import Keys
 from mlchain.p2p.transport import PeerAddress
-from mlchain.sim.work.cast import make_key
+from mlchain.sim.work.cast import make_key, secret_of
 from mlchain.sim.work.machine import Disk, Machine, Power, PowerCut, SimulatedNode
 from mlchain.sim.work.wire import InventedTransport, PostOffice
 
@@ -120,7 +120,7 @@ class Place:
 
     def _start(self) -> SimulatedNode:
         machine = Machine(self.disk, self._power, self.skew_ms)
-        secret, peer = make_key(self.name), make_key(self.name + "/peer")
+        secret, peer = secret_of(self.member.key), make_key(self.name + "/peer")
         is_validator = self.role == "validator"
         keys = Keys(peer, secret if is_validator else None, None if is_validator else secret)
         peers = {

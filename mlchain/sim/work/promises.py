@@ -114,7 +114,7 @@ class Promises:
 
         Disputes are noted for `_check_age`.
         """
-        names = {p.key: p.name for p in self._places}
+        names = {p.key: p.name for p in self._places if p.role == "validator"}
         for (job, index), segment in SEGMENTS.items(state):
             if segment.state == SegmentState.HARD and segment.hard_height != height:
                 continue
@@ -167,8 +167,9 @@ class Promises:
         self, state: State, job: Job, segment: Segment, commit: SegmentCommit
     ) -> dict[int, str]:
         """Return the offsets at which re-execution gives something else, and why."""
-        place = next(p for p in self._places if p.key == segment.worker)
-        served = place.disk.states((commit.job, commit.segment, segment.attempt))
+        attempt = commit.job, commit.segment, segment.attempt
+        disks = [p.disk for p in self._places if p.key == segment.worker]
+        served = next((states for disk in disks if (states := disk.states(attempt))), [])
         handle = self.handle(state, job)
         every = range(commit.count + bool(commit.trap))
         if handle is None or not served:

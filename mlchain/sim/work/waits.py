@@ -31,7 +31,11 @@ class Waits:
             self.stalls.on_progress(index, 0, 0, 0, PARAMS.heartbeat_ms)
             place.on_start.append(self._on_start)
             place.on_crash.append(lambda place: self.stalls.on_down(place.index, now_ms()))
-        office.on_mute = self.stalls.on_mute
+        office.on_mute = self._on_mute
+
+    def _on_mute(self, place: int, at_ms: int, until_ms: int) -> None:
+        note = self.stalls.on_mute if place in self._places else self.stalls.on_dumb
+        note(place, at_ms, until_ms)
 
     def on_commit(self, place: Place, committed: Committed, round_: int) -> Stall | None:
         """Note that an honest validator decided a block; return the stall that this ends.

@@ -25,6 +25,7 @@ from mlchain.sim.transcript import speech
 from mlchain.sim.work import casting
 from mlchain.sim.work.cast import BOND, CHAIN_ID, MONEY, make_genesis, make_key
 from mlchain.sim.work.cheat import Cheat
+from mlchain.sim.work.cheats import CHEATS
 from mlchain.sim.work.explain import explain
 from mlchain.sim.work.invented import run_invented
 from mlchain.sim.work.mutants import MUTANTS, mutated
@@ -83,9 +84,11 @@ class World:
 
     def _set_up(self) -> None:
         """Make the places; inside invented time."""
-        members = list(self.genesis.members)
         rng = self.rng
         names = casting.draw(self.scenario, rng)
+        for name in names:
+            self.genesis = CHEATS[name].found(self.genesis)
+        members = list(self.genesis.members)
         twins = casting.twins(names, members, rng)
         size = len(members) + len(twins)
         pairs = [(members.index(m), len(members) + i) for i, m in enumerate(twins)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
+
+import trio
+from msgspec.structs import replace
 
 from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict
 from mlchain.consensus.work.commitment import commit_id
@@ -162,3 +166,35 @@ class EarlyAttest(Cheat):
             ticket = node.duties.ticket(node.chain.height + 1)
             if ticket is not None and target.segment.commit_height == node.chain.height + 1:
                 node.duties.add_attestation(attest(target, ticket, node.duties.key))
+
+
+class _OwnAuditor(Auditor):
+    async def _begin_all(self, nursery: trio.Nursery, state: State) -> None:
+        await super()._begin_all(nursery, state)
+        assert isinstance(self.chain, BlindChain)
+        for target in self.chain.committed_in(state):
+            ticket = self.duties.ticket(target.segment.commit_height)
+            if target.segment.worker == self.key and ticket is not None:
+                mine = attest(target, ticket, self.key)
+                self.duties.add_attestation(mine, target.segment.attest_from)
+
+
+class OwnWork(Cheat):
+    """Works under its validator's key, and attests that work itself."""
+
+    row = "17 validate one's own work"
+    corrupts = "operator"
+    parts = {"chain_type": BlindChain, "auditor_type": _OwnAuditor}
+
+    @classmethod
+    def found(cls, genesis: Genesis) -> Genesis:
+        """Name the first validator among the workers as well, which no real genesis may do."""
+        operator = next(m for m in genesis.members if m.role == "validator")
+        worker = next(m for m in genesis.members if m.role == "worker")
+        others = tuple(m for m in genesis.members if m is not worker)
+        return replace(genesis, members=(replace(worker, key=operator.key), *others))
+
+    def corrupt(self, node: SimulatedNode) -> None:
+        if node.keys.validator is not None:
+            node.keys = dataclasses.replace(node.keys, worker=node.keys.validator)
+            node.worker = node._make_worker("", "", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trio
@@ -14,14 +14,20 @@ from mlchain.crypto import digest
 from mlchain.errors import NotFound
 from mlchain.ml_runtime import Metrics, State, Task, make_plan
 from mlchain.node.artifacts import CHUNK_PROTOCOL, ChunkRequest
+from mlchain.node.chain import PRESENCE, Chain
 from mlchain.node.compute import Handle, Trapped
 from mlchain.node.worker import Worker
+from mlchain.p2p.transport import Channel
 from mlchain.sim.work import lesson
 from mlchain.sim.work.cheat import Cheat
 from mlchain.sim.work.lesson import RememberedCompute
 from mlchain.sim.work.machine import SimulatedNode
-from mlchain.vm.families.jobs import JOBS
+from mlchain.sim.work.order import small_slices_job
+from mlchain.vm.families.jobs import JOBS, SEGMENTS
 from mlchain.vm.families.segments import CommitSegment
+
+if TYPE_CHECKING:
+    from mlchain.sim.work.place import Place
 
 Result = tuple[bytes, bytes] | Trapped
 
@@ -176,6 +182,73 @@ class Selective(OneChunk):
             return await node.artifacts.serve_chunk(peer, payload)
 
         node.transport.serve(CHUNK_PROTOCOL, serve)
+
+
+class _TimelyWorker(Worker):
+    cheat: Any
+
+    async def _commit(self, *args: Any) -> SegmentCommit:
+        commit = await super()._commit(*args)
+        while not self.cheat.is_time(self.chain):
+            await trio.sleep(0.05)
+        return commit
+
+
+class Hush(_Forger):
+    """Has the votes of an honest validator lost until nobody waits for them, and forges then.
+
+    What that validator asks for it serves so late that the accusation comes after the blocks of the
+    honest, and before that of a friend, which leaves it out. Only that it is known to all is left.
+    """
+
+    row = "8 22 silence the finder, with f validators that lend themselves"
+    accomplice = "accomplice"
+    parts = {"worker_type": _TimelyWorker}
+
+    def corrupt(self, node: SimulatedNode) -> None:
+        assert isinstance(node.worker, _TimelyWorker)
+        node.worker.cheat = self
+
+        async def serve(peer: bytes, payload: bytes) -> bytes:
+            request = codec.decode(ChunkRequest, payload, 256)
+            state = node.chain.state()
+            job = JOBS.get(state, request.job)
+            segment = SEGMENTS.get(state, request.job, request.segment)
+            assert job is not None and segment is not None
+            first = job.segment_range(request.segment)[0]
+            is_early = node.chain.height < segment.commit_height + 2
+            if is_early and self.is_forged(first + request.offset):
+                raise NotFound("in a moment")
+            return await node.artifacts.serve_chunk(peer, payload)
+
+        node.transport.serve(CHUNK_PROTOCOL, serve)
+
+    def order(self) -> None:
+        """Have a job whose slices are small, so that the victim may be the only finder."""
+        self.world.orders[:] = [small_slices_job(self.rng)]
+
+    def forge(self, handle: Handle, chunk: int, before: bytes) -> Result:
+        result = lesson.run_chunk(handle, chunk, before)
+        return nudge(handle, result) if self.is_forged(chunk) else result
+
+    def is_forged(self, chunk: int) -> bool:
+        """Tell which chunks it forges: one of each segment."""
+        return chunk % 8 == 3
+
+    def is_time(self, chain: Chain) -> bool:
+        """Tell whether a friend proposes the first block that may finalise a commit of now."""
+        friends = [p.key for p in self.world.places if p.role == "validator" and not p.is_honest]
+        first = chain.validators.proposer(chain.height + 4, 0)
+        return chain.height >= PRESENCE and first in friends
+
+    async def run(self) -> None:
+        """Swallow what the victim says in agreement."""
+        victim = self.world.honest("validator")[0]
+
+        def tamper(sender: Place, receiver: Place, channel: int, frame: bytes) -> list[bytes]:
+            return [] if sender is victim and channel == Channel.CONSENSUS else [frame]
+
+        self.world.office.tampers.append(tamper)
 
 
 class Trickle(Cheat):
