@@ -347,6 +347,18 @@ def make_chain(n_validators: int = 1, n_workers: int = 1, chain_id: str = CHAIN_
     return GrowingChain(make_genesis(n_validators, n_workers, chain_id))
 
 
+def make_slashed_chain(blocks: int) -> GrowingChain:
+    """A settled job, a validator slashed out of the set, and some blocks after it."""
+    chain = make_chain(4, 1)
+    chain.run_job()
+    job = chain.submit()
+    chain.start(job)
+    chain.commit_segment(job)
+    chain.accuse_falsely("validator-2", job)
+    chain.grow(blocks)
+    return chain
+
+
 def nudge(state: State) -> State:
     """The smallest forgery: one weight moved by its last place."""
     first = state.tensors[0].copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from factories import make_chain, make_key
+from factories import make_key, make_slashed_chain
 from headers import CHAIN, Headers, certify, members
 from msgspec.structs import replace
 
@@ -153,14 +153,7 @@ def test_two_certified_blocks_of_one_height_convict_who_signed_both(chain):
 @pytest.fixture(scope="module")
 def real():
     """Four validators, one of which is slashed out of the set on the way."""
-    chain = make_chain(4, 1)
-    chain.run_job()
-    job = chain.submit()
-    chain.start(job)
-    chain.commit_segment(job)
-    chain.accuse_falsely("validator-2", job)
-    chain.grow(5)
-    return chain
+    return make_slashed_chain(5)
 
 
 def test_a_store_leads_anybody_from_block_1_to_its_head(real):

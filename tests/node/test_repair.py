@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, contextmanager
 import pytest
 import structlog
 import trio
-from factories import GrowingChain, make_chain, make_key
+from factories import GrowingChain, make_key, make_slashed_chain
 from msgspec.structs import replace
 
 from mlchain import codec
@@ -29,15 +29,7 @@ from mlchain.vm.initial import write_genesis
 
 @pytest.fixture(scope="module")
 def chain() -> GrowingChain:
-    """A settled job, and a validator slashed out of the set."""
-    chain = make_chain(4, 1)
-    chain.run_job()
-    job = chain.submit()
-    chain.start(job)
-    chain.commit_segment(job)
-    chain.accuse_falsely("validator-2", job)
-    chain.grow(3)
-    return chain
+    return make_slashed_chain(3)
 
 
 def open_store(kv, chain) -> Store:

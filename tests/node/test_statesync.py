@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import structlog
-from factories import GrowingChain, make_chain, make_key
+from factories import GrowingChain, make_key, make_slashed_chain
 from msgspec.structs import replace
 from node.snapshot_world import ROLES, World, forge
 
@@ -24,15 +24,7 @@ from mlchain.vm.initial import write_genesis
 
 @pytest.fixture(scope="module")
 def chain() -> GrowingChain:
-    """A settled job, a validator slashed out of the set, and some blocks after it."""
-    chain = make_chain(4, 1)
-    chain.run_job()
-    job = chain.submit()
-    chain.start(job)
-    chain.commit_segment(job)
-    chain.accuse_falsely("validator-2", job)
-    chain.grow(3)
-    return chain
+    return make_slashed_chain(3)
 
 
 @pytest.fixture(autouse=True)
