@@ -39,7 +39,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 """Short human-readable text."""
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Record(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):  # frozen, so never in a cycle: the garbage collector need not look
     """Base of whatever is hashed, signed, sent or stored: a msgpack array of its fields in order.
 
     Fields take the annotated types of this module, other records, `bool`, and bounded tuples;

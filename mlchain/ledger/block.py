@@ -5,7 +5,7 @@ The block id is the hash of the header; the header commits to everything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
@@ -92,16 +92,19 @@ def header_id(header: Header) -> bytes:
     return crypto.digest("mlchain/header", codec.encode(header))
 
 
+@lru_cache(maxsize=4)  # asked of one block by whoever decodes, checks and stores it
 def body_root(body: Body) -> bytes:
     """Return the digest of a body, as it stands in the header."""
     return crypto.digest("mlchain/body", codec.encode(body))
 
 
-def receipts_root(receipts: Sequence[Receipt]) -> bytes:
+@lru_cache(maxsize=4)
+def receipts_root(receipts: tuple[Receipt, ...]) -> bytes:
     """Return the root over a block's receipts, as it stands in the header."""
     return list_root([codec.encode(receipt) for receipt in receipts])
 
 
+@lru_cache(maxsize=4)
 def decode_block(data: bytes) -> Block:
     """Decode a block; its signatures and roots are not checked here.
 

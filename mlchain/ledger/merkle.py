@@ -19,6 +19,7 @@ untracked things).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2s
 from typing import Annotated, TypeAlias
 
@@ -213,8 +214,10 @@ def _update(node: Node | None, rows: list[_Change], low: int, high: int, depth: 
                 rows.sort()
             low, high = 0, len(rows)
     middle = _split(rows, low, high, depth)
-    left = _update(left, rows, low, middle, depth + 1)
-    right = _update(right, rows, middle, high, depth + 1)
+    if low < middle:
+        left = _update(left, rows, low, middle, depth + 1)
+    if middle < high:
+        right = _update(right, rows, middle, high, depth + 1)
     if left is None:
         if right is None or len(right) == 3:
             return right  # compact: a lone leaf rises
@@ -261,7 +264,7 @@ def _hasher(person: bytes) -> Callable[[bytes], bytes]:
     return hash_
 
 
-_hash_path = _hasher(b"mlc/path")
+_hash_path = lru_cache(maxsize=16_384)(_hasher(b"mlc/path"))  # accounts in use come every block
 _hash_value = _hasher(b"mlc/valu")
 _hash_leaf = _hasher(b"mlc/leaf")
 _hash_inner = _hasher(b"mlc/node")

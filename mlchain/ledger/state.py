@@ -10,14 +10,15 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice, takewhile
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from mlchain import codec
+from mlchain.codec import Record
 from mlchain.errors import CodecError, StoreCorrupted
 from mlchain.ledger.kv import Items, Reader
 from mlchain.ledger.merkle import SparseTree
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Record)
 
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 1 << 20
@@ -36,19 +37,26 @@ class State:
     def __init__(self, base: Reader, tree: SparseTree) -> None:
         self.base_tree = tree
         self._base = base
-        self._changed: dict[bytes, bytes | None] = {}
+        self._changed: dict[bytes, bytes | Record | None] = {}
         self._keys: list[bytes] = []  # of _changed, sorted
         self._journal: list[tuple[bytes, Any]] = []  # key, and what it was in _changed
         self._tree: SparseTree | None = tree  # None: changes came after the last update
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, None if it has none."""
+        value = self.find(key)
+        return codec.encode(value) if isinstance(value, Record) else value
+
+    def find(self, key: bytes) -> bytes | Record | None:
+        """Return the value of `key` as it stands here: a record that was put, or else bytes."""
         value = self._changed.get(key, _UNCHANGED)
         return self._base.get(key) if value is _UNCHANGED else value
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set the value of `key`."""
-        assert len(key) <= MAX_KEY_BYTES and len(value) <= MAX_VALUE_BYTES, "records bound both"
+    def put(self, key: bytes, value: bytes | Record) -> None:
+        """Set the value of `key`. A record is encoded when the changes are asked for: most are
+        written over before that.
+        """
+        assert len(key) <= MAX_KEY_BYTES, "records bound their keys"
         self._set(key, value)
 
     def delete(self, key: bytes) -> None:
@@ -57,7 +65,7 @@ class State:
 
     def items(self, prefix: bytes = b"") -> Items:
         """Yield the pairs whose key starts with `prefix`, in key order, as of this call."""
-        changed = [(key, self._changed[key]) for key in self.changed_keys(prefix)]
+        changed = [(key, self._encoded(key)) for key in self.changed_keys(prefix)]
         return _overlay(self._base.items(prefix), changed)
 
     def changed_keys(self, prefix: bytes) -> Iterator[bytes]:
@@ -83,7 +91,7 @@ class State:
 
     def changes(self) -> dict[bytes, bytes | None]:
         """Return what differs from the base in key order; None stands for a removed key."""
-        return {key: self._changed[key] for key in self._keys}
+        return {key: self._encoded(key) for key in self._keys}
 
     def tree(self) -> SparseTree:
         """Return the tree with the changes made; kept until the next change."""
@@ -95,7 +103,15 @@ class State:
         """Return the state root, as it stands in a header."""
         return self.tree().root
 
-    def _set(self, key: bytes, value: bytes | None) -> None:
+    def _encoded(self, key: bytes) -> bytes | None:
+        """Return what a changed key has now, and keep it in this form."""
+        value = self._changed[key]
+        if isinstance(value, Record):
+            value = self._changed[key] = codec.encode(value)
+        assert value is None or len(value) <= MAX_VALUE_BYTES, "records bound their size"
+        return value
+
+    def _set(self, key: bytes, value: bytes | Record | None) -> None:
         old = self._changed.get(key, _UNCHANGED)
         self._journal.append((key, old))
         if old is _UNCHANGED:
@@ -104,7 +120,7 @@ class State:
         self._tree = None
 
 
-class Mark(codec.Record, frozen=True):
+class Mark(Record, frozen=True):
     """A row of an index: all that it says is its key."""
 
 
@@ -126,19 +142,21 @@ class Table(Generic[T]):
 
     def key(self, *key: bytes | int) -> bytes:
         """Return the state key of a record, for proofs."""
+        if self._is_plain:  # accounts: most of all reads and writes
+            (only,) = key
+            assert isinstance(only, bytes), f"{self.prefix!r} is keyed by bytes"
+            return self.prefix + only
         assert len(key) == len(self.parts), f"{self.prefix!r} has {len(self.parts)} key parts"
-        if self._is_plain and isinstance(key[0], bytes):
-            return self.prefix + key[0]  # accounts: most of all reads and writes
         return self._encode(key)
 
     def get(self, state: State, *key: bytes | int) -> T | None:
         """Return the record under `key`, None if there is none."""
-        data = state.get(self.key(*key))
-        return None if data is None else self._decode(data)
+        value = state.find(self.key(*key))
+        return self._decode(value) if isinstance(value, bytes) else cast("T | None", value)
 
     def put(self, state: State, value: T, *key: bytes | int) -> None:
         """Set the record under `key`."""
-        state.put(self.key(*key), codec.encode(value))
+        state.put(self.key(*key), value)
 
     def delete(self, state: State, *key: bytes | int) -> None:
         """Remove the record under `key`, there or not."""

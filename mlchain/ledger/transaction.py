@@ -5,7 +5,7 @@ The payload's meaning belongs to `vm.families`; here it is a tag and bytes.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
@@ -41,6 +41,14 @@ class Transaction(Record, frozen=True):
     signature: Signature
 
 
+class Opened(NamedTuple):
+    """An encoded transaction, decoded once, and whether this node found its signature good."""
+
+    identity: bytes
+    transaction: Transaction
+    is_verified: bool
+
+
 def sign_transaction(body: TransactionBody, key: crypto.SecretKey) -> Transaction:
     """Return `body` signed by `key`."""
     return Transaction(body, key.sign(_SIGN_DOMAIN + codec.encode(body)))
@@ -53,6 +61,15 @@ def decode_transaction(data: bytes) -> Transaction:
         CodecError: malformed, oversized or not canonical.
     """
     return codec.decode(Transaction, data, MAX_TRANSACTION_BYTES)
+
+
+def open_transaction(data: bytes) -> Opened:
+    """Decode and name a transaction whose signature nobody looked at.
+
+    Raises:
+        CodecError: malformed, oversized or not canonical.
+    """
+    return Opened(transaction_id(data), decode_transaction(data), False)
 
 
 def verify_transaction(transaction: Transaction) -> None:

@@ -31,7 +31,7 @@ from mlchain.ledger.commit import Commit
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
-from mlchain.ledger.transaction import Transaction
+from mlchain.ledger.transaction import Opened, Transaction
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.node.mempool import Mempool, max_duty_gas
 from mlchain.vm.context import BlockContext, Context
@@ -142,13 +142,13 @@ class Chain:
         """The parameters of the next block."""
         return get_params(self._view)
 
-    def add_transaction(self, data: bytes) -> bool:
-        """Admit a transaction; False if it is known already.
+    def add_transaction(self, data: bytes, opened: Opened | None = None) -> bool:
+        """Admit a transaction; False if it is known already. `opened`: if it was decoded before.
 
         Raises:
             CodecError, InvalidSignature, InvalidTransaction, Rejected: says why not.
         """
-        return self.mempool.add(data, self.height)
+        return self.mempool.add(data, self.height, opened)
 
     def add_evidence(self, evidence: bytes) -> None:
         """Keep a proof of misbehaviour for the next block this node builds."""
@@ -175,7 +175,7 @@ class Chain:
         block, outcome = propose_block(
             parent, parent_id, state, self.genesis, last_commit, evidence,
             self.mempool.take(room, self.params.max_block_gas, MAX_BLOCK_TRANSACTIONS),
-            self.key, time_ms, self._is_wanted, self._is_known,
+            self.key, time_ms, self._is_wanted, self.mempool.open,
         )  # fmt: skip
         identity = header_id(block.header)
         self._keep(identity, Candidate(block, state, outcome))
@@ -236,7 +236,7 @@ class Chain:
         touched = {
             key: get_account(self._view, key).nonce for key in dict.fromkeys(outcome.senders)
         }
-        self.mempool.commit([r.transaction for r in outcome.receipts], touched, self.height)
+        self.mempool.commit(touched, self.height)
         return Committed(block, block_id, outcome.receipts, outcome.validators)
 
     def _execute(self, block_id: bytes, data: bytes) -> Candidate:
@@ -245,7 +245,7 @@ class Chain:
             raise InvalidBlock("the block is not the one that was named")
         state = self.store.state()
         outcome = check_block(
-            self.store.head, self.store.head_id, state, self.genesis, block, self._is_known
+            self.store.head, self.store.head_id, state, self.genesis, block, self.mempool.open
         )
         candidate = Candidate(block, state, outcome)
         self._keep(block_id, candidate)
@@ -343,9 +343,6 @@ class Chain:
             state, self.genesis.chain_id, self.params, head.height + 1, head.time_ms, proposer,
             self.validators,
         )  # fmt: skip
-
-    def _is_known(self, identity: bytes) -> bool:
-        return identity in self.mempool.verified
 
     def _nonce_of(self, sender: bytes) -> int:
         return get_account(self._view, sender).nonce

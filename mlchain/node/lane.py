@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from mlchain.ledger.transaction import Transaction
+from mlchain.ledger.transaction import Opened, Transaction
 
 Worth = tuple[bool, int]
 """What a transaction is worth to a block: whether it is a duty, then its price."""
@@ -14,11 +15,12 @@ NOTHING: Worth = (False, -1)
 """Of a transaction behind a gap."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A transaction in the mempool. It came at `height`, as number `sequence` of all.
 
     `is_duty`: a member owes it to the chain and pays nothing (a segment's commit, a claim).
+    `price` is in micro-credits per unit of gas, `cost` what its gas costs at most; `rank` is what
+    it is worth by itself: duties first, then by price.
     """
 
     identity: bytes
@@ -27,31 +29,21 @@ class Entry:
     height: int
     sequence: int
     is_duty: bool
+    sender: bytes
+    nonce: int
+    price: int
+    cost: int
+    rank: Worth
 
-    @property
-    def sender(self) -> bytes:
-        """Account that signed it."""
-        return self.transaction.body.sender
 
-    @property
-    def nonce(self) -> int:
-        """Its place among the sender's transactions."""
-        return self.transaction.body.nonce
-
-    @property
-    def price(self) -> int:
-        """Micro-credits it pays per unit of gas."""
-        return self.transaction.body.gas_price
-
-    @property
-    def cost(self) -> int:
-        """Most micro-credits that its gas may cost."""
-        return self.transaction.body.gas_limit * self.transaction.body.gas_price
-
-    @property
-    def rank(self) -> Worth:
-        """What it is worth by itself: duties first, then by price."""
-        return (self.is_duty, self.price)
+def make_entry(opened: Opened, data: bytes, height: int, sequence: int, is_duty: bool) -> Entry:
+    """Return the entry of a transaction that came at `height`, as number `sequence` of all."""
+    body = opened.transaction.body
+    price = body.gas_price
+    return Entry(
+        opened.identity, data, opened.transaction, height, sequence, is_duty, body.sender,
+        body.nonce, price, body.gas_limit * price, (is_duty, price),
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -111,11 +103,17 @@ class Lane:
         self._count(entry, -1)
         del self.floors[max(0, entry.nonce - self.base) :]
 
-    def rebase(self, base: int) -> None:
-        """Follow the account to a new nonce; what is below has been removed."""
+    def rebase(self, base: int) -> list[Entry]:
+        """Follow the account to a new nonce; remove and return what is below it."""
+        end = bisect_left(self.order, base)
+        gone = [self.entries.pop(nonce) for nonce in self.order[:end]]
+        del self.order[:end]
+        for entry in gone:
+            self._count(entry, -1)
         self.base = base
         self.floors.clear()
         self._extend()
+        return gone
 
     def from_nonce(self, nonce: int) -> list[Entry]:
         """Return the transactions at `nonce` and after it, the last one first."""

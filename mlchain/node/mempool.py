@@ -17,17 +17,17 @@ Every number that an outsider can drive up has a cap in `Limits`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlchain.errors import InvalidTransaction, Rejected
 from mlchain.ledger.transaction import (
+    Opened,
     Transaction,
-    decode_transaction,
-    transaction_id,
+    open_transaction,
     verify_transaction,
 )
-from mlchain.node.lane import NOTHING, Entry, Lane, Worth
+from mlchain.node.lane import NOTHING, Entry, Lane, Worth, make_entry
 
 ENTRY_OVERHEAD_BYTES = 5
 """Most bytes that msgpack adds to one transaction inside a block."""
@@ -115,6 +115,7 @@ class Mempool:
         self._is_duty = is_duty
         self._balance_of = balance_of
         self._entries: dict[bytes, Entry] = {}  # by id; insertion order is order of arrival
+        self._opened: dict[bytes, Opened] = {}  # by encoding, of the same
         self._lanes: dict[bytes, Lane] = {}
         self._cheapest: list[Row] = []  # heap with stale rows, for eviction
         self._replaced: dict[bytes, bytes] = {}
@@ -150,42 +151,49 @@ class Mempool:
         lane = self._lanes.get(sender)
         return lane.base + lane.ready if lane else self._nonce_of(sender)
 
-    def verify(self, data: bytes) -> Transaction:
-        """Decode a transaction and check its signature, unless that was done before.
+    def open(self, data: bytes) -> Opened:
+        """Decode a transaction; what waits here was decoded when it came.
 
         Raises:
             CodecError: malformed.
+        """
+        entry = self._opened.get(data)
+        if entry is not None:
+            return entry
+        opened = open_transaction(data)
+        return opened._replace(is_verified=True) if opened.identity in self.verified else opened
+
+    def verify(self, opened: Opened) -> None:
+        """Check a signature, unless that was done before.
+
+        Raises:
             InvalidSignature: the sender did not sign it.
         """
-        transaction = decode_transaction(data)
-        self._verify(transaction_id(data), transaction)
-        return transaction
+        if not opened.is_verified and opened.identity not in self.verified:
+            verify_transaction(opened.transaction)
+            self.verified.add(opened.identity)
 
-    def _verify(self, identity: bytes, transaction: Transaction) -> None:
-        if identity not in self.verified:
-            verify_transaction(transaction)
-            self.verified.add(identity)
-
-    def add(self, data: bytes, height: int) -> bool:
+    def add(self, data: bytes, height: int, opened: Opened | None = None) -> bool:
         """Admit an encoded transaction at `height`; return False if it is here already.
 
-        The cheap refusals come first, the signature next, the state last.
+        The cheap refusals come first, the signature next, the state last. `opened` is what `open`
+        gave, if it was asked before.
 
         Raises:
             CodecError, InvalidSignature: not a transaction, or not the sender's.
             InvalidTransaction: its nonce is used, or the present state refuses it.
             Rejected: no room for it, by the caps of this node.
         """
-        identity = transaction_id(data)
-        if identity in self._entries:
+        if data in self._opened:
             return False
-        transaction = decode_transaction(data)
+        opened = opened or self.open(data)
+        transaction = opened.transaction
         is_duty = self._is_duty(transaction)
-        entry = Entry(identity, data, transaction, height, self._sequence, is_duty)
+        entry = make_entry(opened, data, height, self._sequence, is_duty)
         lane = self._lanes.get(entry.sender) or Lane(self._nonce_of(entry.sender))
         replaced = self._admit(lane, entry)
         victims = self._make_room(lane, entry, replaced)
-        self._verify(identity, transaction)
+        self.verify(opened)
         self._check(transaction)
         if replaced is not None:
             self._remove(replaced)
@@ -226,18 +234,15 @@ class Mempool:
                 heapq.heappush(fronts, self._front(lane, turn))
         return taken
 
-    def commit(self, included: Iterable[bytes], nonces: Mapping[bytes, int], height: int) -> None:
+    def commit(self, nonces: Mapping[bytes, int], height: int) -> None:
         """Follow a block: drop what it includes, what it makes stale and what is too old.
 
         Args:
-            included: ids of the block's transactions.
-            nonces: the new nonce of each account the block touched; only their lanes are
-                checked again, and `nonce_of` and `check` must answer for the new state.
+            nonces: the new nonce of each account that sent a transaction in the block: it took
+                what is below. Only their lanes are checked again, and `nonce_of` and `check` must
+                answer for the new state.
             height: the block's height.
         """
-        for identity in included:
-            if identity in self._entries:
-                self._remove(self._entries[identity])
         for sender, nonce in nonces.items():
             if sender in self._lanes:
                 self._rebase(self._lanes[sender], nonce)
@@ -287,6 +292,8 @@ class Mempool:
         count = len(self._entries) + (replaced is None) - self.limits.count
         size = self.bytes + len(entry.data) - self.limits.bytes
         size -= len(replaced.data) if replaced else 0
+        if count <= 0 and size <= 0:
+            return []
         victims: list[Entry] = []
         popped: list[Row] = []
         tails: list[Row] = []  # of lanes that lose more than one
@@ -352,6 +359,7 @@ class Mempool:
         lane.put(entry)
         self._waiting += lane.waiting
         self._entries[entry.identity] = entry
+        self._opened[entry.data] = Opened(entry.identity, entry.transaction, True)
         self.bytes += len(entry.data)
         self._note(lane)
 
@@ -360,12 +368,16 @@ class Mempool:
         self._waiting -= lane.waiting
         lane.remove(entry)
         self._waiting += lane.waiting
-        del self._entries[entry.identity]
-        self.bytes -= len(entry.data)
+        self._forget(entry)
         if not lane.entries:
             del self._lanes[entry.sender]
         else:
             self._note(lane)
+
+    def _forget(self, entry: Entry) -> None:
+        """Take a transaction out that has left its lane."""
+        del self._entries[entry.identity], self._opened[entry.data]
+        self.bytes -= len(entry.data)
 
     def _note(self, lane: Lane) -> None:
         """Keep the heap in step with a lane that changed."""
@@ -375,13 +387,14 @@ class Mempool:
             heapq.heapify(self._cheapest)
 
     def _rebase(self, lane: Lane, nonce: int) -> None:
-        for stale in [e for e in lane.entries.values() if e.nonce < nonce]:
-            self._remove(stale)
-        if not lane.entries:
-            return
         self._waiting -= lane.waiting
-        lane.rebase(nonce)
+        gone = lane.rebase(nonce)
         self._waiting += lane.waiting
+        for entry in gone:
+            self._forget(entry)
+        if not lane.entries:
+            del self._lanes[gone[0].sender]
+            return
         self._note(lane)
         left = self._balance_of(lane.entries[lane.order[0]].sender)
         for step in range(lane.ready):

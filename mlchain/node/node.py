@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -43,6 +44,7 @@ from mlchain.node.outbox import Outbox
 from mlchain.node.prosecution import Cases, Prosecutor
 from mlchain.node.query import Query
 from mlchain.node.reviewer import Reviewer
+from mlchain.node.signatures import verify_ahead
 from mlchain.node.snapshots import SnapshotFolder
 from mlchain.node.spread import Spread
 from mlchain.node.subscribers import Subscribers
@@ -121,7 +123,9 @@ class Node(Machine):
             self.content, storage.content_quota, self.chain, self.artifacts.hold_content
         )
         self.spread = Spread(self.chain, transport)
-        self.sync = BlockSync(store, transport, self._on_synced)
+        self.sync = BlockSync(
+            store, transport, self._on_synced, partial(verify_ahead, self.chain.mempool)
+        )
         folder = SnapshotFolder(storage.snapshots) if storage.snapshots else None
         self.upkeep = Upkeep(
             store, storage.chain, transport, folder, storage.snapshot_every, storage.keep_blocks

@@ -5,14 +5,14 @@ says who is speaking, so a batch needs no signature of its own and nobody has to
 would carry each batch nine times between four nodes. What waits when a link comes up is sent again
 over it. News of blocks, for observers and workers, are gossip: whoever hears them first will do.
 
-Signatures of many received transactions are checked in a thread (libsodium releases the interpreter
-lock), so that agreement does not wait for them.
+Signatures of many received transactions are checked in a thread (`signatures.py`), so that
+agreement does not wait for them.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Annotated
@@ -24,13 +24,9 @@ from msgspec import Meta
 from mlchain import codec
 from mlchain.codec import Hash, Record, Uint
 from mlchain.errors import CodecError, MlchainError
-from mlchain.ledger.transaction import (
-    MAX_TRANSACTION_BYTES,
-    decode_transaction,
-    transaction_id,
-    verify_transaction,
-)
+from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES, Opened
 from mlchain.node.chain import Chain
+from mlchain.node.signatures import verify_many
 from mlchain.p2p.transport import Channel, Transport
 
 log = structlog.get_logger("spread")
@@ -44,9 +40,6 @@ INBOX_BATCHES = 256
 """Received batches that may wait; further ones are dropped."""
 RESENT = 2_000
 """Waiting transactions that are sent to a peer whose link comes up."""
-THREAD_COUNT = 64
-"""Fewer signatures than this are checked where they are, in 3 ms at most: a thread costs as much as
-three checks, and beside a busy loop each of its checks waits for the interpreter lock."""
 
 
 class Batch(Record, frozen=True):
@@ -127,18 +120,18 @@ class Spread:
     async def run_receiver(self) -> None:
         """Verify and admit what others send; for ever."""
         async for batch in self._receive:
-            transactions = {transaction_id(data): data for data in self._with_waiting(batch)}
             mempool = self._chain.mempool
-            unknown = {i: d for i, d in transactions.items() if i not in mempool.verified}
-            if len(unknown) < THREAD_COUNT:
-                good = _verify_all(unknown.items())
-            else:
-                good = await trio.to_thread.run_sync(_verify_all, unknown.items())
-            for identity in good:
-                mempool.verified.add(identity)
-            for data in transactions.values():
+            transactions: dict[bytes, Opened] = {}
+            for data in self._with_waiting(batch):
                 try:
-                    self._chain.add_transaction(data)
+                    transactions[data] = mempool.open(data)
+                except CodecError as error:
+                    log.debug("not-admitted", reason=error.message)
+            unknown = [opened for opened in transactions.values() if not opened.is_verified]
+            await verify_many(mempool, unknown)
+            for data, opened in transactions.items():
+                try:
+                    self._chain.add_transaction(data, opened)
                 except MlchainError as error:
                     log.debug("not-admitted", reason=error.message)
             self.on_admitted()
@@ -162,18 +155,6 @@ def _take_batch(waiting: deque[bytes]) -> tuple[bytes, ...]:
         batch.append(waiting.popleft())
         size += len(batch[-1])
     return tuple(batch)
-
-
-def _verify_all(transactions: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the ids of those that their senders signed."""
-    good = []
-    for identity, data in transactions:
-        try:
-            verify_transaction(decode_transaction(data))
-            good.append(identity)
-        except MlchainError:
-            continue  # admission says why
-    return good
 
 
 def _take_news(on_news: Callable[[bytes, int], None], author: bytes, data: bytes) -> None:

@@ -7,7 +7,7 @@ else is left out for a while.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import structlog
@@ -73,12 +73,19 @@ class BlocksAnswer(Record, frozen=True):
 Synced = Callable[[bytes, Commit], None]
 """Takes a fetched block and its certificate. Raises a MlchainError if they do not hold."""
 
+Prepare = Callable[[list[bytes]], Awaitable[int]]
+"""Does what it can of the work that fetched blocks will be, and tells for how many of them: at
+least one. Their certificates were not looked at."""
+
 
 class BlockSync:
     """Serves our blocks, and fetches those we lack."""
 
-    def __init__(self, store: Store, transport: Transport, on_block: Synced) -> None:
+    def __init__(
+        self, store: Store, transport: Transport, on_block: Synced, prepare: Prepare | None = None
+    ) -> None:
         self._store = store
+        self._prepare = prepare
         self._transport = transport
         self._on_block = on_block
         self._wanted: tuple[bytes, int] | None = None
@@ -169,7 +176,10 @@ class BlockSync:
         answer = codec.decode(BlocksAnswer, data, 2 * MAX_ANSWER_BYTES)
         self.is_syncing = len(answer.blocks) > 2
         self._waited_s += trio.current_time() - started
-        for synced in answer.blocks:
+        blocks, prepared = [synced.block for synced in answer.blocks], 0
+        for place, synced in enumerate(answer.blocks):
+            if self._prepare is not None and place == prepared:
+                prepared += await self._prepare(blocks[place:])
             if synced.commit.height == self._store.height + 1:
                 self._on_block(synced.block, synced.commit)
                 await trio.lowlevel.checkpoint()

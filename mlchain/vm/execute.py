@@ -28,9 +28,9 @@ from mlchain.ledger.commit import Commit, verify_commit
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import (
+    Opened,
     Transaction,
-    decode_transaction,
-    transaction_id,
+    open_transaction,
     verify_transaction,
 )
 from mlchain.ledger.validators import ValidatorSet
@@ -59,13 +59,12 @@ from mlchain.vm.protocol import get_protocol
 from mlchain.vm.settlement import advance_custody
 from mlchain.vm.votes import process_last_commit
 
-IsKnown = Callable[[bytes], bool]
-"""Tells by id whether this node has verified a transaction's signature already."""
+Open = Callable[[bytes], Opened]
+"""Decodes a transaction, or gives what this node knows of exactly these bytes already.
 
-
-def is_never_known(transaction: bytes) -> bool:
-    """Verify every signature."""
-    return False
+Raises:
+    CodecError: malformed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +146,19 @@ def _check_role(state: State, payload: Payload, sender: bytes) -> None:
 
 
 def _execute_transaction(
-    block: BlockContext, genesis: Genesis, data: bytes, is_known: IsKnown
+    block: BlockContext, genesis: Genesis, data: bytes, open_: Open
 ) -> _Executed:
     """Run one transaction; whatever it raises about itself becomes its receipt.
 
     Raises:
         InvalidBlock: it should not be in a block at all. Nothing was changed.
     """
-    identity, state = transaction_id(data), block.state
+    state = block.state
     try:
-        transaction = decode_transaction(data)
+        identity, transaction, is_verified = open_(data)
         account = get_account(state, transaction.body.sender)
         payload = _check(state, genesis, transaction, len(data), account)
-        if not is_known(identity):
+        if not is_verified:
             verify_transaction(transaction)
     except MlchainError as error:
         raise InvalidBlock(f"transaction that may not be included: {error.message}") from error
@@ -201,7 +200,7 @@ def _ascii(message: str) -> str:
 
 
 def execute_body(
-    block: BlockContext, genesis: Genesis, body: Body, is_known: IsKnown = is_never_known
+    block: BlockContext, genesis: Genesis, body: Body, open_: Open = open_transaction
 ) -> Outcome:
     """Apply a body to `block.state`.
 
@@ -214,7 +213,7 @@ def execute_body(
     seen: dict[bytes, None] = {}
     for evidence in body.evidence:
         punish(block, evidence, seen)
-    executed = [_execute_transaction(block, genesis, data, is_known) for data in body.transactions]
+    executed = [_execute_transaction(block, genesis, data, open_) for data in body.transactions]
     return _complete(block, executed, body.finalise)
 
 
@@ -253,7 +252,7 @@ def check_block(
     state: State,
     genesis: Genesis,
     block: Block,
-    is_known: IsKnown = is_never_known,
+    open_: Open = open_transaction,
 ) -> Outcome:
     """Execute `block` on `state` (the parent's) and return if its header tells the truth.
 
@@ -269,7 +268,7 @@ def check_block(
         raise InvalidBlock("proposer is not a validator")
     voters = get_last_voters(state)
     _check_last_commit(parent, parent_id, voters, genesis.chain_id, block.body.last_commit)
-    outcome = execute_body(context, genesis, block.body, is_known)
+    outcome = execute_body(context, genesis, block.body, open_)
     expected = _header(parent, parent_id, genesis, context, block.body, outcome)
     for name in header.__struct_fields__:
         if getattr(header, name) != getattr(expected, name):
@@ -305,7 +304,7 @@ def build_block(
     body: Body,
     proposer: bytes,
     time_ms: int,
-    is_known: IsKnown = is_never_known,
+    open_: Open = open_transaction,
 ) -> tuple[Block, Outcome]:
     """Execute exactly `body` on `state` (the parent's) and return the block it makes.
 
@@ -315,7 +314,7 @@ def build_block(
     context = _context(
         genesis, state, get_validator_set(state), parent.height + 1, time_ms, proposer
     )
-    outcome = execute_body(context, genesis, body, is_known)
+    outcome = execute_body(context, genesis, body, open_)
     return Block(_header(parent, parent_id, genesis, context, body, outcome), body), outcome
 
 
@@ -330,7 +329,7 @@ def propose_block(
     proposer: bytes,
     time_ms: int,
     is_wanted: Callable[[SegmentRef, Segment], bool],
-    is_known: IsKnown = is_never_known,
+    open_: Open = open_transaction,
 ) -> tuple[Block, Outcome]:
     """Return the block an honest proposer makes of what waits, executed on `state` in one pass.
 
@@ -342,7 +341,7 @@ def propose_block(
     if last_commit is not None:
         process_last_commit(block, last_commit)
     kept_evidence = _select_evidence(block, evidence)
-    kept, executed = _select_transactions(block, genesis, transactions, is_known)
+    kept, executed = _select_transactions(block, genesis, transactions, open_)
     refs = lifecycle.find_final(block, is_wanted)
     outcome = _complete(block, executed, refs)
     body = Body(last_commit, kept_evidence, refs, kept)
@@ -350,7 +349,7 @@ def propose_block(
 
 
 def _select_transactions(
-    block: BlockContext, genesis: Genesis, transactions: Iterable[bytes], is_known: IsKnown
+    block: BlockContext, genesis: Genesis, transactions: Iterable[bytes], open_: Open
 ) -> tuple[tuple[bytes, ...], list[_Executed]]:
     """Execute those that may be included and fit; return them, and what they did."""
     kept: list[bytes] = []
@@ -359,7 +358,7 @@ def _select_transactions(
     for data in transactions:
         mark = block.state.checkpoint()
         try:
-            done = _execute_transaction(block, genesis, data, is_known)
+            done = _execute_transaction(block, genesis, data, open_)
         except InvalidBlock:
             continue
         if done.receipt.gas_used > gas_left:

@@ -212,7 +212,7 @@ def test_an_account_has_no_more_waiting_than_it_can_pay():
         pool.add(make(ALICE, 2, price=10, gas=100), 1)
     assert pool.add(make(ALICE, 1, price=15, gas=100), 1), "a replacement counts for what it adds"
     accounts.balances[ALICE.public] = 1_400
-    pool.commit([], {ALICE.public: 1}, 2)
+    pool.commit({ALICE.public: 1}, 2)
     assert len(pool) == 0, "nor after a block"
 
 
@@ -272,7 +272,7 @@ def test_a_block_is_followed_by_dropping_what_it_used_up():
     for data in lane:
         pool.add(data, 1)
     accounts.nonces[ALICE.public] = 2
-    pool.commit([transaction_id(lane[0])], dict(accounts.nonces), 2)
+    pool.commit(dict(accounts.nonces), 2)
     assert pool.take(*EVERYTHING) == lane[2:]
     assert pool.bytes == sum(map(len, lane[2:]))
 
@@ -284,7 +284,7 @@ def test_only_senders_that_a_block_touched_are_checked_again():
             pool.add(make(key, nonce), 1)
     accounts.checked = 0
     accounts.refused = {ALICE.public, BOB.public}
-    pool.commit([], {ALICE.public: 1}, 2)
+    pool.commit({ALICE.public: 1}, 2)
     assert accounts.checked == 1
     assert {t.body.sender for t in map(transaction_module.decode_transaction, pool)} == {BOB.public}
 
@@ -295,9 +295,9 @@ def test_transactions_expire_after_so_many_heights():
     pool.add(old, 1)
     pool.add(make(ALICE, 1), 5)
     pool.add(young, 5)
-    pool.commit([], {}, 10)
+    pool.commit({}, 10)
     assert len(pool) == 3
-    pool.commit([], {}, 11)
+    pool.commit({}, 11)
     assert list(pool) == [young], "the follower of the old one went with it"
 
 
@@ -312,21 +312,24 @@ def test_a_signature_is_checked_once(monkeypatch):
     monkeypatch.setattr(mempool_module, "verify_transaction", counting)
     pool, _ = new_pool(verified=2)
     first = make(ALICE, 0)
-    pool.verify(first)
+    pool.verify(pool.open(first))
     pool.add(first, 1)
-    pool.verify(first)
+    pool.verify(pool.open(first))
     assert len(calls) == 1
     pool.add(make(BOB, 0), 1)
     pool.add(make(CAROL, 0), 1)
-    pool.verify(first)
+    pool.verify(pool.open(first))
+    assert len(calls) == 3, "what waits here was checked"
+    pool.commit({ALICE.public: 1}, 2)
+    pool.verify(pool.open(first))
     assert len(calls) == 4, "the cache is bounded: the oldest id was forgotten"
 
 
 def test_knowing_a_transaction_does_not_vouch_for_its_body_under_another_signature():
     pool, _ = new_pool()
-    pool.verify(make(ALICE, 0))
+    pool.verify(pool.open(make(ALICE, 0)))
     with pytest.raises(InvalidSignature):
-        pool.verify(unsigned(ALICE, 0))
+        pool.verify(pool.open(unsigned(ALICE, 0)))
 
 
 def test_bytes_that_are_no_transaction_are_refused():

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mempool_factory import ALICE, BOB, CAROL, DUTY, EVERYTHING, ORDINARY, Accounts, make, make_pool
 
 from mlchain.errors import InvalidTransaction, Rejected
-from mlchain.ledger.transaction import TransactionBody, decode_transaction, transaction_id
+from mlchain.ledger.transaction import TransactionBody, decode_transaction
 from mlchain.node.mempool import Limits
 
 
@@ -155,7 +155,7 @@ class MempoolMachine(RuleBasedStateMachine):
             assert body.nonce == self.accounts.nonce(body.sender), "in nonce order, without gap"
             self.accounts.nonces[body.sender] = touched[body.sender] = body.nonce + 1
         self.height += passes
-        self.pool.commit(map(transaction_id, taken), touched, self.height)
+        self.pool.commit(touched, self.height)
         rows = [r for r in self.model if r[0] not in taken]
         for sender in touched:
             if sender in self.accounts.refused and self.ready(sender, rows) > touched[sender]:

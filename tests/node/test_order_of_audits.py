@@ -9,6 +9,7 @@ from node.harness import Cluster, run_cluster
 
 from mlchain import codec
 from mlchain.consensus.work.commitment import SegmentCommit
+from mlchain.ledger.transaction import Opened
 from mlchain.node.artifacts import Artifacts, ChunkRequest
 from mlchain.node.node import Node
 from mlchain.vm.families.jobs import SEGMENTS, fixed_seed
@@ -56,9 +57,9 @@ def ask_early(cluster: Cluster) -> None:
     node = cluster.nodes["validator-1"]
     add = node.chain.add_transaction
 
-    def add_and_ask(data: bytes) -> bool:
-        added = add(data)
-        payload = node.chain.mempool.verify(data).body
+    def add_and_ask(data: bytes, *opened: Opened) -> bool:
+        added = add(data, *opened)
+        payload = node.chain.mempool.open(data).transaction.body
         if added and payload.kind == CommitSegment.KIND:
             commit = codec.decode(CommitSegment, payload.payload).commit
             trio.lowlevel.spawn_system_task(ask, commit)

@@ -135,15 +135,15 @@ def _refuse(*args: Any) -> None:
     raise InvalidBlock("evidence is never taken")
 
 
-def _any_nonce(block: Any, genesis: Any, data: bytes, is_known: Any) -> Any:
+def _any_nonce(block: Any, genesis: Any, data: bytes, open_: Any) -> Any:
     """Take a transaction whose turn is over as if it were its turn."""
     state, body = block.state, decode_transaction(data).body
     nonce = get_account(state, body.sender).nonce
     if body.nonce >= nonce:
-        return _execute_transaction(block, genesis, data, is_known)
+        return _execute_transaction(block, genesis, data, open_)
     _set_nonce(state, body.sender, body.nonce)
     try:
-        return _execute_transaction(block, genesis, data, is_known)
+        return _execute_transaction(block, genesis, data, open_)
     finally:
         _set_nonce(state, body.sender, nonce)
 

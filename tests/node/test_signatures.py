@@ -1,0 +1,89 @@
+"""Signatures of fetched blocks, checked ahead: each once, and a forged one is still refused."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from factories import make_chain, make_key
+from msgspec.structs import replace
+
+from mlchain import codec
+from mlchain.consensus.actions import Verdict
+from mlchain.ledger.block import Block, Body, body_root, header_id
+from mlchain.ledger.kv import MemoryKeyValue
+from mlchain.ledger.store import Store
+from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.node import signatures
+from mlchain.node.chain import Chain
+from mlchain.node.mempool import Mempool
+from mlchain.node.signatures import THREAD_COUNT, verify_ahead
+from mlchain.vm import execute
+from mlchain.vm.families.accounts import Transfer
+from mlchain.vm.initial import write_genesis
+
+CHAIN = make_chain()
+COUNT = THREAD_COUNT + 8
+GAS = 150_000
+FORGED = 3
+"""Place of the transaction that somebody changed in a forged block."""
+
+
+def follower() -> Chain:
+    genesis = CHAIN.genesis
+    store = Store.create_or_open(MemoryKeyValue(), genesis, lambda s: write_genesis(s, genesis))
+    return Chain(store, None, lambda ref, commit: True)
+
+
+@pytest.fixture(scope="module")
+def block() -> Block:
+    alice, payload = make_key("alice"), codec.encode(Transfer(bytes(32), 1))
+    for nonce in range(COUNT):
+        body = TransactionBody(
+            CHAIN.genesis.chain_id, alice.public, nonce, GAS, 1, Transfer.KIND, payload
+        )
+        CHAIN.chain.add_transaction(codec.encode(sign_transaction(body, alice)))
+    return CHAIN.chain.build(1, None)[0]
+
+
+def forge(block: Block) -> Block:
+    """Return the block with one signature changed, and a header that says so."""
+    sent = list(block.body.transactions)
+    sent[FORGED] = sent[FORGED][:-1] + bytes([sent[FORGED][-1] ^ 1])
+    body = Body(None, (), (), tuple(sent))
+    return Block(replace(block.header, body_root=body_root(body)), body)
+
+
+def prepare(mempool: Mempool, *blocks: bytes) -> int:
+    return trio.run(verify_ahead, mempool, blocks)
+
+
+def test_a_block_whose_signatures_were_checked_ahead_executes_without_them(block, monkeypatch):
+    checked = []
+    monkeypatch.setattr(execute, "verify_transaction", checked.append)
+    for is_ahead, count in ((True, 0), (False, COUNT)):
+        node, data = follower(), codec.encode(block)
+        if is_ahead:
+            assert prepare(node.mempool, data) == 1
+        assert node.check(header_id(block.header), data, 2 * 10**12) == (Verdict.VALID, "")
+        assert len(checked) == count
+
+
+def test_a_forged_signature_is_not_remembered_and_its_block_refused(block):
+    forged, node = forge(block), follower()
+    prepare(node.mempool, codec.encode(forged))
+    known = [transaction_id(data) in node.mempool.verified for data in forged.body.transactions]
+    assert known == [place != FORGED for place in range(COUNT)]
+    verdict, reason = node.check(header_id(forged.header), codec.encode(forged), 2 * 10**12)
+    assert verdict == Verdict.INVALID and "signature" in reason
+
+
+def test_no_more_is_checked_ahead_than_a_lie_may_cost(block, monkeypatch):
+    monkeypatch.setattr(signatures, "AHEAD", COUNT)
+    data = codec.encode(block)
+    assert prepare(follower().mempool, data, data, data) == 1
+    monkeypatch.setattr(signatures, "AHEAD", COUNT + 1)
+    assert prepare(follower().mempool, data, data, data) == 2
+
+
+def test_bytes_that_are_no_block_are_left_to_whoever_checks_them():
+    assert prepare(follower().mempool, b"", b"\xc1") == 2
