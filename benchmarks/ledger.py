@@ -217,7 +217,14 @@ def replay(network: Network, folder: Path) -> tuple[float, float, float]:
                 window = [block for block, _ in rows[place : place + WINDOW]]
                 prepared += await verify_ahead(chain.mempool, window)
             height, identity = commit.height, identify_block(data)
-            verify_commit(commit, network.genesis.chain_id, chain.validators, height, identity)
+            verify_commit(
+                commit,
+                network.genesis.chain_id,
+                chain.validators,
+                height,
+                identity,
+                chain.is_signed,
+            )
             transactions += len(chain.commit(identity, data, commit).receipts)
 
     trio.run(catch_up)

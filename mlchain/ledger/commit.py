@@ -27,6 +27,9 @@ Extension = Annotated[bytes, Meta(max_length=MAX_EXTENSION_BYTES)]
 
 NIL = b""
 
+IsSigned = Callable[[bytes, bytes, bytes], bool]
+"""Tells whether the third is the signature of the second under the key that is the first."""
+
 
 class VoteKind(IntEnum):
     """What a signature of a validator says; the values are part of the signed bytes."""
@@ -108,11 +111,11 @@ def verify_commit(
     validators: ValidatorSet,
     height: int,
     block_id: bytes,
-    is_signed: Callable[[bytes, bytes, bytes], bool] = crypto.is_signed,
+    is_signed: IsSigned = crypto.is_signed,
 ) -> None:
     """Return if `commit` proves that `validators` decided `block_id` at `height`.
 
-    `is_signed` judges one signature; only the simulator, which has a cheaper scheme, gives one.
+    `is_signed` judges one signature: a node's remembers what it judged, the simulator's is cheaper.
 
     Raises:
         InvalidBlock: another height or block, unordered or foreign signers, no quorum.

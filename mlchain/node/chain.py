@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from msgspec.structs import replace
 
-from mlchain import codec
+from mlchain import codec, crypto
 from mlchain.consensus.actions import Verdict
 from mlchain.consensus.work.assurance import parse_tier, slice_size
 from mlchain.consensus.work.commitment import commit_id
@@ -27,7 +28,7 @@ from mlchain.ledger.block import (
     decode_block,
     header_id,
 )
-from mlchain.ledger.commit import Commit
+from mlchain.ledger.commit import Commit, IsSigned
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.ledger.store import Store
@@ -68,6 +69,8 @@ PRESENCE = 20
 MAX_SEEN = 10_000
 """Heights of which we remember when they became final here."""
 MAX_EVIDENCE_KEPT = 64
+MAX_VOTES = 2_048
+"""Votes of which we remember whether their signature held."""
 HEAD_BYTES = 16 << 10
 """Bytes of a block kept for its header and for what it finalises."""
 
@@ -117,6 +120,8 @@ class Chain:
         )
         self.validators = get_validator_set(store.state())
         self.key = key
+        self.is_signed: IsSigned = lru_cache(maxsize=MAX_VOTES)(crypto.is_signed)
+        """Judges a vote once: it comes alone, in its height's certificate, and in the next block."""
         self._has_attested = has_attested
         self._candidates: dict[bytes, Candidate] = {}
         self._evidence: dict[bytes, None] = {}
@@ -245,7 +250,13 @@ class Chain:
             raise InvalidBlock("the block is not the one that was named")
         state = self.store.state()
         outcome = check_block(
-            self.store.head, self.store.head_id, state, self.genesis, block, self.mempool.open
+            self.store.head,
+            self.store.head_id,
+            state,
+            self.genesis,
+            block,
+            self.mempool.open,
+            self.is_signed,
         )
         candidate = Candidate(block, state, outcome)
         self._keep(block_id, candidate)

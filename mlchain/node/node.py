@@ -294,7 +294,7 @@ class Node(Machine):
 
         driver = self.driver_type(
             genesis.chain_id, key.public if key else None, timeouts_of(self.chain.params), sign,
-            extend_vote, self.chain.is_valid_extension,
+            extend_vote, self.chain.is_valid_extension, is_signed=self.chain.is_signed,
         )  # fmt: skip
         # Only validators speak of agreement; the others hear of blocks and fetch them.
         peers = self.membership.validator_peers if key else ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mlchain import codec
+from mlchain import codec, crypto
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
 from mlchain.ledger.block import (
     PROTOCOL_VERSION,
@@ -24,7 +24,7 @@ from mlchain.ledger.block import (
     body_root,
     receipts_root,
 )
-from mlchain.ledger.commit import Commit, verify_commit
+from mlchain.ledger.commit import Commit, IsSigned, verify_commit
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
 from mlchain.ledger.transaction import (
@@ -253,8 +253,11 @@ def check_block(
     genesis: Genesis,
     block: Block,
     open_: Open = open_transaction,
+    is_signed: IsSigned = crypto.is_signed,
 ) -> Outcome:
     """Execute `block` on `state` (the parent's) and return if its header tells the truth.
+
+    `is_signed` judges the votes in its certificate of the parent.
 
     Raises:
         InvalidBlock: says which rule it breaks.
@@ -267,7 +270,8 @@ def check_block(
     if header.proposer not in validators:
         raise InvalidBlock("proposer is not a validator")
     voters = get_last_voters(state)
-    _check_last_commit(parent, parent_id, voters, genesis.chain_id, block.body.last_commit)
+    last = block.body.last_commit
+    _check_last_commit(parent, parent_id, voters, genesis.chain_id, last, is_signed)
     outcome = execute_body(context, genesis, block.body, open_)
     expected = _header(parent, parent_id, genesis, context, block.body, outcome)
     for name in header.__struct_fields__:
@@ -421,7 +425,12 @@ def _header(
 
 
 def _check_last_commit(
-    parent: Header, parent_id: bytes, voters: ValidatorSet, chain_id: str, commit: Commit | None
+    parent: Header,
+    parent_id: bytes,
+    voters: ValidatorSet,
+    chain_id: str,
+    commit: Commit | None,
+    is_signed: IsSigned,
 ) -> None:
     if parent.height == 0:
         if commit is not None:
@@ -429,4 +438,4 @@ def _check_last_commit(
     elif commit is None:
         raise InvalidBlock("the parent's commit is missing")
     else:
-        verify_commit(commit, chain_id, voters, parent.height, parent_id)
+        verify_commit(commit, chain_id, voters, parent.height, parent_id, is_signed)

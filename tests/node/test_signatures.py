@@ -1,4 +1,4 @@
-"""Signatures of fetched blocks, checked ahead: each once, and a forged one is still refused."""
+"""Signatures are checked once, those of fetched blocks ahead; a forged one is still refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import trio
 from factories import make_chain, make_key
 from msgspec.structs import replace
 
-from mlchain import codec
+from mlchain import codec, crypto
 from mlchain.consensus.actions import Verdict
 from mlchain.ledger.block import Block, Body, body_root, header_id
+from mlchain.ledger.commit import verify_commit
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
@@ -87,3 +88,25 @@ def test_no_more_is_checked_ahead_than_a_lie_may_cost(block, monkeypatch):
 
 def test_bytes_that_are_no_block_are_left_to_whoever_checks_them():
     assert prepare(follower().mempool, b"", b"\xc1") == 2
+
+
+def test_votes_checked_in_a_certificate_are_not_checked_again_in_the_next_block(monkeypatch):
+    world, judged = make_chain(n_validators=4), []
+    real = crypto.is_signed
+
+    def judge(public: bytes, message: bytes, signature: bytes) -> bool:
+        judged.append(public)
+        return real(public, message, signature)
+
+    world.grow()
+    commit, head = world.last_commit, world.store.head
+    block, identity = world.chain.build(head.time_ms + 1, commit)
+    monkeypatch.setattr(crypto, "is_signed", judge)
+    for is_seen in (True, False):
+        node = Chain(world.store, None, lambda ref, commit: True)
+        if is_seen:
+            voters = node.validators
+            verify_commit(commit, head.chain_id, voters, 1, commit.block_id, node.is_signed)
+        judged.clear()
+        assert node.check(identity, codec.encode(block), block.header.time_ms)[0] == Verdict.VALID
+        assert len(judged) == (0 if is_seen else len(commit.signatures))
