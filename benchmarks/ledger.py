@@ -216,15 +216,9 @@ def replay(network: Network, folder: Path) -> tuple[float, float, float]:
             if place == prepared:
                 window = [block for block, _ in rows[place : place + WINDOW]]
                 prepared += await verify_ahead(chain.mempool, window)
-            height, identity = commit.height, identify_block(data)
-            verify_commit(
-                commit,
-                network.genesis.chain_id,
-                chain.validators,
-                height,
-                identity,
-                chain.is_signed,
-            )
+            height, identity, voters = commit.height, identify_block(data), chain.validators
+            chain_id = network.genesis.chain_id
+            verify_commit(commit, chain_id, voters, height, identity, chain.is_signed)
             transactions += len(chain.commit(identity, data, commit).receipts)
 
     trio.run(catch_up)

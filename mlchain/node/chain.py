@@ -121,7 +121,7 @@ class Chain:
         self.validators = get_validator_set(store.state())
         self.key = key
         self.is_signed: IsSigned = lru_cache(maxsize=MAX_VOTES)(crypto.is_signed)
-        """Judges a vote once: it comes alone, in its height's certificate, and in the next block."""
+        """Judges a vote, once: it comes alone, in a certificate, and in the next block."""
         self._has_attested = has_attested
         self._candidates: dict[bytes, Candidate] = {}
         self._evidence: dict[bytes, None] = {}
