@@ -101,6 +101,9 @@ def test_a_member_that_was_away_gets_what_waits_when_its_link_comes_up():
             assert len(away.chain.mempool) == 0
             for transport in keys:
                 hub.heal(transport.public_key, away.transport.public_key)
+            with trio.fail_after(10):
+                while not all(peer.connected for peer in away.transport.peers()):
+                    await trio.sleep(0.005)
             first.submit(*transfers(1, first=5))  # later than what was missed
             if links:
                 await away.until(6)
