@@ -38,9 +38,9 @@ from mlchain.vm.families.accounts import get_account
 from mlchain.vm.initial import compute_supply, write_genesis
 
 SENDERS = 4
-CALM_S = 15.0
+CALM_S = 30.0
 """Without faults at the beginning: what is normal here."""
-LAST_CALM_S = 25.0
+LAST_CALM_S = 45.0
 RECEIVER = 250
 STOPS_SHARE = 0.15
 """Of the faults drawn, those after which nothing can be decided."""

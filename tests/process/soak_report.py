@@ -34,6 +34,11 @@ class Sample(NamedTuple):
     pid: int
     height: int
     resident: int
+    """All of its memory in RAM; with it pages of files, which the system may drop at any time."""
+    anonymous: int
+    """What is the node's alone: the heap."""
+    cpu_s: float
+    """Spent since the process began."""
     descriptors: int
     disk: int
 
@@ -81,14 +86,26 @@ class Sampler:
                 except MlchainError:
                     height = -1
                 try:
-                    resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                    resident, anonymous, cpu_s = _memory_and_cpu(process.pid)
                     descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
                     disk = sum(f.stat().st_size for f in home.rglob("*") if f.is_file())
-                except (OSError, IndexError):
+                except (OSError, IndexError, KeyError):
                     continue
-                size = resident * os.sysconf("SC_PAGE_SIZE")
-                sample = Sample(time.monotonic(), process.pid, height, size, descriptors, disk)
-                self._report.samples[name].append(sample)
+                self._report.samples[name].append(
+                    Sample(
+                        time.monotonic(), process.pid, height, resident, anonymous, cpu_s,
+                        descriptors, disk,
+                    )
+                )  # fmt: skip
+
+
+def _memory_and_cpu(pid: int) -> tuple[int, int, float]:
+    """Return resident and anonymous bytes of a process, and the CPU seconds it took so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kib = {name: int(v.split()[0]) for name, v in (x.split(":", 1) for x in lines if "kB" in x)}
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    cpu_s = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return kib["VmRSS"] << 10, kib["RssAnon"] << 10, cpu_s
 
 
 @dataclass
@@ -138,12 +155,12 @@ class Report:
         return float("nan")
 
     def slope(self, name: str, what: str) -> float:
-        """Growth per minute in the longest life of a process, without its first third."""
+        """Growth per minute in the second half of the longest life of a process."""
         lives: dict[int, list[Sample]] = defaultdict(list)
         for sample in self.samples[name]:
             lives[sample.pid].append(sample)
         life = max(lives.values(), key=len, default=[])
-        life = life[len(life) // 3 :]
+        life = life[len(life) // 2 :]
         if len(life) < 3 or life[-1].at - life[0].at < ENOUGH_S:
             return float("nan")
         times = [sample.at for sample in life]
@@ -155,14 +172,36 @@ class Report:
         grown = found[-1].height - found[0].height if found else 0
         return (found[-1].disk - found[0].disk) / grown if grown else float("nan")
 
+    def minutes(self) -> list[dict[str, Any]]:
+        """What each minute was like; the work of a block tells a slow node from a busy machine."""
+        found = []
+        for number in range(int((self.ended - self.started) // 60) + 1):
+            since = self.started + 60 * number
+            waits = self.latency(since, since + 60)
+            row: dict[str, Any] = {"minute": number, "wait_s": waits, "nodes": {}}
+            for name, samples in self.samples.items():
+                here = [s for s in samples if since <= s.at < since + 60 and s.height >= 0]
+                here = [s for s in here if s.pid == here[-1].pid]
+                if here:
+                    first, last = here[0], here[-1]
+                    blocks, cpu_s = last.height - first.height, last.cpu_s - first.cpu_s
+                    row["nodes"][name] = {
+                        "height": last.height,
+                        "anon_mib": last.anonymous / 2**20,
+                        "cpu_ms_per_block": 1000 * cpu_s / blocks if blocks else None,
+                    }
+            found.append(row)
+        return found
+
     def rows(self) -> list[dict[str, Any]]:
         """One row for each node."""
         return [
             {
                 "node": name,
                 "rss_mib": seen[-1].resident / 2**20,
-                "rss_max_mib": max(s.resident for s in seen) / 2**20,
-                "rss_mib_per_min": self.slope(name, "resident") / 2**20,
+                "anon_mib": seen[-1].anonymous / 2**20,
+                "anon_max_mib": max(s.anonymous for s in seen) / 2**20,
+                "anon_mib_per_min": self.slope(name, "anonymous") / 2**20,
                 "descriptors": seen[-1].descriptors,
                 "descriptors_max": max(s.descriptors for s in seen),
                 "descriptors_per_min": self.slope(name, "descriptors"),
@@ -188,6 +227,7 @@ class Report:
             "recovery_s": self.recovery_s(),
             "events": events,
             "nodes": self.rows(),
+            "minutes": self.minutes(),
         }
         return _without_nan(found)
 
@@ -205,12 +245,12 @@ class Report:
             f"wait, in weather    {bad[0]:.2f} s median, {bad[1]:.2f} s 9 of 10",
             f"back to normal      {self.recovery_s():.1f} s after the last fault",
             "",
-            "node            RSS MiB    max   +/min   files  max  +/min   KiB/block",
+            "node            RSS MiB   heap    max   +/min   files  max  +/min   KiB/block",
         ]
         for row in self.rows():
             lines.append(
-                f"{row['node']:<14} {row['rss_mib']:8.0f} {row['rss_max_mib']:6.0f}"
-                f" {row['rss_mib_per_min']:7.2f}"
+                f"{row['node']:<14} {row['rss_mib']:8.0f} {row['anon_mib']:6.0f}"
+                f" {row['anon_max_mib']:6.0f} {row['anon_mib_per_min']:7.2f}"
                 f" {row['descriptors']:7d} {row['descriptors_max']:4d}"
                 f" {row['descriptors_per_min']:6.2f} {row['disk_kib_per_block']:11.2f}"
             )
@@ -252,12 +292,12 @@ class Report:
                     )
         y = 40 + len(names) * lane
         heights = {n: [(s.at, s.height) for s in self.samples[n] if s.height >= 0] for n in names}
-        memory = {n: [(s.at, s.resident / 2**20) for s in self.samples[n]] for n in names}
+        memory = {n: [(s.at, s.anonymous / 2**20) for s in self.samples[n]] for n in names}
         dots = [(at, wait) for at, wait in self.waits]
         for title, series, is_dotted in (
             ("height", list(heights.values()), False),
             ("wait, s", [dots], True),
-            ("RSS, MiB", list(memory.values()), False),
+            ("heap, MiB", list(memory.values()), False),
         ):
             top = max((v for points in series for _, v in points), default=1) or 1
             text(4, y + 20, title)
