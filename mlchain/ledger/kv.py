@@ -301,10 +301,17 @@ def salvage(path: Path) -> None:
         raise _damaged(path, error) from error
 
 
+WRITE_BUFFER_BYTES = 2 << 20
+"""Written rows that wait in memory for a file of their own; twice that while one is written."""
+CACHE_BYTES = 2 << 20
+"""Blocks of files that were read and unpacked. What is read often is in `Recent`."""
+
+
 def _open(path: Path, create: bool, paranoid_checks: bool = True) -> Any:
     return plyvel.DB(
-        str(path), create_if_missing=create, paranoid_checks=paranoid_checks, max_open_files=200
-    )
+        str(path), create_if_missing=create, paranoid_checks=paranoid_checks, max_open_files=200,
+        write_buffer_size=WRITE_BUFFER_BYTES, lru_cache_size=CACHE_BYTES,
+    )  # fmt: skip
 
 
 def _empty(path: Path) -> None:

@@ -138,14 +138,23 @@ async def _run_one(config: Config, keys: Keys, api: Api | None, misbehaviour: st
             await nursery.start(node.run)
             if api is not None:
                 await nursery.start(api.serve_node, node)
-            gc.collect()  # what is here now stays: modules, the state's tree; the collector would
-            gc.freeze()  # walk all of it again and again, and agreement would wait
+            freeze_heap()
             await node.membership.outdated.wait()
             log.info("role-changed", height=node.chain.height)
             nursery.cancel_scope.cancel()
     finally:
         if node is not None:
             node.close()
+
+
+def freeze_heap() -> None:
+    """Set aside what is here now and stays, such as modules and the state's tree.
+
+    The collector would walk all of it again and again, and agreement would wait.
+    """
+    gc.unfreeze()  # what was set aside with a node that played another role may go
+    gc.collect()
+    gc.freeze()
 
 
 async def catch_up(config: Config, keys: Keys, api: Api | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -355,3 +356,14 @@ def test_a_write_is_one_transaction_and_synced(tmp_path):
     kv.write({b"a": b"1"}, [b"b"])
     assert asked == [{"transaction": True, "sync": True}] and kv.get(b"a") == b"1"
     kv.close()
+
+
+def test_a_database_keeps_no_more_in_memory_than_its_bounds_however_much_it_holds(tmp_path):
+    database = LevelKeyValue(tmp_path / "db")
+    for number in range(60):  # 12 MB: three times what may wait to be written
+        rows = {b"%d/%d" % (number, i): os.urandom(10_000) + bytes(10_000) for i in range(10)}
+        database.write(rows)
+    assert sum(1 for _ in database.items()) == 600
+    used = int(database._source.get_property(b"leveldb.approximate-memory-usage"))
+    database.close()
+    assert used < 2 * kv_module.WRITE_BUFFER_BYTES + kv_module.CACHE_BYTES + (1 << 20)

@@ -41,6 +41,8 @@ SENDERS = 4
 CALM_S = 30.0
 """Without faults at the beginning: what is normal here."""
 LAST_CALM_S = 45.0
+NORMAL_WITHIN_S = 10.0
+"""After the last fault clients wait no longer than at the beginning."""
 RECEIVER = 250
 STOPS_SHARE = 0.15
 """Of the faults drawn, those after which nothing can be decided."""
@@ -93,7 +95,7 @@ class Soak:
             self._one(FAULTS[first.pop() if first else self._drawn(names)])
         self.report.weather_until = time.monotonic()
         time.sleep(self.plan.last_calm_s)
-        self.report.on_end(self.traffic)
+        self.report.ended = time.monotonic()
 
     def _drawn(self, names: list[str]) -> str:
         hard = [name for name in names if FAULTS[name].stops_all]
@@ -139,9 +141,10 @@ def soak(folder: Path, plan: Plan, say: Say) -> Report:
                     network.wait_height(name, top)
             except (NeverCameTrue, AssertionError, MlchainError) as error:
                 report.complaints.append(str(error))
-                report.on_end(traffic)
+                report.ended = report.ended or time.monotonic()
                 for name in network.honest:
                     say(f"--- {name}\n{network.net.log_tail(network.plans[name])}")
+        report.on_end(traffic)  # with the waits of what was on its way when the last calm ended
         report.complaints += [f"a sender failed: {error!r}" for error in traffic.failures]
         for name in network.honest:
             if "Traceback" in network.log(name):
@@ -211,6 +214,10 @@ def main() -> int:
     )
     with place as name:
         report = soak(Path(name), plan, lambda text: print(text, file=target, flush=True))
+    if not report.recovery_s() <= NORMAL_WITHIN_S:  # nor if it is not a number
+        report.complaints.append(
+            f"not back to normal within {NORMAL_WITHIN_S:g} s of the last fault"
+        )
     if chosen.picture:
         chosen.picture.write_text(report.picture())
     if chosen.json:

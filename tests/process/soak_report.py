@@ -128,8 +128,8 @@ class Report:
     complaints: list[str] = field(default_factory=list)
 
     def on_end(self, traffic: Traffic) -> None:
-        """Take the times that clients measured."""
-        self.ended = time.monotonic()
+        """Take the times that clients measured; `ended` is when the last calm was over."""
+        self.ended = self.ended or time.monotonic()
         self.waits = sorted(wait for sender in traffic.senders for wait in list(sender.waits))
         for sender in traffic.senders:
             for reason, count in list(sender.refused.items()):
@@ -145,10 +145,13 @@ class Report:
         return statistics.median(waits), waits[int(0.9 * (len(waits) - 1))]
 
     def recovery_s(self) -> float:
-        """Seconds after the last fault until waits are as at the beginning, for five seconds."""
+        """Seconds after the last fault until waits are as at the beginning, for five seconds.
+
+        Not a number if they never were, or there was no last fault.
+        """
         normal = 1.5 * self.latency(self.started, self.calm_until)[1]
         at = self.weather_until
-        while at + 5 < self.ended:
+        while self.weather_until and at + 5 < self.ended:
             if self.latency(at, at + 5)[1] <= normal:
                 return at - self.weather_until
             at += 0.5

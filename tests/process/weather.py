@@ -268,18 +268,21 @@ FAULTS: dict[str, type[Fault]] = {
 
 
 def all_vote(network: SoakNetwork) -> None:
-    """Wait until every validator signs the blocks of one moment."""
+    """Wait until every validator has signed a block that was made after this call."""
     client = network.client(network.validators[0])
-    heads = range(0)
+    looked: int | None = None  # what was decided before says nothing of now
+    missing = set(network.validators)
 
     def signed() -> bool:
-        nonlocal heads
+        nonlocal looked
         try:
             top = int(client.status()["height"])
-            heads = range(max(1, top - 3), top)
-            signers = {name for height in heads for name in client.block(height)["signed_by"]}
+            looked = top if looked is None else looked
+            while looked < top:
+                missing.difference_update(client.block(looked + 1)["signed_by"])
+                looked += 1
         except MlchainError:
             return False
-        return signers >= set(network.validators)
+        return not missing
 
     until(signed, "all validators to vote", 240)
