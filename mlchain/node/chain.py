@@ -258,6 +258,8 @@ class Chain:
             self.mempool.open,
             self.is_signed,
         )
+        for receipt in outcome.receipts:  # those that come only now need no second look
+            self.mempool.verified.add(receipt.transaction)
         candidate = Candidate(block, state, outcome)
         self._keep(block_id, candidate)
         return candidate

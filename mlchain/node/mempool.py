@@ -17,6 +17,7 @@ Every number that an outsider can drive up has a cap in `Limits`.
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ class VerifiedIds:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._ids: dict[bytes, None] = {}
+        self._ids: OrderedDict[bytes, None] = OrderedDict()  # a dict gets slow where it is emptied
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._ids
@@ -84,7 +85,7 @@ class VerifiedIds:
         """Remember `identity`; the oldest one may be forgotten for it."""
         self._ids[identity] = None
         if len(self._ids) > self._limit:
-            del self._ids[next(iter(self._ids))]
+            self._ids.popitem(last=False)
 
 
 class Mempool:

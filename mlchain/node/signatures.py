@@ -1,4 +1,5 @@
-"""Signatures of many transactions at once, in threads: libsodium releases the interpreter lock.
+"""Signatures of many transactions: those that are spread in turns with agreement, those of fetched
+blocks in threads.
 
 What holds is remembered by the mempool; neither admission nor a block looks at it again.
 """
@@ -7,35 +8,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import trio
 
-from mlchain.errors import CodecError, MlchainError
+from mlchain.errors import CodecError, InvalidSignature
 from mlchain.ledger.block import decode_block
 from mlchain.ledger.transaction import Opened, verify_transaction
 from mlchain.node.mempool import Mempool
 
+STRIDE = 16
+"""Signatures between two turns of the others, about a millisecond."""
 THREAD_COUNT = 64
-"""Fewer signatures than this are checked where they are, in 3 ms at most: a thread costs as much as
-three checks, and beside a busy loop each of its checks waits for the interpreter lock."""
+"""For fewer signatures than this no thread is begun: it costs as much as three."""
 AHEAD = 1_024
 """Signatures of fetched blocks that are checked before the first of these blocks is looked at. A
 peer that lies makes us check so many for nothing, some 60 ms, before it is distrusted; or those of
 one block, if that has more."""
 
 
-async def verify_many(mempool: Mempool, opened: Sequence[Opened], threads: int = 1) -> None:
-    """Remember in `mempool` which of these transactions their senders signed."""
-    if len(opened) < THREAD_COUNT:
-        _remember(mempool, _verify(opened))
-        return
+async def verify_in_turns(mempool: Mempool, transactions: Sequence[Opened]) -> None:
+    """Remember in `mempool` which of these transactions their senders signed.
 
-    async def verify(part: Sequence[Opened]) -> None:
-        _remember(mempool, await trio.to_thread.run_sync(_verify, part))
-
-    async with trio.open_nursery() as nursery:
-        for first in range(threads):
-            nursery.start_soon(verify, opened[first::threads])
+    Not in a thread: beside a busy loop each check there waits for the interpreter lock, up to 5 ms,
+    and a block that carries what waits has it checked a second time.
+    """
+    for count, opened in enumerate(transactions, 1):
+        with suppress(InvalidSignature):  # admission says why
+            mempool.verify(opened)
+        if count % STRIDE == 0:
+            await trio.lowlevel.checkpoint()
 
 
 async def verify_ahead(mempool: Mempool, blocks: Sequence[bytes]) -> int:
@@ -48,8 +50,17 @@ async def verify_ahead(mempool: Mempool, blocks: Sequence[bytes]) -> int:
     while count < len(blocks) and len(opened) < AHEAD:
         opened += _open_block(mempool, blocks[count])
         count += 1
-    if len(opened) >= THREAD_COUNT:
-        await verify_many(mempool, opened, os.cpu_count() or 1)
+    if len(opened) < THREAD_COUNT:
+        return count
+    threads = os.cpu_count() or 1
+
+    async def verify(part: Sequence[Opened]) -> None:
+        for identity in await trio.to_thread.run_sync(_verify, part):
+            mempool.verified.add(identity)
+
+    async with trio.open_nursery() as nursery:
+        for first in range(threads):
+            nursery.start_soon(verify, opened[first::threads])
     return count
 
 
@@ -71,11 +82,6 @@ def _verify(transactions: Iterable[Opened]) -> list[bytes]:
         try:
             verify_transaction(opened.transaction)
             good.append(opened.identity)
-        except MlchainError:
-            continue  # admission, or the block, says why
+        except InvalidSignature:
+            continue  # the block says so
     return good
-
-
-def _remember(mempool: Mempool, identities: Iterable[bytes]) -> None:
-    for identity in identities:
-        mempool.verified.add(identity)

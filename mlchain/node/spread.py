@@ -5,8 +5,8 @@ says who is speaking, so a batch needs no signature of its own and nobody has to
 would carry each batch nine times between four nodes. What waits when a link comes up is sent again
 over it. News of blocks, for observers and workers, are gossip: whoever hears them first will do.
 
-Signatures of many received transactions are checked in a thread (`signatures.py`), so that
-agreement does not wait for them.
+Signatures of received transactions are checked some at a time (`signatures.py`), so that agreement
+does not wait for them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlchain.codec import Hash, Record, Uint
 from mlchain.errors import CodecError, MlchainError
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES, Opened
 from mlchain.node.chain import Chain
-from mlchain.node.signatures import verify_many
+from mlchain.node.signatures import verify_in_turns
 from mlchain.p2p.transport import Channel, Transport
 
 log = structlog.get_logger("spread")
@@ -122,29 +122,18 @@ class Spread:
         async for batch in self._receive:
             mempool = self._chain.mempool
             transactions: dict[bytes, Opened] = {}
-            for data in self._with_waiting(batch):
+            for data in batch:
                 try:
                     transactions[data] = mempool.open(data)
                 except CodecError as error:
                     log.debug("not-admitted", reason=error.message)
-            unknown = [opened for opened in transactions.values() if not opened.is_verified]
-            await verify_many(mempool, unknown)
+            await verify_in_turns(mempool, tuple(transactions.values()))
             for data, opened in transactions.items():
                 try:
                     self._chain.add_transaction(data, opened)
                 except MlchainError as error:
                     log.debug("not-admitted", reason=error.message)
             self.on_admitted()
-
-    def _with_waiting(self, batch: tuple[bytes, ...]) -> list[bytes]:
-        """Return a batch and those that came after it: a thread costs as much as two checks."""
-        transactions = list(batch)
-        while len(transactions) < BATCH_COUNT:
-            try:
-                transactions += self._receive.receive_nowait()
-            except trio.WouldBlock:
-                break
-        return transactions
 
 
 def _take_batch(waiting: deque[bytes]) -> tuple[bytes, ...]:

@@ -14,10 +14,11 @@ from mlchain.ledger.commit import verify_commit
 from mlchain.ledger.kv import MemoryKeyValue
 from mlchain.ledger.store import Store
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
+from mlchain.node import mempool as mempool_module
 from mlchain.node import signatures
 from mlchain.node.chain import Chain
 from mlchain.node.mempool import Mempool
-from mlchain.node.signatures import THREAD_COUNT, verify_ahead
+from mlchain.node.signatures import STRIDE, THREAD_COUNT, verify_ahead, verify_in_turns
 from mlchain.vm import execute
 from mlchain.vm.families.accounts import Transfer
 from mlchain.vm.initial import write_genesis
@@ -67,6 +68,47 @@ def test_a_block_whose_signatures_were_checked_ahead_executes_without_them(block
             assert prepare(node.mempool, data) == 1
         assert node.check(header_id(block.header), data, 2 * 10**12) == (Verdict.VALID, "")
         assert len(checked) == count
+
+
+def test_what_a_block_brought_is_not_checked_again_when_it_comes_by_itself(block, monkeypatch):
+    node, checked = follower(), []
+    sent = block.body.transactions
+    monkeypatch.setattr(mempool_module, "verify_transaction", checked.append)
+    for is_known in (False, True):
+        if is_known:
+            node.check(header_id(block.header), codec.encode(block), 2 * 10**12)
+        checked.clear()
+        fresh = (
+            [node.mempool.open(data) for data in sent[COUNT // 2 :]]
+            if is_known
+            else [node.mempool.open(data) for data in sent[: COUNT // 2]]
+        )
+        trio.run(verify_in_turns, node.mempool, fresh)
+        assert len(checked) == (0 if is_known else len(fresh))
+
+
+@pytest.mark.parametrize("is_fair", [True, False])
+def test_signatures_of_a_batch_leave_others_their_turn(block, monkeypatch, is_fair):
+    if not is_fair:
+        monkeypatch.setattr(signatures, "STRIDE", 10**9)
+    node, turns = follower(), []
+    opened = [node.mempool.open(data) for data in forge(block).body.transactions]
+
+    async def other():
+        while True:
+            turns.append(1)
+            await trio.lowlevel.checkpoint()
+
+    async def scenario():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await verify_in_turns(node.mempool, opened)
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario)
+    assert (len(turns) >= COUNT // STRIDE - 1) is is_fair
+    known = [each.identity in node.mempool.verified for each in opened]
+    assert known == [place != FORGED for place in range(COUNT)]
 
 
 def test_a_forged_signature_is_not_remembered_and_its_block_refused(block):
