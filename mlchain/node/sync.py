@@ -22,6 +22,7 @@ from mlchain.errors import (
     InvalidSignature,
     MlchainError,
     Pruned,
+    Timeout,
 )
 from mlchain.ledger.block import MAX_BLOCK_BYTES
 from mlchain.ledger.commit import Commit
@@ -35,7 +36,11 @@ BLOCKS_PROTOCOL = "/mlchain/blocks/1"
 WINDOW = 64
 """Most blocks of one answer."""
 MAX_ANSWER_BYTES = 16 << 20
-TIMEOUT_S = 20.0
+FIRST_TIMEOUT_S = 3.0
+"""What a peer gets to answer at first: the next one is asked when this one is silent."""
+TIMEOUT_S = 24.0
+"""The most it gets. The time is doubled by each silence, so large blocks come over slow lines too,
+and halved by an answer that took little of it."""
 DISTRUST_S = 10.0
 PRUNED_S = 60.0
 """A peer that removed the next block is not asked for so long: it may keep later ones."""
@@ -94,6 +99,7 @@ class BlockSync:
         self._turn = 0
         self._progress: Progress | None = None
         self._waited_s = 0.0
+        self._patience_s = FIRST_TIMEOUT_S
         self.is_syncing = False
 
     async def serve(self, peer: bytes, payload: bytes) -> bytes:
@@ -170,9 +176,15 @@ class BlockSync:
     async def _fetch(self, peer: bytes) -> None:
         first, started = self._store.height + 1, trio.current_time()
         request = codec.encode(BlocksRequest(first, WINDOW))
-        data = await self._transport.request(
-            peer, BLOCKS_PROTOCOL, request, 2 * MAX_ANSWER_BYTES, TIMEOUT_S
-        )
+        try:
+            data = await self._transport.request(
+                peer, BLOCKS_PROTOCOL, request, 2 * MAX_ANSWER_BYTES, self._patience_s
+            )
+        except Timeout:
+            self._patience_s = min(2 * self._patience_s, TIMEOUT_S)
+            raise
+        if trio.current_time() - started < self._patience_s / 4:
+            self._patience_s = max(self._patience_s / 2, FIRST_TIMEOUT_S)
         answer = codec.decode(BlocksAnswer, data, 2 * MAX_ANSWER_BYTES)
         self.is_syncing = len(answer.blocks) > 2
         self._waited_s += trio.current_time() - started

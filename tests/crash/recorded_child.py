@@ -36,7 +36,7 @@ def quick() -> None:
     whole = plyvel.DB
 
     def small(name, **options):
-        return whole(name, write_buffer_size=WRITE_BUFFER, **options)
+        return whole(name, **{**options, "write_buffer_size": WRITE_BUFFER})
 
     plyvel.DB = small
 

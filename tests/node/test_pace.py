@@ -89,7 +89,7 @@ def test_the_jobs_at_work_are_looked_at_once_a_block():
 
     def state():
         looks.append(1)
-        return SimpleNamespace(items=lambda prefix: iter(()), get=lambda key: None)
+        return SimpleNamespace(items=lambda prefix: iter(()), find=lambda key: None)
 
     agreement._chain.state = state
     begun = agreement.next_block_ms()

@@ -1,9 +1,11 @@
 """News of a block may be lost; blocks must come all the same. And who is wrong is not believed."""
 
+import pytest
 import trio
+import trio.testing
 
 from mlchain import codec
-from mlchain.errors import Pruned, Unreachable
+from mlchain.errors import Pruned, Timeout, Unreachable
 from mlchain.node import sync as sync_module
 from mlchain.node.sync import BlocksAnswer, BlocksRequest, BlockSync
 
@@ -99,3 +101,52 @@ def test_a_peer_that_removed_a_block_is_asked_again_later(monkeypatch):
         return chain.height == 6
 
     play(sync, has_come, (b"a", 100))
+
+
+class SlowPeers(Peers):
+    """Peers that take their time to answer, in seconds; `Timeout` where it is more than allowed."""
+
+    def __init__(self, heights, delays):
+        super().__init__(heights)
+        self.delays = delays
+
+    async def request(self, peer, protocol, payload, max_bytes, timeout_s):
+        await trio.sleep(min(self.delays[peer], timeout_s))
+        if self.delays[peer] > timeout_s:
+            self.asked.append(peer)
+            raise Timeout("no answer")
+        return await super().request(peer, protocol, payload, max_bytes, timeout_s)
+
+
+def waits(monkeypatch, delays, goal):
+    """Seconds of invented time until `goal` blocks are there, and who was asked."""
+    chain, _, sync = make(monkeypatch, {})
+    sync._transport = peers = SlowPeers(dict.fromkeys(delays, 50), delays)
+
+    async def scenario():
+        started = trio.current_time()
+        sync.want(b"a", 50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sync.run)
+            while chain.height < goal:
+                await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        return trio.current_time() - started
+
+    seconds = trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+    return seconds, peers.asked
+
+
+@pytest.mark.parametrize("is_patient", [False, True])
+def test_a_silent_peer_is_left_for_another_after_seconds(monkeypatch, is_patient):
+    if is_patient:
+        monkeypatch.setattr(sync_module, "FIRST_TIMEOUT_S", sync_module.TIMEOUT_S)
+    seconds, asked = waits(monkeypatch, {b"a": 3_600, b"b": 0.1}, goal=1)
+    assert asked[0] == b"a"
+    assert (seconds < 2 * 3.0) is not is_patient
+
+
+def test_a_slow_peer_is_given_the_time_it_takes_and_is_not_cut_off_for_each_answer(monkeypatch):
+    seconds, asked = waits(monkeypatch, {b"a": 10.0}, goal=10)
+    assert len(asked) == 10 + 2, "two answers were cut off before it had enough time"
+    assert seconds < 10 * 10.0 + 3 + 6 + 2

@@ -15,6 +15,7 @@ from mlchain.consensus.work.attestation import Outcome, Reviewed, Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.crypto import digest
 from mlchain.errors import StoreCorrupted
+from mlchain.ledger.state import State
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm import settlement, votes
 from mlchain.vm.context import BlockContext
@@ -36,6 +37,12 @@ def context(world: World) -> BlockContext:
     )  # fmt: skip
 
 
+def stored(block: BlockContext) -> State:
+    """The state as the next block reads it: of encoded records."""
+    block.state.changes()
+    return block.state
+
+
 def attestations() -> tuple[str, ...]:
     world = World()
     job = world.running()
@@ -46,7 +53,7 @@ def attestations() -> tuple[str, ...]:
     for name in world.validators:
         said = world.attestation(name, job)
         assert votes._process_attestation(block, world.key(name).public, said, world.height + 1)
-    found = SEGMENTS.get(block.state, job, 0)
+    found = SEGMENTS.get(stored(block), job, 0)
     return named(world, found.attestations)
 
 
@@ -61,7 +68,7 @@ def ballots() -> tuple[str, ...]:
     verdict = Verdict(job, 0, commit_id(segment.commit), 3, int(Outcome.EQUAL))
     for name in world.validators:
         votes._process_verdict(block, world.key(name).public, verdict)
-    return named(world, SEGMENTS.get(block.state, job, 0).claim.ballots)
+    return named(world, SEGMENTS.get(stored(block), job, 0).claim.ballots)
 
 
 def reviews() -> tuple[str, ...]:
@@ -75,7 +82,7 @@ def reviews() -> tuple[str, ...]:
     for name in world.validators:
         said = Reviewed(job, 0, commit_id(segment.commit), 2)
         votes._process_review(block, world.key(name).public, said)
-    return named(world, SEGMENTS.get(block.state, job, 0).reviews)
+    return named(world, SEGMENTS.get(stored(block), job, 0).reviews)
 
 
 def custody_ballots() -> tuple[str, ...]:
@@ -90,7 +97,7 @@ def custody_ballots() -> tuple[str, ...]:
     verdict = Verdict(scene.job, 0, commit, chunk, int(Outcome.EQUAL), place[2])
     for name in world.validators:
         settlement.process_custody_verdict(block, world.key(name).public, verdict)
-    return named(world, CUSTODY_CLAIMS.get(block.state, *place).ballots)
+    return named(world, CUSTODY_CLAIMS.get(stored(block), *place).ballots)
 
 
 def named(world: World, said: tuple[Any, ...]) -> tuple[str, ...]:
