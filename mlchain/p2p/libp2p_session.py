@@ -113,13 +113,16 @@ class QuickSession(SecureSession):
         """
         async with self._lock:
             packets = b"".join(
-                len(message).to_bytes(LENGTH_BYTES, "big") + message
+                self._packet(data[at : at + MAX_PLAINTEXT_LENGTH])
                 for at in range(0, len(data), MAX_PLAINTEXT_LENGTH)
-                for message in (self._noise.encrypt(data[at : at + MAX_PLAINTEXT_LENGTH]),)
             )
             sent = self._send_some(packets)
             if sent < len(packets):
                 await self._send_rest(packets[sent:])
+
+    def _packet(self, plain: bytes) -> bytes:
+        message = self._noise.encrypt(plain)
+        return len(message).to_bytes(LENGTH_BYTES, "big") + message
 
     def _send_some(self, packets: bytes) -> int:
         """Send what the kernel takes at once, as it nearly always takes all; return how much."""
