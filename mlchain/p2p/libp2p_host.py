@@ -54,8 +54,11 @@ log = logging.getLogger("mlchain.p2p")
 
 MAX_HANDSHAKES = 256
 MAX_HANDSHAKES_PER_IP = 32
-HANDSHAKE_TIMEOUT_S = 5.0
-"""A connection that has not proved a known key by then is closed."""
+DIAL_TIMEOUT_S = 5.0
+"""After a partition the system's own attempts come ever further apart; a new dial comes at once."""
+HANDSHAKE_TIMEOUT_S = 20.0
+"""A connection that has not proved a known key by then is closed. Long, for where all are slow,
+giving up and beginning anew makes them slower still."""
 
 PING_INTERVAL_S = 3.0
 PING_TIMEOUT_S = 5.0
@@ -94,6 +97,15 @@ def claim_port(host: str, port: int) -> int:
             ) from error
         chosen: int = probe.getsockname()[1]
         return chosen
+
+
+class BoundedTCP(TCP):
+    """TCP whose dials end, which the library leaves to the system: two minutes."""
+
+    async def dial(self, maddr):  # type: ignore[no-untyped-def]
+        """Connect; raises trio.TooSlowError after `DIAL_TIMEOUT_S`. See the library."""
+        with trio.fail_after(DIAL_TIMEOUT_S):
+            return await super().dial(maddr)
 
 
 class IdleConnector(AutoConnector):
@@ -196,7 +208,7 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
         own,
         peerstore,
         upgrader,
-        transports=[TCP()],
+        transports=[BoundedTCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,
@@ -206,7 +218,6 @@ def build_host(pair: KeyPair, book: PeerBook, clock_ms: Callable[[], int]) -> Gu
             max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
             inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
             outbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
-            dial_timeout=HANDSHAKE_TIMEOUT_S,
             enable_health_monitoring=True,
             abort_connection_on_ping_failure=True,
             health_initial_delay=1.0,

@@ -20,7 +20,7 @@ from mlchain.errors import CodecError
 from mlchain.p2p.endpoint import Endpoint, label
 from mlchain.p2p.framing import FrameDecoder
 from mlchain.p2p.libp2p_gate import peer_id, public_key
-from mlchain.p2p.libp2p_host import reset, to_multiaddr
+from mlchain.p2p.libp2p_host import DIAL_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, reset, to_multiaddr
 from mlchain.p2p.libp2p_mux import FrameStream
 from mlchain.p2p.peers import Peer
 from mlchain.p2p.transport import RECONNECT_MAX_MS, RECONNECT_MIN_MS
@@ -28,7 +28,6 @@ from mlchain.p2p.transport import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 log = logging.getLogger("mlchain.p2p")
 
 LINK = TProtocol("/mlchain/link/1.0.0")
-CONNECT_TIMEOUT_S = 5.0
 COURTESY_S = 0.1
 """The peer with the larger key lets the other dial first: one connection instead of two."""
 
@@ -65,7 +64,7 @@ class Links:
         try:
             if not await self._connect(peer):
                 return False
-            with trio.fail_after(CONNECT_TIMEOUT_S):
+            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                 stream = await self._host.new_stream(peer_id(peer.key), [LINK])
             frames = FrameStream(stream)
             self._endpoint.link_up(peer)
@@ -94,7 +93,7 @@ class Links:
         network.unblock_peer(identity)  # the library refuses to try again for 60 s otherwise
         self._host.get_peerstore().clear_addrs(identity)
         address = to_multiaddr(peer.address.host, peer.address.port)
-        with trio.fail_after(CONNECT_TIMEOUT_S):
+        with trio.fail_after(DIAL_TIMEOUT_S + HANDSHAKE_TIMEOUT_S):
             await self._host.connect(PeerInfo(identity, [address]))
         return True
 
