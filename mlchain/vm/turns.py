@@ -10,7 +10,7 @@ from math import gcd
 
 from mlchain.vm.context import BlockContext
 from mlchain.vm.credits import get_work
-from mlchain.vm.families.members import TURNS, Turns, get_validator_set
+from mlchain.vm.families.members import TURNS, Turns, bond_holder, get_validator_set
 from mlchain.vm.params import epoch_of
 
 FLOOR = 3
@@ -23,11 +23,17 @@ LAG = 2
 
 
 def set_turns(block: BlockContext) -> None:
-    """At the end of an epoch: fix the turns of the next one."""
+    """At the end of an epoch: fix the turns of the next one.
+
+    Whoever goes on under another key takes along what its old one has earned.
+    """
     keys = get_validator_set(block.state).keys
     epoch = epoch_of(block.params, block.height + 1)
-    work = get_work(block.state, epoch - LAG) if epoch >= LAG else {}
-    turns = share_turns([work.get(key, 0) for key in keys])
+    work = dict.fromkeys(keys, 0)
+    for key, units in get_work(block.state, epoch - LAG).items() if epoch >= LAG else ():
+        if (holder := bond_holder(block.state, key)) in work:
+            work[holder] += units
+    turns = share_turns([work[key] for key in keys])
     of = tuple(zip(keys, turns, strict=True))
     TURNS.put(block.state, Turns(block.height + 1, of))
 

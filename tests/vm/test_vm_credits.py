@@ -10,6 +10,7 @@ from mlchain.consensus.work.attestation import Outcome
 from mlchain.vm import late
 from mlchain.vm.credits import KEPT_EPOCHS, get_work
 from mlchain.vm.families.jobs import JobState
+from mlchain.vm.families.members import get_validator_set
 from mlchain.vm.params import epoch_of
 
 
@@ -163,3 +164,23 @@ def test_who_trains_it_again_honestly_earns_what_the_forger_lost(world):
     revoked(world)
     worker = harden(world, world.running(steps=400))
     assert total(world, worker) > 0
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["worked", "idle"])
+def test_a_validator_that_changes_its_key_keeps_the_turns_its_work_earned(number):
+    """Three of four attest; at the end of the next epoch one of the four gets another key."""
+    world = World(genesis=make_genesis(params=replace(PARAMS, epoch_blocks=20)))
+    job = world.running()
+    world.commit(job)
+    names = world.validators
+    world.attest(job, names=tuple(names[:3]))
+    world.blocks(2)
+    world.block(finalise=(world.ref(job),))
+    world.end_epoch()
+    world.propose(world.replacing(names[number], "new"))
+    world.end_epoch()
+    found = get_validator_set(world.state())
+    turns = {world.names[key]: turn for key, turn in zip(found.keys, found.turns, strict=True)}
+    expected = dict(zip(names, (3, 3, 3, 1), strict=True))
+    expected["new"] = expected.pop(names[number])
+    assert turns == expected
