@@ -195,7 +195,8 @@ def from_snapshot(source: Store, chunks: list[bytes], path: Path) -> int:
         for block in way.blocks
     ]
     checked = (check_chunk(data, i, header.state_root) for i, data in enumerate(chunks))
-    install(kv, genesis, lambda state: write_genesis(state, genesis), marks, checked)
+    voters = genesis.validators()
+    install(kv, genesis, lambda state: write_genesis(state, genesis), voters, marks, checked)
     store = Store.create_or_open(kv, genesis, lambda state: None)
     assert store.state().root() == header.state_root
     kv.close()

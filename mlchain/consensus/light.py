@@ -143,12 +143,16 @@ def check_sets(block: LightBlock, chain_id: str) -> Trusted:
 def trust_block(block: LightBlock, height: int, block_id: bytes, chain_id: str) -> Trusted:
     """Return trust in a block that the operator names by height and id.
 
+    Its certificate is checked as well, for whoever keeps the block shows it to others.
+
     Raises:
         VerificationFailed: it is another block.
+        InvalidBlock, InvalidSignature: its certificate does not hold.
     """
     found = check_sets(block, chain_id)
     if (found.height, found.id) != (height, block_id):
         raise VerificationFailed(f"block {found.height} is {found.id.hex()}, not the one to trust")
+    verify_commit(block.commit, chain_id, ValidatorSet(block.validators), height, block_id)
     return found
 
 
@@ -225,7 +229,8 @@ def make_path(store: Store, question: LightQuestion) -> LightPath:
     """Return the answer to a question.
 
     Raises:
-        NotFound: as `make_light_block`.
+        NotFound: as `make_light_block`; or not every change since `after` is known here, for this
+            store began at a later block (`Store.set_changes`).
     """
     height = question.height or store.height
     between: Sequence[int] = [h for h in store.set_changes if question.after < h < height]

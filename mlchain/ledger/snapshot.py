@@ -97,18 +97,20 @@ def install(
     kv: KeyValue,
     genesis: Genesis,
     initial: Callable[[State], None],
+    voters: ValidatorSet,
     way: Iterable[tuple[Header, Commit, ValidatorSet]],
     chunks: Iterable[Mapping[bytes, bytes]],
 ) -> None:
     """Make `kv` a store whose head is the last header of `way` and whose state are the `chunks`.
 
     The caller has verified both. `way` are certified headers with who votes after each: those at
-    which the set changed, and the last. Older blocks are removed. It is done in many writes, and a
-    row says so until the last: a store in the middle of it does not open, and installing again
-    from the beginning ends as if nothing had happened.
+    which the set changed, and the last. `voters` voted on the first of them. Where they are not
+    those of the genesis, the store knows nothing of who voted before, and says so. Older blocks
+    are removed. It is done in many writes, and a row says so until the last: a store in the middle
+    of it does not open, and installing again from the beginning ends as if nothing had happened.
     """
     marks = list(way)
-    height = marks[-1][0].height
+    first, height = marks[0][0].height, marks[-1][0].height
     if kv.get(HEAD) is None:
         Store.create_or_open(kv, genesis, initial)
     kv.write({INSTALLING: codec.encode(height)})
@@ -117,17 +119,19 @@ def install(
     for values in chunks:
         kv.write({b"s" + key: value for key, value in values.items()})
     rows = {HEAD: codec.encode(height), KEPT: codec.encode(height + 1)}
+    is_known = voters == genesis.validators()
+    rows.update(voting_row(0 if is_known else first - 1, voters))
     for header, commit, voting in marks:
         rows[at(b"h", header.height)] = codec.encode(header)
         rows[at(b"c", header.height)] = codec.encode(commit)
-        if voting.hash != header.validators_hash or header.height == marks[0][0].height:
+        if voting.hash != header.validators_hash:
             rows.update(voting_row(header.height, voting))
     kv.write(rows, [INSTALLING])
 
 
 def _remove(kv: KeyValue, letter: bytes) -> None:
-    """Remove all rows of a letter but those of block 0."""
-    kept = {at(letter, 0)} if letter in (b"h", b"b", b"r", b"v") else set()
+    """Remove all rows of a letter but the parts of block 0."""
+    kept = {at(letter, 0)} if letter in (b"h", b"b", b"r") else set()
     gone: list[bytes] = []
     for key, _ in kv.items(letter):
         if key in (HEAD,) or key in kept:

@@ -128,7 +128,11 @@ class Store:
 
     @property
     def set_changes(self) -> tuple[int, ...]:
-        """Heights after whose blocks others vote than before, ascending; begins with 0."""
+        """Heights after whose blocks others vote than before, ascending.
+
+        Begins with 0; in a store that began at a trusted block, with others voting by then than at
+        the beginning, with the block before that one, whose header is not here.
+        """
         return self._changes
 
     def moment(self) -> Moment:
@@ -139,15 +143,25 @@ class Store:
         """Return who votes on the block after `height`.
 
         Raises:
+            Pruned: it is so long ago that it is not known here.
             StoreCorrupted: the row is not the set that the chain decided.
         """
         place = bisect_right(self._changes, height) - 1
+        if place < 0 and self._changes and height < self._kept:
+            raise Pruned(
+                f"who votes is known here from block {self._changes[0] + 1} on",
+                "ask another node, or trust that block",
+            )
         data = self._kv.get(at(b"v", self._changes[place])) if place >= 0 else None
         if data is None:
             raise StoreCorrupted(f"who votes after block {height} is missing", HINT)
         found = ValidatorSet(read(Voting, data, f"voters after block {height}").validators)
         since = self._changes[place]
-        if found.hash != self.header(since).next_validators_hash:
+        try:
+            decided = self.header(since).next_validators_hash
+        except Pruned:  # the store began at the block after it
+            decided = self.header(since + 1).validators_hash
+        if found.hash != decided:
             raise StoreCorrupted(f"who votes after block {since} is not what was decided", HINT)
         return found
 

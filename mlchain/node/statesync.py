@@ -70,8 +70,12 @@ Lie = (CodecError, VerificationFailed, InvalidBlock, InvalidSignature)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Certified headers from what was trusted to a snapshot; each was signed by those before."""
+    """Certified headers from what was trusted to a snapshot; each was signed by those before.
 
+    `voters` signed the first.
+    """
+
+    voters: ValidatorSet
     marks: tuple[tuple[Header, Commit, ValidatorSet], ...]
 
     @property
@@ -127,7 +131,7 @@ class StateSync:
             for index, data in enumerate(self._folder.read_all(height)):
                 yield check_chunk(data, index, root)
 
-        install(kv, self._genesis, initial, way.marks, chunks())
+        install(kv, self._genesis, initial, way.voters, way.marks, chunks())
         self._folder.complete(height)
         log.info("snapshot-installed", height=height)
 
@@ -174,9 +178,11 @@ class StateSync:
     async def _find_way(self, peer: bytes, height: int) -> Way:
         """Return the way to a block, of every change of the validators on it."""
         chain_id, trusted, marks = self._genesis.chain_id, self._start, []
+        voters = ValidatorSet(trusted.validators)
         if self._trust is not None and self._trust[0] <= height:
             (block,) = await self._light(peer, LightQuestion(FAR, self._trust[0]))
             trusted = trust_block(block, *self._trust, chain_id)
+            voters = ValidatorSet(block.validators)
             marks.append(_mark(block, trusted))
         while trusted.height < height:
             blocks = await self._light(peer, LightQuestion(trusted.height, height))
@@ -191,7 +197,7 @@ class StateSync:
                 marks.append(_mark(block, trusted))
         if trusted.height != height:
             raise VerificationFailed(f"leads to block {trusted.height} instead of {height}")
-        return Way(tuple(marks))
+        return Way(voters, tuple(marks))
 
     async def _light(self, peer: bytes, question: LightQuestion) -> tuple[LightBlock, ...]:
         most = 2 * MAX_PATH_BYTES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import trio
@@ -21,6 +21,8 @@ from mlchain.node.upkeep import Upkeep
 from mlchain.p2p.memory import Hub, MemoryTransport
 from mlchain.p2p.transport import PeerAddress
 
+Handler = Callable[[bytes, bytes], Awaitable[bytes]]
+
 ROLES = {name: make_key(name + "/peer").public for name in ("new", "a", "b", "c")}
 
 
@@ -33,6 +35,10 @@ class World:
         self.spoil: dict[str, Callable[[bytes], bytes]] = {}
         self.served: dict[str, list[int]] = {}
         self.names = ["a", "b", "c"]
+        self.stores: dict[str, Store] = {}
+        """Who serves another store than the chain's own."""
+        self.handlers: dict[str, dict[str, Handler]] = {}
+        """Who answers a protocol in a way of its own."""
         self.most: int | None = None
         """So many chunks are served, and no more before `go` is set; None: all."""
         self.go = trio.Event()
@@ -46,8 +52,9 @@ class World:
     def serve(self, name: str) -> MemoryTransport:
         transport = self.transport(name)
         folder = SnapshotFolder(self.folder / name)
-        upkeep = Upkeep(self.chain.store, MemoryKeyValue(), transport, folder, 1, 0)
-        upkeep._snapshots.take(self.chain.store.moment())
+        store = self.stores.get(name, self.chain.store)
+        upkeep = Upkeep(store, MemoryKeyValue(), transport, folder, 1, 0)
+        upkeep._snapshots.take(store.moment())
         protocol = "/mlchain/snapshot-chunk/1"
         honest = transport.services[protocol].handler
 
@@ -59,6 +66,8 @@ class World:
             return self.spoil.get(name, lambda data: data)(await honest(peer, payload))
 
         transport.serve(protocol, handler)
+        for protocol, other in self.handlers.get(name, {}).items():
+            transport.serve(protocol, other)
         return transport
 
     def start(self, **how) -> bool:
