@@ -43,6 +43,7 @@ from mlchain.consensus.gossip import (
 )
 from mlchain.consensus.height import Height
 from mlchain.consensus.inbox import Authenticator, identify_block
+from mlchain.consensus.journal import Entry, by_height
 from mlchain.consensus.last_commit import LastCommit
 from mlchain.consensus.messages import (
     Decided,
@@ -94,7 +95,9 @@ class Driver:
         self._early = Early()
         self._current: Height | None = None
         self._last: LastCommit | None = None
-        self._journal: list[bytes] = []
+        self._journal: dict[int, list[Entry]] = {}
+        self._last_vote: Vote | None = None
+        self._due: list[Action] = []
         self._timers: dict[tuple[int, int], int] = {}
         self._gossip_at: int | None = None
         self._ticks = 0
@@ -116,9 +119,22 @@ class Driver:
         """The current round; -1 while waiting for demand."""
         return self._current.engine.round if self._current else -1
 
-    def recover(self, records: Iterable[bytes]) -> None:
-        """Hand over what the write-ahead log holds, before the first `start`."""
-        self._journal = list(records)
+    def recover(self, records: Iterable[bytes], last_vote: Vote | None = None) -> None:
+        """Hand over what the write-ahead log holds, before the first `start`.
+
+        `last_vote` is the signer's, kept elsewhere: others may lack it and wait for it, and where
+        the log is lost nothing else knows of it.
+
+        Raises:
+            StoreCorrupted: the log was not written by this program.
+        """
+        self._journal = by_height(records)
+        self._last_vote = last_vote
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether the log holds what a height to come begins from: the chain came back lower."""
+        return bool(self._journal)
 
     def start(
         self,
@@ -131,22 +147,24 @@ class Driver:
 
         Call it after boot, with the stored commit of the height before, and after each `Decide`
         once its block is stored.
-
-        Raises:
-            StoreCorrupted: the log given to `recover` was not written by this program.
         """
         engine = self.engine_type(height, validators, self._key, self.timeouts)
         self._current = current = self.height_type(engine, self._inbox, self._effects.append)
-        self._timers = {}
+        self._timers, self._due = {}, []
         self._round_at_tick, self._ticks_behind = -1, 0
         self.peers.forgive()
         if self._last is None or self._last.height != height - 1:
             self._last = LastCommit(last_commit, None) if last_commit else None
         if self._gossip_at is None:
             self._gossip_at = now_ms + self.timeouts.gossip_ms
-        current.replay(self._journal)
-        self._journal = []
-        for message in self._early.take(height):
+        # What a lock rests on is kept until its height comes: a database that was fetched anew
+        # stands lower than the log, and whoever comes back unlocked could help to fork the chain.
+        current.replay(self._journal.pop(height, ()))
+        self._journal = {at: rows for at, rows in self._journal.items() if at > height}
+        early = self._early.take(height)
+        if self._last_vote is not None and self._last_vote.height == height:
+            early.append(self._last_vote)
+        for message in early:
             try:
                 current.take(message, verified=True)
             except (CodecError, InvalidSignature, InvalidBlock):
@@ -322,11 +340,14 @@ class Driver:
     # ---- the engine's actions -------------------------------------------------------------
 
     def _advance(self, now_ms: int) -> None:
+        """Do what the engine asks for, one thing after the other: one may wait for a signature."""
         current = self._current
         assert current is not None
-        while not current.is_signing and (actions := current.engine.advance()):
-            for action in actions:
-                self._execute(current, action, now_ms)
+        while not current.is_signing:
+            self._due = self._due or current.engine.advance()
+            if not self._due:
+                return
+            self._execute(current, self._due.pop(0), now_ms)
 
     def _execute(self, current: Height, action: Action, now_ms: int) -> None:
         if isinstance(action, Schedule):
@@ -353,7 +374,7 @@ class Driver:
 
     def _decide(self, current: Height, block: bytes, commit: Commit) -> None:
         current.engine.decided = True
-        self._timers = {}
+        self._timers, self._due = {}, []
         self._last = LastCommit(commit, current.validators)
         self._effects.append(Decide(current.number, commit.block_id, block, commit))
 

@@ -109,14 +109,12 @@ def _height(message: Vote | BlockProposal) -> int:
 
 
 def make_status(engine: Engine) -> Status:
-    """Return where `engine` stands and which votes it holds."""
-    tallies = engine.votes.tallies()
-    newest = max((round_ for round_, _, _ in tallies), default=0)
+    """Return where `engine` stands and which votes it holds, those it needs most first."""
     marked = (engine.locked_round, engine.valid_round)
     size = (len(engine.validators) + 7) // 8
     have = []
-    for round_, kind, block_id in reversed(tallies):
-        if round_ <= newest - LISTED_ROUNDS and round_ not in marked:
+    for round_, kind, block_id in _by_use(engine):
+        if round_ <= engine.round - LISTED_ROUNDS and round_ not in marked:
             continue
         voters = engine.votes.voters(kind, round_, block_id).to_bytes(size, "little")
         have.append(Have(kind, round_, block_id, voters))
@@ -126,7 +124,7 @@ def make_status(engine: Engine) -> Status:
 
 
 def missing_votes(engine: Engine, status: Status) -> list[Vote]:
-    """Return the votes that matter and that the sender of `status` lacks, newest round first.
+    """Return the votes that matter and that the sender of `status` lacks, the most needed first.
 
     These are the votes of our current and previous round, and those of the rounds of our lock
     and of our valid value, without which our proposals and prevotes cannot be justified.
@@ -136,7 +134,7 @@ def missing_votes(engine: Engine, status: Status) -> list[Vote]:
     recent = max(engine.round - 1, status.round - LISTED_ROUNDS + 1)
     votes, index = engine.votes, engine.validators.index
     missing: list[Vote] = []
-    for tally in reversed(votes.tallies()):
+    for tally in _by_use(engine):
         round_, kind, block_id = tally
         if round_ < recent and round_ not in marked:
             continue
@@ -147,6 +145,24 @@ def missing_votes(engine: Engine, status: Status) -> list[Vote]:
             if not bits >> index(vote.validator) & 1:
                 missing.append(vote)
     return missing[:MAX_ANSWER_VOTES]
+
+
+def _by_use(engine: Engine) -> list[tuple[int, int, bytes]]:
+    """Return (round, kind, block id) of the votes at hand, those that matter most first.
+
+    First those of our round, of the last, and of our lock and valid value; then other earlier ones;
+    and later rounds at the end, for a single vote can be of any of them and must not hide the rest.
+    """
+    marked = (engine.locked_round, engine.valid_round)
+
+    def rank(tally: tuple[int, int, bytes]) -> tuple[bool, bool, int]:
+        distance = abs(tally[0] - engine.round)
+        return tally[0] > engine.round, distance > 1 and tally[0] not in marked, distance
+
+    tallies = engine.votes.tallies()
+    tallies.reverse()  # precommits before prevotes
+    tallies.sort(key=rank)
+    return tallies
 
 
 def lacking_blocks(engine: Engine, overdue: bool) -> list[tuple[int, bytes]]:

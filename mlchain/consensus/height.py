@@ -11,7 +11,7 @@ from mlchain.consensus.effects import Effect, Persist, ReportEvidence, SignMessa
 from mlchain.consensus.engine import Engine
 from mlchain.consensus.evidence import proposal_evidence, vote_evidence
 from mlchain.consensus.inbox import Authenticator
-from mlchain.consensus.journal import Intent, decode_entry, intent_entry, noted_entry
+from mlchain.consensus.journal import Entry, Intent, intent_entry, noted_entry
 from mlchain.consensus.messages import BlockProposal, Proposal
 from mlchain.consensus.safety import SignRequest
 from mlchain.errors import InvalidSignature
@@ -92,23 +92,18 @@ class Height:
         self._emit(Persist(noted_entry(self.number, message), sync=False))
         return message
 
-    def replay(self, records: Iterable[bytes]) -> None:
-        """Take up this height where the write-ahead log left it.
+    def replay(self, entries: Iterable[Entry]) -> None:
+        """Take up this height where the write-ahead log left it; `entries` are those of it.
 
         What was to be signed last, and perhaps never left, is asked for again: the signer gives
         the same signature for the same bytes.
-
-        Raises:
-            StoreCorrupted: the log was not written by this program.
         """
         last: Intent | None = None
         is_done = True
-        for record in records:
-            entry = decode_entry(record)
+        for entry in entries:
             if isinstance(entry, Intent):
-                if entry.height == self.number:
-                    last, is_done = entry, False
-            elif _height(entry) == self.number:
+                last, is_done = entry, False
+            else:
                 self._store(entry)
                 is_done = is_done or (last is not None and self._is_of(entry, last.request))
         if last is None:
@@ -248,7 +243,3 @@ class Height:
         """Return the votes that justify proposing an old value again."""
         votes = self.engine.votes
         return tuple(votes.cast_for(VoteKind.PREVOTE, request.pol_round, request.block_id))
-
-
-def _height(message: Vote | BlockProposal) -> int:
-    return message.height if isinstance(message, Vote) else message.proposal.height

@@ -9,6 +9,7 @@ for ever the votes that justify a lock, and with them progress.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from msgspec import Meta
@@ -49,9 +50,10 @@ class Intent(Record, frozen=True):
     block: Annotated[bytes, Meta(max_length=MAX_BLOCK_BYTES)]
 
 
-Entry = Noted | Intent
+Entry = Intent | BlockProposal | Vote
+"""What an entry says: an intent, or the message noted."""
 
-_KINDS: dict[int, type[Entry]] = {1: Noted, 2: Intent}
+_KINDS: dict[int, type[Noted | Intent]] = {1: Noted, 2: Intent}
 
 
 def noted_entry(height: int, message: BlockProposal | Vote) -> bytes:
@@ -64,7 +66,7 @@ def intent_entry(snapshot: Snapshot, request: SignRequest, block: bytes) -> byte
     return b"\x02" + codec.encode(Intent(snapshot.height, snapshot, request, block))
 
 
-def decode_entry(data: bytes) -> Intent | BlockProposal | Vote:
+def decode_entry(data: bytes) -> Entry:
     """Return an intent, or the message noted.
 
     Raises:
@@ -85,3 +87,17 @@ def decode_entry(data: bytes) -> Intent | BlockProposal | Vote:
             f"write-ahead log: {error.message}",
             "it was written by another version, or the disk is failing",
         ) from error
+
+
+def by_height(records: Iterable[bytes]) -> dict[int, list[Entry]]:
+    """Return the entries of a log in their order, by the height they are of.
+
+    Raises:
+        StoreCorrupted: these bytes were not written by this module.
+    """
+    found: dict[int, list[Entry]] = {}
+    for record in records:
+        entry = decode_entry(record)
+        head = entry.proposal if isinstance(entry, BlockProposal) else entry
+        found.setdefault(head.height, []).append(entry)
+    return found

@@ -15,9 +15,11 @@ from msgspec import Meta
 from mlchain import codec
 from mlchain.codec import Record, Signature, Uint
 from mlchain.errors import CodecError, DoubleSign, StoreCorrupted
-from mlchain.ledger.commit import BlockId, Extension, Round, VoteKind, sign_bytes
+from mlchain.ledger.commit import BlockId, Extension, Round, Vote, VoteKind, sign_bytes
 
 MAX_LAST_SIGN_BYTES = 1024
+_BLOCK_ID = 5
+"""Its place in what `sign_bytes` encodes."""
 
 
 class SigningKey(Protocol):
@@ -77,6 +79,19 @@ class Signer:
                     f"last signature: {error.message}",
                     "restore the file; never start without it while the chain is at this height",
                 ) from error
+
+    def last_vote(self) -> Vote | None:
+        """Return the vote that was signed last, if it can be told from what was kept.
+
+        Not so a precommit for a block, of whose extension only the digest was signed.
+        """
+        last = self._last
+        if last is None or last.step == VoteKind.PROPOSAL:
+            return None
+        block_id = codec.decode(tuple, last.message)[_BLOCK_ID]
+        place = (last.step, last.height, last.round, block_id)
+        vote = Vote(*place, self._key.public, b"", last.signature)
+        return vote if vote.sign_bytes(self._chain_id) == last.message else None
 
     def sign(self, request: SignRequest) -> bytes:
         """Return the signature of `request`; the same bytes always get the same signature.

@@ -30,7 +30,7 @@ from mlchain.consensus.effects import (
     SignMessage,
     Timeouts,
 )
-from mlchain.ledger.commit import Commit
+from mlchain.ledger.commit import Commit, Vote
 from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.node.chain import Chain, Committed
@@ -82,7 +82,9 @@ class Agreement:
         on_commit: Callable[[Committed], None],
         on_behind: Callable[[bytes, int], None],
         has_duties: Callable[[], bool],
+        last_vote: Vote | None = None,
     ) -> None:
+        """`last_vote`: what this validator signed last, as its signer knows it."""
         self._chain = chain
         self._driver = driver
         self._wal = wal
@@ -91,6 +93,7 @@ class Agreement:
         self.validator_peers = validator_peers
         self._on_behind = on_behind
         self._has_duties = has_duties
+        self._last_vote = last_vote
         self._last_block_ms = 0
         self._earliest_ms = 0
         self._pause = (-1, 0)  # height, and how long its jobs can do without a block
@@ -109,7 +112,7 @@ class Agreement:
     def start(self) -> None:
         """Recover from the log and begin the next height."""
         chain, now = self._chain, self._clock.monotonic_ms()
-        self._driver.recover(self._wal.records())
+        self._driver.recover(self._wal.records(), self._last_vote)
         last = chain.store.commit(chain.height) if chain.height else None
         self._last_block_ms = now
         self._driver.start(chain.height + 1, chain.validators, now, last)
@@ -278,7 +281,8 @@ class Agreement:
         took = now - self._begun[1] if self._begun[0] == height else 0
         self._last_block_ms = now - took
         self._earliest_ms = now + min(took // BREATH, self._chain.params.heartbeat_ms)
-        self._wal.forget()
+        if not self._driver.is_recovering:
+            self._wal.forget()
         self._driver.timeouts = timeouts_of(self._chain.params)
         self._driver.start(height + 1, committed.validators, now, commit)
         for listener in self.after_commit:

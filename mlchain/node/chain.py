@@ -193,7 +193,9 @@ class Chain:
         except MlchainError as error:
             return Verdict.INVALID, error.message
         header = candidate.block.header
-        if header.time_ms > now_ms + MAX_DRIFT_MS:  # clocks differ: no reason to refuse a quorum's
+        earliest_ms = self.store.head.time_ms + 1  # where clocks ran ahead, none can come earlier
+        # Clocks differ: no reason to refuse a quorum's.
+        if header.time_ms > max(now_ms + MAX_DRIFT_MS, earliest_ms):
             return Verdict.UNWANTED, f"its time is {header.time_ms - now_ms} ms ahead of our clock"
         for ref in candidate.block.body.finalise:
             segment = SEGMENTS.get(candidate.state, ref.job, ref.index)

@@ -302,6 +302,7 @@ class Node(Machine):
             self.chain, driver, wal_log, self.transport, self.clock, peers,
             on_commit=self._on_commit, on_behind=self.sync.want,
             has_duties=lambda: bool(self.duties and self.duties.is_pending),
+            last_vote=signer.last_vote() if signer else None,
         )  # fmt: skip
 
     def _make_worker(self, misbehaviour: str, executor: str, backend: str) -> Worker:

@@ -89,6 +89,8 @@ class Cluster:
                 pairs.append((len(self._places) - 2, len(self._places) - 1))
         weather = make_weather(rng, GST_MS)
         self._crash_rate = rng.choice((0, 3, 10, 20))
+        self._disks = disks = Random(f"{scenario.seed}/disks")
+        self._unlucky = disks.choice(self._places) if disks.random() < 0.25 else None
         self._network = Network(rng, weather, len(self._places), pairs)
         self._correct = [p for p in self._places if p.adversary is None]
         self._peers = {p.peer: p for p in self._places}
@@ -254,12 +256,21 @@ class Cluster:
             place.synced = []
         if self._mutant.loses_last_sign and not place.adversary:
             place.last_sign = None
+        if place is self._unlucky:
+            self._lose_blocks(place)
         place.driver = None
         place.timer_at = None
         place.life += 1
         pause = 1 + int(self._rng.random() * 200)
         self._stalls.on_down(place.index, self._now, self._now + pause)
         self._at(pause, "boot", place.index, place.life, None)
+
+    def _lose_blocks(self, place: Place) -> None:
+        """Its database is damaged and fetched anew; log and last signature are elsewhere."""
+        del place.chain[self._disks.randrange(len(place.chain) + 1) :]
+        place.ledger = self._make_ledger(place.key.public, place.copy)
+        for height, (block, commit) in enumerate(place.chain, 1):
+            place.ledger.commit(height, block, commit)
 
     def _pump(self, place: Place) -> None:
         """Execute effects until there are none, or the process crashes amid them."""
@@ -358,7 +369,8 @@ class Cluster:
             self._check_stall(self._stalls.on_progress(place.index, *where, self._now))
         place.ledger.commit(effect.height, effect.block, effect.commit)
         place.chain.append((effect.block, effect.commit))
-        place.synced, place.unsynced = [], []
+        if place.driver is None or not place.driver.is_recovering:
+            place.synced, place.unsynced = [], []
         self._start(place)
 
     def _check_stall(self, stall: Stall | None) -> None:

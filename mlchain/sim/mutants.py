@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mlchain.consensus.actions import Snapshot
 from mlchain.consensus.driver import Driver
@@ -170,6 +171,14 @@ class _SignBeforeLog(Driver):
     height_type = _SignsFirst
 
 
+class _LogOfNow(Driver):
+    """Forgets what the log holds of heights that its database has yet to come to."""
+
+    def start(self, *height: Any) -> None:
+        super().start(*height)
+        self._journal = {}
+
+
 MUTANTS = {
     "no-lock": Mutant(_with_engine(_NoLock), "schemer"),
     "late-lock": Mutant(_with_engine(_LateLock), "schemer"),
@@ -180,6 +189,7 @@ MUTANTS = {
     "own-gossip-only": Mutant(_OwnGossip, "deserter"),
     "log-lost": Mutant(Driver, "silent", loses_log=True),
     "log-and-signer-lost": Mutant(Driver, "silent", loses_log=True, loses_last_sign=True),
+    "log-of-now": Mutant(_LogOfNow, "deserter"),
     "log-without-lock": Mutant(_with_engine(_LogWithoutLock), "schemer"),
     "log-without-polka": Mutant(_LogWithoutPolka, "deserter"),
     "sign-before-log": Mutant(_SignBeforeLog, "silent"),

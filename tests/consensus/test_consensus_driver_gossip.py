@@ -79,6 +79,18 @@ def test_a_status_lists_the_newest_rounds_and_those_of_lock_and_valid_value() ->
     assert sorted(set(rounds), reverse=True) == [*newest, 0]
 
 
+def test_a_vote_for_a_later_round_hides_no_votes_of_this_one() -> None:
+    node, other = Node("d"), Node("d")
+    for one in (node, other):
+        one.receive(proposal("a", 0, "X"))
+        one.checked("X")
+        one.receive(*votes("ab", PREVOTE, 0, "X"))
+    node.receive(vote("c", PREVOTE, LISTED_ROUNDS + 1, "Y"))
+    status = make_status(node.engine)
+    assert [have.round for have in status.have] == [0, 0, LISTED_ROUNDS + 1]
+    assert missing_votes(other.engine, status) == []
+
+
 def test_a_status_is_bounded_whatever_equivocators_do() -> None:
     node = Node("d")
     for round_ in range(LISTED_ROUNDS):

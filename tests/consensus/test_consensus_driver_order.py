@@ -11,6 +11,7 @@ from agreement_lab import (
     id_of,
     key_of,
     proposal,
+    vote,
     votes,
 )
 
@@ -278,3 +279,21 @@ def test_a_verdict_on_a_block_dropped_in_the_meantime_serves_when_the_block_retu
     polka = votes("abc", PREVOTE, 0, "X")
     said = node.receive(proposal("a", 4, "X", 0, polka))
     assert said[-1] == "all: prevote d 4 X"
+
+
+def test_a_proposal_that_waits_for_the_signature_before_it_is_made_all_the_same() -> None:
+    """Two timers fall due together: c precommits nil in round 1, and proposes X in round 2."""
+    node = Node("c")
+    node.receive(proposal("a", 0, "X"))
+    node.checked("X")
+    node.receive(*votes("ab", PREVOTE, 0, "X"), *votes("ab", PRECOMMIT, 0, "nil"))
+    node.sleep(600)
+    node.receive(proposal("b", 1, "Y"))
+    node.checked("Y")
+    node.receive(vote("a", PREVOTE, 1, "nil"), vote("b", PREVOTE, 1, "Y"))
+    node.receive(*votes("abd", PRECOMMIT, 1, "nil"))
+    node.now += 700  # both were due, in one moment that was slow to come
+    node.driver.handle_timer(node.now)
+    said = node._pump()
+    assert "all: precommit c 1 nil" in said
+    assert "all: proposal c 2 X pol 0 by abc" in said

@@ -4,12 +4,16 @@ from collections.abc import Callable
 
 import pytest
 from agreement_lab import (
+    CHAIN_ID,
     HEIGHT,
     PRECOMMIT,
     PREVOTE,
+    SECRETS,
     Host,
     Node,
     block_of,
+    commit_of,
+    describe,
     id_of,
     proposal,
     vote,
@@ -19,7 +23,14 @@ from agreement_lab import (
 from mlchain.consensus.effects import Effect, Persist, SignMessage
 from mlchain.consensus.evidence import DuplicateProposal, DuplicateVote
 from mlchain.consensus.journal import Intent, decode_entry, noted_entry
-from mlchain.consensus.messages import BlockProposal, Proposal, decode_message, encode_message
+from mlchain.consensus.messages import (
+    BlockProposal,
+    Proposal,
+    Status,
+    decode_message,
+    encode_message,
+)
+from mlchain.consensus.safety import Signer
 from mlchain.errors import StoreCorrupted
 from mlchain.ledger.commit import Vote
 
@@ -240,6 +251,52 @@ def test_the_log_of_another_height_is_not_used() -> None:
     later = Node("d", node.host, height=HEIGHT + 1)
     assert later.begun() == []
     assert (later.lock, later.engine.round) == ((-1, b""), -1)
+
+
+def lower(host: Host, me: str = "b") -> Node:
+    """A validator whose database was fetched anew, a height below its log."""
+    node = Node(me, host, height=HEIGHT - 1)
+    assert node.engine.round == -1
+    node.driver.synced(block_of("Z", HEIGHT - 1), commit_of("acd", "Z", height=HEIGHT - 1), 0)
+    node._pump()
+    return node
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_lock_waits_in_the_log_until_a_lower_database_has_come_to_its_height(
+    is_kept: bool,
+) -> None:
+    """Control: forgotten, as with a log that is lost, the block of another is prevoted."""
+    first = Node("b")
+    first.receive(proposal("a", 0, "X"))
+    first.checked("X")
+    first.receive(*votes("ad", PREVOTE, 0, "X"))
+    assert first.lock == (0, id_of("X"))
+    if not is_kept:
+        first.host.synced = []
+    node = lower(first.host)
+    assert node.driver.is_recovering is is_kept
+    node.driver.start(HEIGHT, node.members, 0)
+    node._pump()
+    assert not node.driver.is_recovering
+    assert (node.lock == first.lock) is is_kept
+    node.receive(*votes("acd", PRECOMMIT, 0, "nil"))
+    node.sleep(600)  # b proposes in round 1: what it locked, or what it likes
+    assert ("build 1" in [describe(effect) for effect in node.effects]) is not is_kept
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_vote_that_nobody_heard_is_passed_on_after_its_log_is_lost(is_told: bool) -> None:
+    """Control: untold, nobody learns of it, and it can sign no other of this round."""
+    first = Node("b")
+    first.receive(proposal("a", 0, "X"))
+    first.checked("X")
+    signer = Signer(SECRETS["b"], CHAIN_ID, first.host.last_sign, first.host.save)
+    node = Node("b", Host(), height=HEIGHT - 1)
+    node.driver.recover([], signer.last_vote() if is_told else None)
+    node.driver.start(HEIGHT, node.members, 0)
+    sent = node.receive(Status(HEIGHT, 0, 0, ()), peer="c")
+    assert ("to c: prevote b 0 X" in sent) is is_told
 
 
 def test_notes_alone_bring_votes_back_but_no_round() -> None:

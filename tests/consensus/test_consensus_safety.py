@@ -100,6 +100,23 @@ def test_the_same_bytes_get_the_same_signature(restarted: bool) -> None:
     assert signer.sign(LAST) == first
 
 
+def test_the_vote_signed_last_can_be_told_from_what_was_kept() -> None:
+    disk = Disk()
+    assert disk.signer().last_vote() is None
+    for request, is_told in [
+        (ask(PROPOSAL, 5, 1), False),
+        (ask(PREVOTE, 5, 1), True),
+        (ask(PRECOMMIT, 5, 1, X, -1, b"work"), False),  # only a digest of its extension was signed
+        (ask(PRECOMMIT, 5, 2, NIL), True),
+    ]:
+        disk.signer().sign(request)
+        vote = disk.signer().last_vote()
+        assert (vote is not None) is is_told
+        if vote is not None:
+            assert vote.sign_bytes(CHAIN_ID) == message_of(request)
+            assert is_signed(KEY.public, vote.sign_bytes(CHAIN_ID), vote.signature)
+
+
 def test_the_last_signature_is_saved_before_it_is_returned() -> None:
     class FullDisk(Exception):
         pass

@@ -36,7 +36,8 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
         commit=lambda *a: SimpleNamespace(validators=None), candidate_state=lambda block_id: None,
     )  # fmt: skip
     driver = SimpleNamespace(
-        recover=lambda records: None, start=lambda *a: None, last_commit=lambda: None,
+        recover=lambda *a: None, is_recovering=False, start=lambda *a: None,
+        last_commit=lambda: None,
         checked=lambda *a, **k: None, drain=lambda: [effects.pop(0)] if effects else [],
         receive=lambda *a: None, peers=SimpleNamespace(strikes=lambda peer: 0),
         round=-1, next_timer=lambda: None, demand=lambda now: None,
@@ -48,6 +49,19 @@ def make_agreement(effects: list) -> tuple[Agreement, Clock]:
     )  # fmt: skip
     agreement.start()
     return agreement, clock
+
+
+@pytest.mark.parametrize("is_recovering", [True, False])
+def test_the_log_is_kept_while_a_height_to_come_begins_from_it(is_recovering: bool):
+    """Control: a height that began from the log and is decided needs it no more."""
+    effects: list = []
+    agreement, _ = make_agreement(effects)
+    forgotten: list = []
+    agreement._driver.is_recovering = is_recovering
+    agreement._wal.forget = lambda: forgotten.append(1)
+    effects.append(Decide(1, b"id", b"block", None))
+    agreement.receive(b"peer", b"")
+    assert bool(forgotten) is not is_recovering
 
 
 def next_after(took: int) -> int:

@@ -25,15 +25,15 @@ from mlchain.node.chain import MAX_DRIFT_MS, Chain
 from mlchain.vm.execute import build_block
 
 
-def block_ahead(world: World, ahead_ms: int) -> tuple[bytes, bytes, int]:
+def block_ahead(world: World, ahead_ms: int, time_ms: int = 1_000_000) -> tuple[bytes, bytes, int]:
     """Return id and bytes of a good block, and a clock `ahead_ms` behind its time."""
     store = world.store
     proposer = world.genesis.validators().proposer(1, 0)
     block, _ = build_block(
         store.head, store.head_id, store.state(), world.genesis, Body(None, (), (), ()),
-        proposer, 1_000_000,
+        proposer, time_ms,
     )  # fmt: skip
-    return header_id(block.header), codec.encode(block), 1_000_000 - ahead_ms
+    return header_id(block.header), codec.encode(block), time_ms - ahead_ms
 
 
 def test_a_block_ahead_of_our_clock_is_unwanted_not_invalid():
@@ -42,6 +42,16 @@ def test_a_block_ahead_of_our_clock_is_unwanted_not_invalid():
     block_id, data, now_ms = block_ahead(world, MAX_DRIFT_MS + 1)
     assert chain.check(block_id, data, now_ms)[0] == Verdict.UNWANTED
     assert chain.check(block_id, data, now_ms + 1)[0] == Verdict.VALID
+
+
+def test_after_clocks_were_set_back_the_earliest_time_there_is_is_no_reason_to_refuse():
+    """A quorum's clocks ran an hour ahead; control: nobody need wait for a later time than that."""
+    hour_ms = 3_600_000
+    for late_ms, verdict in ((1, Verdict.VALID), (2, Verdict.UNWANTED)):
+        world = World()
+        chain = Chain(world.store, None, lambda ref, commit: True)
+        block_id, data, now_ms = block_ahead(world, hour_ms, world.store.head.time_ms + late_ms)
+        assert chain.check(block_id, data, now_ms)[0] == verdict
 
 
 def test_a_slow_clock_does_not_keep_a_locked_block_from_being_decided():

@@ -22,6 +22,7 @@ KILLED_BY = {
     "own-gossip-only": (9, "liveness"),
     "log-lost": (4, "liveness"),
     "log-and-signer-lost": (1, "double signature"),
+    "log-of-now": (386, "liveness"),
     "log-without-lock": (35, "agreement"),
     "log-without-polka": (36, "liveness"),
     "sign-before-log": (4, "liveness"),
