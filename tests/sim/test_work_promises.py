@@ -78,6 +78,7 @@ def test_more_validators_of_whom_f_lie_keep_the_promises_too(nodes: int, adversa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize(("nodes", "seeds"), [(4, 300), (7, 40), (10, 10), (31, 1)])
 def test_the_promises_hold_over_hundreds_of_seeds(nodes: int, seeds: int):
     for seed in range(5000, 5000 + seeds):
