@@ -20,13 +20,15 @@ from mlchain.vm.families.announcements import (
     find_announcement,
     ripe_height,
 )
+from mlchain.vm.families.custody import ClaimDigest, ShowDigest
 from mlchain.vm.families.segments import MakeClaim
 
 log = structlog.get_logger("outbox")
 
 GAS_LIMIT = 10_000_000
-CLAIM_GAS_LIMIT = 110_000_000
-"""A claim pays for checking its ticket: up to 2^18 hashes."""
+CLAIM_GAS_LIMIT = 180_000_000
+"""A claim pays for checking an element, up to 2^18 hashes, and for drawing a slice again."""
+CLAIMS = (MakeClaim, ClaimDigest, ShowDigest)
 RESPREAD_HEIGHTS = 8
 """Blocks after which a transaction that waits still is spread again. Gossip may lose it, and a node
 that was behind may have refused it."""
@@ -80,7 +82,7 @@ class Outbox:
         nonce = self._chain.mempool.next_nonce(self._key.public)
         body = TransactionBody(
             self._chain.genesis.chain_id, self._key.public, nonce,
-            CLAIM_GAS_LIMIT if isinstance(payload, MakeClaim) else GAS_LIMIT, 0,
+            CLAIM_GAS_LIMIT if isinstance(payload, CLAIMS) else GAS_LIMIT, 0,
             payload.KIND, codec.encode(payload),
         )  # fmt: skip
         data = codec.encode(sign_transaction(body, self._key))

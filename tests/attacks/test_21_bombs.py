@@ -29,13 +29,19 @@ def world() -> World:
 
 
 BOMBS = {
-    "a training of weeks": {"steps": 2**40, "segment": 2**20},
+    "a training of weeks": {"steps": 2**40, "segment": 2**18},
     "a chunk of minutes": {
         "plan": make_plan(
             "mlp", features=4, classes=3, optimiser="sgd", batch=32, hidden=(2048,)
         ).encode(),
         "steps": 2**20,
         "chunk": 2**20,
+    },
+    "a segment that takes seconds to deal": {
+        "tier": "covered:4",
+        "chunk": 1,
+        "steps": 2**14,
+        "segment": 2**14,
     },
     "a segment for every step": {"steps": 10**5, "chunk": 1, "segment": 1},
 }

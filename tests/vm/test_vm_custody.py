@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from vm import reporting
@@ -11,9 +11,11 @@ from vm.world import AHEAD, BOND, PARAMS, World
 from mlchain.consensus.work.attestation import Outcome, Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import KEY_DELAY, Opening, open_result, result_root
+from mlchain.consensus.work.sampling import draw_slice
 from mlchain.consensus.work.tickets import BEACON, CUSTODY, PURPOSES, TICKETS
 from mlchain.crypto import digest
 from mlchain.ledger.block import Receipt
+from mlchain.vm.families import jobs
 from mlchain.vm.families.custody import (
     CUSTODY_CLAIMS,
     MAX_OPEN,
@@ -24,6 +26,8 @@ from mlchain.vm.families.custody import (
     audit_begin,
     audit_end,
 )
+from mlchain.vm.families.jobs import DRAW_GAS, LIST_GAS
+from mlchain.vm.gas import BYTE_GAS
 
 ME, YOU = "validator-0", "validator-1"
 """The accused, and the auditor."""
@@ -72,10 +76,10 @@ class Scene(NamedTuple):
         return name not in self.world.validators
 
 
-def make_scene(absent: str = "", waits: bool = True) -> Scene:
+def make_scene(absent: str = "", waits: bool = True, **changes: Any) -> Scene:
     """A segment that all attested and that is HARD; its keys are due. One may vote no more."""
     world = World()
-    job = world.running()
+    job = world.running(**changes)
     world.commit(job)
     chunks = world.slice_of(ME, job)
     digests = tuple(digest("test-digest", bytes([i])) for i in range(len(chunks)))
@@ -279,3 +283,42 @@ def test_an_element_that_is_not_its_own_proves_nothing():
     other = world.chain(YOU, CUSTODY).at(100)
     assert "not of its registered chain" in report(world, CUSTODY, 100, element=other).message
     assert not world.faults()
+
+
+# ---- what claims cost everybody ------------------------------------------------------------------
+
+
+def count_draws(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the slices that are drawn from now on."""
+    drawn: list[int] = []
+
+    def draw(ticket: bytes, root: bytes, total: int, size: int) -> tuple[int, ...]:
+        drawn.append(size)
+        return draw_slice(ticket, root, total, size)
+
+    monkeypatch.setattr(jobs, "draw_slice", draw)
+    return drawn
+
+
+def test_a_claim_pays_for_every_chunk_of_the_slice_that_it_has_drawn_again():
+    few, all_of_it = make_scene(tier="economic"), make_scene(tier="replicated")
+    assert (len(few.chunks), len(all_of_it.chunks)) == (1, 200)
+    for ask in (Scene.claim, Scene.show):
+        gas = [ask(scene).gas_used for scene in (few, all_of_it)]
+        more = gas[1] - gas[0] + BYTE_GAS * 3  # a chunk's number has 1 to 3 bytes more
+        assert more >= LIST_GAS * 200 - (DRAW_GAS + LIST_GAS)
+
+
+def test_a_claim_at_a_wrong_height_draws_nothing(scene, monkeypatch):
+    early, drawn = make_scene(waits=False), count_draws(monkeypatch)
+    assert "can be claimed wrong from" in early.claim().message
+    assert not drawn
+    assert scene.claim().code == "ok"
+    assert drawn, "control: at its time it does"
+
+
+def test_an_answer_with_a_wrong_key_draws_nothing(scene, monkeypatch):
+    scene.claim()
+    drawn = count_draws(monkeypatch)
+    assert "not the one of that height" in scene.show(key=digest("test-no-key")).message
+    assert not drawn

@@ -15,7 +15,8 @@ from mlchain.codec import ContentId, Hash, Record, Uint
 from mlchain.ledger.merkle import list_root
 from mlchain.ml_runtime import Metrics
 
-MAX_SEGMENT_CHUNKS = 1 << 20
+MAX_SEGMENT_CHUNKS = 1 << 18
+"""Whoever claims something of a segment has its slices drawn again, in the block."""
 
 
 class SegmentCommit(Record, frozen=True):

@@ -60,6 +60,8 @@ def draw_checkers(
     """
     limit = _WORD - _WORD % validators
     depth = min(depth, validators - len(absent))
+    if depth == validators - len(absent):
+        return tuple(number for number in range(validators) if number not in absent)
     dealt: dict[int, None] = {}
     place, counter = chunk.to_bytes(8, "little"), 0
     while len(dealt) < depth:

@@ -23,7 +23,15 @@ from mlchain.ledger.state import State, Table
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.announcements import take_announced
-from mlchain.vm.families.jobs import JOBS, Attested, Ballot, Job, Segment, get_segment
+from mlchain.vm.families.jobs import (
+    JOBS,
+    Attested,
+    Ballot,
+    Job,
+    Segment,
+    get_segment,
+    slice_draw_gas,
+)
 from mlchain.vm.families.jobs import segment_slice as slice_of
 from mlchain.vm.families.members import LAST_ATTESTED, VALIDATORS
 from mlchain.vm.families.renewal import known_element, public_element, show_element
@@ -32,7 +40,7 @@ from mlchain.vm.families.segments import HASH_GAS
 MAX_OPEN = 4
 """Claims that one accuser may have open at a time: each makes others answer, or all re-run."""
 CLAIM_GAS = 50_000
-"""Drawing a slice again and checking an opening."""
+"""Checking an opening; drawing the slice again is paid by the chunk."""
 
 
 class ClaimState(IntEnum):
@@ -95,6 +103,13 @@ def get_attestment(state: State, job_id: bytes, index: int, validator: bytes) ->
     return Attestment(job, segment, attested[0], tuple(first + offset for offset in drawn))
 
 
+def _redraw(ctx: Context, job_id: bytes, index: int, validator: bytes) -> Attestment:
+    """Return what a validator attested, paid for: its slice is drawn again."""
+    segment, job = get_segment(ctx.state, job_id, index), JOBS.get(ctx.state, job_id)
+    ctx.charge(slice_draw_gas(job, segment) if job else 0)
+    return get_attestment(ctx.state, job_id, index, validator)
+
+
 def find_key(state: State, validator: bytes, about: Attestment, params: Params) -> bytes | None:
     """Return the custody element behind the digests of an attestation, None while it is secret."""
     height, length = about.segment.attest_from, params.ticket_heights
@@ -151,13 +166,14 @@ class ClaimDigest(Payload, frozen=True):
         """Ask for the digest, or have everybody re-run the chunk."""
         ctx.charge(CLAIM_GAS)
         place = (self.job, self.segment, self.validator, self.chunk)
-        about = get_attestment(ctx.state, *place[:3])
         record = VALIDATORS.get(ctx.state, self.validator)
         if record is None or record.jailed_height:
             raise InvalidTransaction("it is no validator any more")
-        begin, end = (at(about.segment, ctx.block.params) for at in (audit_begin, audit_end))
+        segment = get_segment(ctx.state, self.job, self.segment)
+        begin, end = (at(segment, ctx.block.params) for at in (audit_begin, audit_end))
         if not begin <= ctx.block.height <= end:
             raise InvalidTransaction(f"its digests can be claimed wrong from {begin} to {end}")
+        about = _redraw(ctx, *place[:3])
         if self.chunk not in about.auditable:
             raise InvalidTransaction(f"chunk {self.chunk} is not in its slice, or it traps")
         before = CUSTODY_CLAIMS.get(ctx.state, *place)
@@ -206,12 +222,13 @@ class ShowDigest(Payload, frozen=True):
         claim = CUSTODY_CLAIMS.get(ctx.state, *place)
         if claim is None or claim.state != ClaimState.ASKED:
             raise InvalidTransaction("nobody asks for this digest")
-        about = get_attestment(ctx.state, *place[:3])
-        height, params = about.segment.attest_from, ctx.block.params
+        segment, params = get_segment(ctx.state, self.job, self.segment), ctx.block.params
+        height = segment.attest_from
         known = known_element(ctx.state, ctx.sender, CUSTODY, height, params.ticket_heights)
         ctx.charge(HASH_GAS * abs(height - known.height) if known else 0)
         if not show_element(ctx.state, ctx.sender, CUSTODY, height, self.key, params):
             raise InvalidTransaction("the key is not the one of that height")
+        about = _redraw(ctx, *place[:3])
         verify_opening(about.attested.result_root, about.chunks, self.chunk, self.opening)
         shown = replace(
             claim, state=ClaimState.SHOWN, digest=self.opening.digest, height=ctx.block.height

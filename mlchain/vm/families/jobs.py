@@ -26,6 +26,10 @@ from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
 
 MAX_SEGMENTS = 4096
+DRAW_GAS = 2_000
+"""For each chunk that is drawn, or dealt to one validator."""
+LIST_GAS = 200
+"""For each chunk of a slice that is listed."""
 MAX_CLEARED = 1024
 """Claims against one commit that may be rejected; then the segment is given to another worker."""
 
@@ -331,6 +335,17 @@ def segment_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes) -
     return (*drawn, total) if commit.trap else drawn
 
 
+def slice_draw_gas(job: Job, segment: Segment) -> int:
+    """Return what `segment_slice` costs, whoever's slice it is."""
+    commit, tier = segment.commit, parse_tier(job.tier)
+    if commit is None or not commit.count:
+        return 0
+    if tier.depth:
+        return DRAW_GAS * tier.depth * commit.count
+    size = slice_size(tier, job.chunks, commit.count, segment.voters)
+    return DRAW_GAS * min(size, commit.count - size) + LIST_GAS * size
+
+
 def is_checker(job: Job, segment: Segment, validator: bytes) -> bool:
     """Tell whether a validator is to attest a committed segment, as far as its tier says."""
     cover = segment.cover
@@ -346,6 +361,12 @@ def is_in_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes, off
         dealt = draw_checkers(cover.seed, offset, len(cover.roster), depth, _absent(cover))
         return cover.roster.index(validator) in dealt
     return offset in segment_slice(job, segment, validator, ticket)
+
+
+def look_up_gas(job: Job, segment: Segment) -> int:
+    """Return what `is_in_slice` costs."""
+    depth = parse_tier(job.tier).depth
+    return DRAW_GAS * depth if depth else slice_draw_gas(job, segment)
 
 
 def _absent(cover: Cover) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from mlchain.vm.families.jobs import (
     SegmentState,
     get_segment,
     is_in_slice,
+    look_up_gas,
 )
 from mlchain.vm.families.members import WORKERS, slash_worker
 from mlchain.vm.families.renewal import known_element
@@ -267,4 +268,5 @@ def is_own_chunk(ctx: Context, job: Job, segment: Segment, ticket: bytes, offset
     ctx.charge(HASH_GAS * abs(height - known.height))
     if check_reveal(known, ticket, height) is None:
         raise InvalidTransaction("the ticket is not of the sender's registered chain")
+    ctx.charge(look_up_gas(job, segment))
     return is_in_slice(job, segment, ctx.sender, ticket, offset)

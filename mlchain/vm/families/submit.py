@@ -36,6 +36,8 @@ MAX_STEPS = 2**40
 MAX_CHUNK_GAS = 20 * 10**9
 """A chunk is what everybody re-runs in a dispute: at most about 20 s (1 gas is about 1 ns)."""
 MAX_JOB_GAS = 10**15
+MAX_DEALT = 1 << 15
+"""Chunks of a segment times the validators that each is dealt to: they are dealt together."""
 MAX_STATE_BYTES = 48 << 20
 MAX_ARENA_BYTES = 2 << 30
 GAS_PER_MICROCREDIT = 10**6
@@ -110,6 +112,12 @@ class SubmitJob(Payload, frozen=True):
         if verify > most:
             raise InvalidTransaction(
                 f"verifying a segment: {verify} gas, at most {most} allowed", "use more segments"
+            )
+        dealt = parse_tier(self.tier).depth * job.segment_range(0)[1]
+        if dealt > MAX_DEALT:
+            raise InvalidTransaction(
+                f"{dealt} chunks of a segment are dealt, at most {MAX_DEALT} allowed",
+                "use more segments",
             )
         if job.segments > MAX_SEGMENTS:
             raise InvalidTransaction(f"{job.segments} segments, at most {MAX_SEGMENTS} allowed")
