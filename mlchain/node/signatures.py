@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 
 import trio
 
@@ -27,17 +26,21 @@ peer that lies makes us check so many for nothing, some 60 ms, before it is dist
 one block, if that has more."""
 
 
-async def verify_in_turns(mempool: Mempool, transactions: Sequence[Opened]) -> None:
-    """Remember in `mempool` which of these transactions their senders signed.
+async def verify_in_turns(mempool: Mempool, transactions: Sequence[Opened]) -> int:
+    """Remember in `mempool` which of these transactions their senders signed, up to the first that
+    its sender did not; return how many come before it.
 
     Not in a thread: beside a busy loop each check there waits for the interpreter lock, up to 5 ms,
     and a block that carries what waits has it checked a second time.
     """
-    for count, opened in enumerate(transactions, 1):
-        with suppress(InvalidSignature):  # admission says why
+    for count, opened in enumerate(transactions):
+        try:
             mempool.verify(opened)
-        if count % STRIDE == 0:
+        except InvalidSignature:
+            return count
+        if count % STRIDE == STRIDE - 1:
             await trio.lowlevel.checkpoint()
+    return len(transactions)
 
 
 async def verify_ahead(mempool: Mempool, blocks: Sequence[bytes]) -> int:

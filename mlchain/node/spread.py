@@ -6,14 +6,14 @@ would carry each batch nine times between four nodes. What waits when a link com
 over it. News of blocks, for observers and workers, are gossip: whoever hears them first will do.
 
 Signatures of received transactions are checked some at a time (`signatures.py`), so that agreement
-does not wait for them.
+does not wait for them. Nobody sends on what it has not checked itself: a batch with a transaction
+that nobody signed is its sender's fault.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from mlchain.codec import Hash, Record, Uint
 from mlchain.errors import CodecError, MlchainError
 from mlchain.ledger.transaction import MAX_TRANSACTION_BYTES, Opened
 from mlchain.node.chain import Chain
+from mlchain.node.inbox import Inbox
 from mlchain.node.signatures import verify_in_turns
 from mlchain.p2p.transport import Channel, Transport
 
@@ -36,10 +37,12 @@ BATCH_BYTES = 512 << 10
 BATCH_COUNT = 2_000
 BATCH_PAUSE_S = 0.02
 """After a batch; what comes meanwhile leaves together. The first after a pause leaves at once."""
-INBOX_BATCHES = 256
-"""Received batches that may wait; further ones are dropped."""
 RESENT = 2_000
-"""Waiting transactions that are sent to a peer whose link comes up."""
+RESENT_BYTES = 4 << 20
+"""Waiting transactions that are sent to a peer whose link comes up; half of what it takes."""
+MAX_NEWS_BYTES = 128
+COMPLAIN_S = 10.0
+"""Pause between two log lines about what is dropped of one peer."""
 
 
 class Batch(Record, frozen=True):
@@ -67,7 +70,8 @@ class Spread:
         self._outgoing: deque[bytes] = deque()
         self._news: HeadNews | None = None
         self._has_outgoing = trio.Event()
-        self._send, self._receive = trio.open_memory_channel[tuple[bytes, ...]](INBOX_BATCHES)
+        self._inbox = Inbox()
+        self._complain_at: dict[bytes, float] = {}
         self.on_admitted: Callable[[], None] = lambda: None
 
     def listen(self, on_news: Callable[[bytes, int], None]) -> None:
@@ -75,7 +79,16 @@ class Spread:
 
         Validators do not: they hear of blocks through agreement, and would hear of each from all.
         """
-        self._transport.subscribe(HEADS_TOPIC, partial(_take_news, on_news))
+
+        def take(author: bytes, data: bytes) -> None:
+            try:
+                news = codec.decode(HeadNews, data, MAX_NEWS_BYTES)
+            except CodecError as error:
+                self._transport.report(author, error.message)
+            else:
+                on_news(author, news.height)
+
+        self._transport.subscribe(HEADS_TOPIC, take)
 
     def send(self, transaction: bytes) -> None:
         """Spread a transaction that is in our mempool."""
@@ -88,20 +101,27 @@ class Spread:
         self._has_outgoing.set()
 
     def on_link(self, peer: bytes) -> None:
-        """Send a peer what waits here: it may have missed it."""
+        """Send a peer what waits here, as far as it is taken: it may have missed it."""
         waiting = deque(islice(self._chain.mempool, RESENT))
-        while waiting:
+        room = RESENT_BYTES
+        while waiting and room > 0:
             frame = codec.encode(Batch(_take_batch(waiting)))
-            self._transport.send(peer, Channel.TRANSACTIONS, frame)
+            room -= len(frame)
+            if not self._transport.send(peer, Channel.TRANSACTIONS, frame):
+                return
 
     def receive(self, peer: bytes, frame: bytes) -> None:
         """Take a frame of the transactions channel."""
         try:
             batch = codec.decode(Batch, frame)
-            self._send.send_nowait(batch.transactions)
         except CodecError as error:
-            log.warning("bad-batch", peer=peer.hex()[:8], reason=error.message)
-        except trio.WouldBlock:
+            self._transport.report(peer, error.message)
+            return
+        if self._inbox.push(peer, batch.transactions, len(frame)):
+            return
+        now = trio.current_time()
+        if now >= self._complain_at.get(peer, now):
+            self._complain_at[peer] = now + COMPLAIN_S
             log.warning("batch-dropped", peer=peer.hex()[:8], count=len(batch.transactions))
 
     async def run_sender(self) -> None:
@@ -119,21 +139,31 @@ class Spread:
 
     async def run_receiver(self) -> None:
         """Verify and admit what others send; for ever."""
-        async for batch in self._receive:
-            mempool = self._chain.mempool
-            transactions: dict[bytes, Opened] = {}
-            for data in batch:
-                try:
-                    transactions[data] = mempool.open(data)
-                except CodecError as error:
-                    log.debug("not-admitted", reason=error.message)
-            await verify_in_turns(mempool, tuple(transactions.values()))
-            for data, opened in transactions.items():
-                try:
-                    self._chain.add_transaction(data, opened)
-                except MlchainError as error:
-                    log.debug("not-admitted", reason=error.message)
+        while True:
+            peer, batch = await self._inbox.pop()
+            await self._admit(peer, batch)
             self.on_admitted()
+
+    async def _admit(self, peer: bytes, batch: tuple[bytes, ...]) -> None:
+        """Admit a batch up to the first transaction that nobody signed; its sender is told of."""
+        mempool = self._chain.mempool
+        opened: dict[bytes, Opened] = {}
+        fault = ""
+        try:
+            for data in batch:
+                opened[data] = mempool.open(data)
+        except CodecError as error:
+            fault = error.message
+        signed = await verify_in_turns(mempool, tuple(opened.values()))
+        if signed < len(opened):
+            fault = "a transaction that its sender did not sign"
+        for data, each in islice(opened.items(), signed):
+            try:
+                self._chain.add_transaction(data, each)
+            except MlchainError as error:
+                log.debug("not-admitted", reason=error.message)
+        if fault:
+            self._transport.report(peer, fault)
 
 
 def _take_batch(waiting: deque[bytes]) -> tuple[bytes, ...]:
@@ -144,12 +174,3 @@ def _take_batch(waiting: deque[bytes]) -> tuple[bytes, ...]:
         batch.append(waiting.popleft())
         size += len(batch[-1])
     return tuple(batch)
-
-
-def _take_news(on_news: Callable[[bytes, int], None], author: bytes, data: bytes) -> None:
-    try:
-        news = codec.decode(HeadNews, data, 128)
-    except CodecError as error:
-        log.warning("bad-head", peer=author.hex()[:8], reason=error.message)
-        return
-    on_news(author, news.height)

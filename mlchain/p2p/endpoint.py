@@ -144,7 +144,7 @@ class Endpoint:
         Raises:
             CodecError: the peer broke a rule of the link.
         """
-        count = 0
+        count, now_ms = 0, self.clock_ms()
         try:
             for channel, frame in decoder.feed(data):
                 count += 1
@@ -152,9 +152,18 @@ class Endpoint:
                     self.on_frame(peer.key, channel, frame)
                 except Exception:
                     log.exception("on_frame failed for channel %d from %s", channel, label(peer))
+                if peer.is_banned(now_ms):  # for this frame: those after it are a stranger's
+                    break
         finally:
-            wait_ms = peer.receive(count, len(data), self.clock_ms())
+            wait_ms = peer.receive(count, len(data), now_ms)
         return wait_ms
+
+    def report(self, peer: PublicKey, why: str) -> bool:
+        """Count a broken rule that only a handler could see. See `transport.Transport.report`."""
+        entry = self.book.get(peer)
+        if entry is None or entry.is_banned(self.clock_ms()):
+            return False
+        return self.blame(entry, why)
 
     def blame(self, peer: Peer, why: object) -> bool:
         """Count a broken rule against `peer`; tell whether it is banned for it."""

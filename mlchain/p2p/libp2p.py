@@ -152,6 +152,13 @@ class LibP2PTransport(Endpoint):
             self._links.stop(entry)
             self._nursery.start_soon(self._libp2p.disconnect, peer_id(peer))
 
+    def report(self, peer: PublicKey, why: str) -> bool:
+        """Count a broken rule that only a handler could see. See `transport.Transport.report`."""
+        is_banned = super().report(peer, why)
+        if is_banned and self._nursery is not None and self._libp2p is not None:
+            self._nursery.start_soon(self._libp2p.disconnect, peer_id(peer))
+        return is_banned
+
     async def publish(self, topic: str, data: bytes) -> None:
         """Gossip `data` to all others subscribed to `topic`. See `transport.Transport.publish`."""
         if self._gossip is None:

@@ -118,6 +118,13 @@ class MemoryTransport(Endpoint):
         for queue in self.queues.values():
             queue.wake.set()
 
+    def report(self, peer: PublicKey, why: str) -> bool:
+        """Count a broken rule that only a handler could see. See `transport.Transport.report`."""
+        is_banned = super().report(peer, why)
+        if is_banned:
+            self.hub._notify()
+        return is_banned
+
     def add_peer(self, peer: PublicKey, address: PeerAddress) -> None:
         """Know `peer` from now on."""
         is_new = self.book.get(peer) is None

@@ -221,6 +221,12 @@ class Transport(Protocol):
     ) -> None:
         """Hand what others publish under `topic` to `handler`, once for equal data."""
 
+    def report(self, peer: PublicKey, why: str) -> bool:
+        """Count a broken rule that only a handler could see; tell whether it gets `peer` banned.
+
+        As with the rules of a link, a peer that goes on is a stranger for a while.
+        """
+
     def peers(self) -> list[PeerStatus]:
         """Return all known peers in key order."""
 
