@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.vm.context import BlockContext
 from mlchain.vm.credits import take_back
+from mlchain.vm.false_attestation import slash_false_attesters
 from mlchain.vm.families.jobs import (
     JOBS,
     LATE,
@@ -67,6 +68,7 @@ def _uphold(
             block, segment.worker, "forged", block.params.slash_worker, claim.finders,
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
+    slash_false_attesters(block, job_id, job, index, segment, claim.chunk)
     take_back(block, job, index, segment)
     if job.state == JobState.REVOKED:
         return

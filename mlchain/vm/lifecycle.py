@@ -20,6 +20,7 @@ from mlchain.vm.backlog import settle as settle_backlog
 from mlchain.vm.context import BlockContext
 from mlchain.vm.cover import deal, finality_depth, had_honest_proposer, why_not_covered
 from mlchain.vm.credits import credit_segment, forget_old_work
+from mlchain.vm.false_attestation import slash_false_attesters
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.data import is_available
 from mlchain.vm.families.jobs import (
@@ -278,6 +279,7 @@ def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Seg
             block, segment.worker, "forged", block.params.slash_worker, _paid(segment, claim),
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
+        slash_false_attesters(block, job_id, job, index, segment, claim.chunk)
     elif ruling == Ruling.UNAVAILABLE:
         slash_worker(
             block, segment.worker, "unavailable", block.params.slash_unavailable, (),

@@ -14,7 +14,7 @@ import pytest
 from attacks.arena import CHUNKS, detection, outvoted
 from factories import make_key
 from msgspec.structs import replace
-from vm.world import World
+from vm.world import BOND, PARAMS, World
 
 from mlchain import codec
 from mlchain.consensus.actions import Verdict
@@ -22,6 +22,7 @@ from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.ledger.block import header_id
 from mlchain.node.chain import Chain
+from mlchain.vm import lifecycle
 from mlchain.vm.families.segments import MakeClaim
 
 JOBS = 2000
@@ -166,3 +167,29 @@ def test_a_rejected_claim_holds_up_no_longer(scene):
     again = prevotes(scene, claim(scene))
     assert [again[lucky] for lucky in scene.lucky] == [Verdict.VALID] * 2
     assert world.faults()[0].kind == "false-accusation"
+
+
+# ---- and what it costs to lend oneself to it
+
+
+def find(scene: Scene) -> None:
+    """The claim is on chain at last, about a chunk that the colluder drew, too; all re-run it."""
+    world = scene.world
+    drawn = {name: set(world.slice_of(name, scene.job)) for name in world.validators}
+    forged = (drawn[scene.finder] & drawn[scene.colluder]).difference(*map(drawn.get, scene.lucky))
+    world.accuse(scene.finder, scene.job, min(forged))
+    world.judge(scene.job, Outcome.DIFFERS)
+
+
+def test_a_colluder_that_attested_what_is_found_forged_loses_its_slash_and_its_seat(scene):
+    find(scene)
+    world = scene.world
+    assert world.bond(scene.colluder) == BOND - PARAMS.slash_lazy
+    assert sorted(world.validators) == sorted((scene.finder, *scene.lucky)), "nobody else does"
+
+
+def test_control_without_the_rule_to_collude_costs_the_validator_nothing(scene, monkeypatch):
+    monkeypatch.setattr(lifecycle, "slash_false_attesters", lambda *args: None)
+    find(scene)
+    assert scene.world.bond(scene.colluder) == BOND
+    assert scene.colluder in scene.world.validators

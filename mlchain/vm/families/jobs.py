@@ -353,13 +353,17 @@ def is_checker(job: Job, segment: Segment, validator: bytes) -> bool:
 
 
 def is_in_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes, offset: int) -> bool:
-    """Tell whether a chunk is in a validator's slice; cheap however much is dealt."""
-    commit, cover, depth = segment.commit, segment.cover, parse_tier(job.tier).depth
-    if depth and cover is not None and commit is not None and offset < commit.count:
+    """Tell whether a chunk is in a validator's slice; cheap however much is dealt or drawn."""
+    commit, cover, tier = segment.commit, segment.cover, parse_tier(job.tier)
+    assert commit is not None, "slices are of commits"
+    if tier.depth and cover is not None and offset < commit.count:
         if validator not in cover.members:
             return False
-        dealt = draw_checkers(cover.seed, offset, len(cover.roster), depth, _absent(cover))
+        dealt = draw_checkers(cover.seed, offset, len(cover.roster), tier.depth, _absent(cover))
         return cover.roster.index(validator) in dealt
+    if not tier.depth and 0 <= offset < commit.count:
+        size = slice_size(tier, job.chunks, commit.count, segment.voters)
+        return size == commit.count or offset in segment_slice(job, segment, validator, ticket)
     return offset in segment_slice(job, segment, validator, ticket)
 
 
