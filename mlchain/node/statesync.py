@@ -32,6 +32,7 @@ from mlchain.errors import (
     InvalidSignature,
     MlchainError,
     NotFound,
+    Timeout,
     Unreachable,
     VerificationFailed,
 )
@@ -61,6 +62,8 @@ AT_ONCE = 4
 """Chunks asked for at a time, all peers together."""
 TIMEOUT_S = 60.0
 OFFERS_TIMEOUT_S = 10.0
+WAY_S = 120.0
+"""So long may one peer take to lead here, to all the heights it offers together."""
 RETRY_S = 1.0
 FAR = 2**62
 
@@ -106,6 +109,8 @@ class StateSync:
         self._start = start
         self._trust = trust
         self.progress = progress or Fetching()
+        self._left: dict[bytes, float] = {}
+        """Seconds of `WAY_S` that each peer has left."""
 
     async def fetch(self, above: int, patience_s: float) -> Way | None:
         """Have all chunks of the newest snapshot above `above` on disk; None: nobody has one.
@@ -160,8 +165,10 @@ class StateSync:
     async def _fetch(self, height: int, peers: list[bytes]) -> Way:
         way: Way | None = None
         for peer in peers:
+            if peer in self.progress.liars:
+                continue
             try:
-                way = await self._find_way(peer, height)
+                way = await self._lead(peer, height)
                 break
             except MlchainError as error:
                 self._blame(peer, error)
@@ -175,12 +182,34 @@ class StateSync:
 
     # ---- the way: certificates ----------------------------------------------------------------
 
+    async def _lead(self, peer: bytes, height: int) -> Way:
+        """Return the way to a block that `peer` gives.
+
+        Raises:
+            Timeout: it has taken all the time it gets.
+            MlchainError: as `_find_way`.
+        """
+        left, started = self._left.get(peer, WAY_S), trio.current_time()
+        with trio.move_on_after(left):
+            try:
+                return await self._find_way(peer, height)
+            finally:
+                self._left[peer] = max(0.0, left - (trio.current_time() - started))
+        raise Timeout(f"leads to no block in {WAY_S:g} s")
+
     async def _find_way(self, peer: bytes, height: int) -> Way:
-        """Return the way to a block, of every change of the validators on it."""
+        """Return the way to a block, of every change of the validators on it.
+
+        Raises:
+            VerificationFailed, InvalidBlock, InvalidSignature: the peer leads elsewhere.
+        """
         chain_id, trusted, marks = self._genesis.chain_id, self._start, []
         voters = ValidatorSet(trusted.validators)
         if self._trust is not None and self._trust[0] <= height:
-            (block,) = await self._light(peer, LightQuestion(FAR, self._trust[0]))
+            found = await self._light(peer, LightQuestion(FAR, self._trust[0]))
+            if len(found) != 1:
+                raise VerificationFailed(f"{len(found)} blocks in place of the one to trust")
+            block = found[0]
             trusted = trust_block(block, *self._trust, chain_id)
             voters = ValidatorSet(block.validators)
             marks.append(_mark(block, trusted))
@@ -189,6 +218,7 @@ class StateSync:
             if not blocks:
                 raise VerificationFailed("an answer without blocks leads nowhere")
             for block in blocks:
+                require_milestone(block, height)
                 if block.validators != trusted.validators:
                     raise VerificationFailed(
                         f"block {block.header.height}: a change of the validators is left out"
@@ -277,6 +307,19 @@ class StateSync:
         self, peer: bytes, protocol: str, payload: bytes, most: int, timeout_s: float
     ) -> Awaitable[bytes]:
         return self._transport.request(peer, protocol, payload, most, timeout_s)
+
+
+def require_milestone(block: LightBlock, height: int) -> None:
+    """Return if `block` belongs on a way to `height`: otherwise one step at a time has no end.
+
+    Raises:
+        VerificationFailed: it is neither the one asked, nor one after which others vote.
+    """
+    header = block.header
+    if header.height != height and header.next_validators_hash == header.validators_hash:
+        raise VerificationFailed(
+            f"block {header.height}: neither the one asked nor a change of the validators"
+        )
 
 
 def _mark(block: LightBlock, after: Trusted) -> tuple[Header, Commit, ValidatorSet]:

@@ -56,7 +56,9 @@ def answers(store: Store):
     for after in [*range(store.height), FAR]:
         for height in range(store.height + 1):
             try:
-                yield from make_path(store, LightQuestion(after, height)).blocks
+                for block in make_path(store, LightQuestion(after, height)).blocks:
+                    statesync.require_milestone(block, height or store.height)
+                    yield block
             except NotFound:
                 continue
 
