@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from mlchain import codec
@@ -50,6 +51,7 @@ from mlchain.ledger.rows import (
     voting_row,
 )
 from mlchain.ledger.state import State
+from mlchain.ledger.transaction import transaction_id
 from mlchain.ledger.validators import ValidatorSet
 
 T = TypeVar("T")
@@ -286,15 +288,14 @@ class Store:
         """Remove the `limit` oldest blocks below height `below`; return how many there were.
 
         What goes, goes in one atomic write together with the new `kept`. The head stays whatever is
-        asked, and so do the headers and certificates that light clients need (`MILESTONE`).
+        asked, and so do the headers and certificates that light clients need (`MILESTONE`). A
+        damaged block goes like any other; at most the places of its transactions are left.
         """
         first, end = self._kept, min(below, self.height, self._kept + limit)
         gone: list[bytes] = []
         for height in range(first, end):
             gone += [at(b"b", height), at(b"r", height)]
-            data = self._kv.get(at(b"r", height))
-            rows = read(RECEIPTS, data, f"receipts {height}", MAX_RECEIPTS_BYTES) if data else ()
-            gone += [b"t" + receipt.transaction for receipt in rows]
+            gone += [b"t" + id_ for id_ in self._included(height)]
             if height % MILESTONE and height not in self._changes:
                 gone += [at(b"h", height), at(b"c", height)]
         if end > first:
@@ -304,6 +305,20 @@ class Store:
             values = self._head.values.after(self._kv.snapshot(), {})
             self._head = self._head._replace(values=values)
         return max(0, end - first)
+
+    def _included(self, height: int) -> list[bytes]:
+        """Return the ids of a block's transactions, by its receipts, or its body if they fail."""
+        with suppress(StoreCorrupted):
+            data = self._kv.get(at(b"r", height))
+            if data is not None:
+                receipts = read(RECEIPTS, data, f"receipts {height}", MAX_RECEIPTS_BYTES)
+                return [receipt.transaction for receipt in receipts]
+        with suppress(StoreCorrupted):
+            data = self._kv.get(at(b"b", height))
+            if data is not None:
+                body = read(Body, data, f"body {height}", MAX_BLOCK_BYTES)
+                return [transaction_id(each) for each in body.transactions]
+        return []
 
     def restore(
         self,
