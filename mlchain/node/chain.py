@@ -316,7 +316,7 @@ class Chain:
             return False
         if not self._is_ripe(ref, segment):
             return False
-        if self.key == segment.worker or any(a.validator == self.key for a in segment.attestations):
+        if segment.is_own(self.key) or any(a.validator == self.key for a in segment.attestations):
             return True
         job = JOBS.get(self._view, ref.job)
         if job is not None and self.key and not is_checker(job, segment, self.key):

@@ -136,7 +136,7 @@ class Reviewer:
         if job is None or segment is None or segment.commit is None or not segment.commit.count:
             return None
         last = segment.hard_height + self.chain.params.unbonding_blocks
-        if job.state == JobState.REVOKED or segment.worker == self.key or self.chain.height >= last:
+        if job.state == JobState.REVOKED or segment.is_own(self.key) or self.chain.height >= last:
             return None
         target = Target(ref.job, job, ref.index, segment, segment.commit)
         everything = (1 << count_stretches(segment.commit.count)) - 1

@@ -70,11 +70,11 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
     known = {
         key: element
         for key in block.validators.keys
-        if key != segment.worker
+        if not segment.is_own(key)
         and not _is_newer(block.state, key, height)
         and (element := public_element(block.state, key, BEACON, height, length)) is not None
     }
-    expected = len(block.validators) - (segment.worker in block.validators)
+    expected = sum(not segment.is_own(key) for key in block.validators.keys)
     if len(known) < expected and block.height <= height + finality_depth(block.validators):
         return segment
     assert segment.commit is not None, "only commits are dealt"

@@ -1,6 +1,7 @@
 """Verified work, by epoch and member: from it follow the weights of proposers, and nothing else.
 
-Units are gas of HARD segments: of all chunks for the worker, of its slice for each verifier. The
+Units are gas of HARD segments: of all chunks for the worker, of its slice for each verifier. Those
+of a worker that belongs to a validator are that validator's; those of any other lead nowhere. The
 same training earns once. Work that could have been done before it was asked for, because the job
 fixed its own seed, earns nothing (attack 19).
 """
@@ -47,7 +48,7 @@ def get_work(state: State, epoch: int) -> dict[bytes, int]:
 def credit_segment(
     block: BlockContext, job: Job, index: int, segment: Segment, verifiers: Iterable[bytes]
 ) -> int:
-    """Credit a segment that becomes HARD to its worker and those who attested it.
+    """Credit a segment that becomes HARD to its worker's operator and those who attested it.
 
     Returns the worker's units.
     """
@@ -65,7 +66,7 @@ def credit_segment(
     CREDITED.put(block.state, Credited(end), training)
     units = job.gas * fresh // job.steps
     epoch, share = epoch_of(block.params, block.height), _share(job, segment, units)
-    _add(block, epoch, segment.worker, units)
+    _add(block, epoch, segment.operator or segment.worker, units)
     for key in verifiers:
         _add(block, epoch, key, share)
     return units
@@ -80,7 +81,7 @@ def take_back(block: BlockContext, job: Job, index: int, segment: Segment) -> No
         return
     epoch = epoch_of(block.params, segment.hard_height)
     share = _share(job, segment, segment.credited)
-    _add(block, epoch, segment.worker, -segment.credited)
+    _add(block, epoch, segment.operator or segment.worker, -segment.credited)
     for attested in segment.attestations:
         _add(block, epoch, attested.validator, -share)
     start, training = job.segment_range(index)[0] * job.chunk, training_id(job)

@@ -45,6 +45,7 @@ from mlchain.vm.families.members import (
     slash_worker,
 )
 from mlchain.vm.families.models import MODELS, Model
+from mlchain.vm.families.operators import operator_of
 from mlchain.vm.votes import get_beacon
 
 ORDER_DELAY = 2
@@ -201,9 +202,12 @@ def _assign(block: BlockContext, job_id: bytes, job: Job) -> None:
         _end(block, job_id, job, JobState.EXPIRED)
         return
     index = job.assigned
+    worker = willing[(index + job.attempts) % len(willing)]
+    was_left_alone = job.attempts > len(job.excluded)  # with f silent, all others must attest
     segment = Segment(
-        SegmentState.ASSIGNED, willing[(index + job.attempts) % len(willing)], job.attempts,
+        SegmentState.ASSIGNED, worker, job.attempts,
         block.time_ms + block.params.segment_timeout_ms, None, 0, (), None, (), 0, 0, None, 0, (),
+        operator=b"" if was_left_alone else operator_of(block, worker),
     )  # fmt: skip
     SEGMENTS.put(block.state, segment, job_id, index)
     JOBS.put(block.state, replace(job, assigned=index + 1), job_id)

@@ -145,7 +145,7 @@ def _process_attestation(
         return True
     is_in_time = 0 < height - segment.attest_from <= block.params.attest_window
     known = [a.validator for a in segment.attestations]
-    if validator == segment.worker or validator in known or not is_in_time:
+    if validator in known or not is_in_time:
         return True
     job = JOBS.get(block.state, attestation.job)
     if job is None or not is_checker(job, segment, validator):
@@ -192,7 +192,7 @@ def _process_verdict(block: BlockContext, validator: bytes, verdict: Verdict) ->
 def _process_review(block: BlockContext, validator: bytes, review: Reviewed) -> None:
     """Note what a validator re-ran of a HARD segment that can still be claimed wrong."""
     segment = SEGMENTS.get(block.state, review.job, review.segment)
-    if segment is None or segment.state != SegmentState.HARD or validator == segment.worker:
+    if segment is None or segment.state != SegmentState.HARD or segment.is_own(validator):
         return
     is_old = block.height > segment.hard_height + block.params.unbonding_blocks
     if is_old or not _is_about(segment, review.commit) or validator not in block.validators:

@@ -31,6 +31,7 @@ from mlchain.vm.families.members import (
     replace_validator,
     retire,
 )
+from mlchain.vm.families.operators import carry_over
 from mlchain.vm.params import PARAMS, check_param
 from mlchain.vm.protocol import Protocol, get_protocol, plan_upgrade
 
@@ -168,6 +169,7 @@ class ReplaceKeys(Change, frozen=True, tag="replace"):
             WORKERS.put(state, replace(worker, bond=0), self.old)
         retire(state, self.old, block.height, successor=member.key)
         enrol(state, replace(member, bond=bond), block.height, first_start(block))
+        carry_over(state, self.old, member.key)
 
     def moved_weight(self, state: State) -> int:
         """A vote in other hands, perhaps."""

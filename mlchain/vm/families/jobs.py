@@ -192,11 +192,17 @@ class Segment(Record, frozen=True):
     reviews: Annotated[tuple[Review, ...], Meta(max_length=MAX_VALIDATORS)]
     credited: Uint = 0
     """Units of verified work that it was worth to its worker (`vm.credits`)."""
+    operator: Annotated[bytes, Meta(max_length=32)] = b""
+    """The validator that the worker belonged to when it was assigned, or empty."""
 
     @property
     def attest_from(self) -> int:
         """Height of the block after which attestations are awaited."""
         return self.cover.height if self.cover else self.commit_height
+
+    def is_own(self, validator: bytes) -> bool:
+        """Tell whether it is a validator's own work, which it neither attests nor reviews."""
+        return validator in (self.worker, self.operator or self.worker)
 
 
 class _BySomebody(Protocol):
@@ -347,8 +353,10 @@ def slice_draw_gas(job: Job, segment: Segment) -> int:
 
 
 def is_checker(job: Job, segment: Segment, validator: bytes) -> bool:
-    """Tell whether a validator is to attest a committed segment, as far as its tier says."""
+    """Tell whether a validator is to attest a committed segment: others' work, as tiers say."""
     cover = segment.cover
+    if segment.is_own(validator):
+        return False
     return not parse_tier(job.tier).depth or (cover is not None and validator in cover.members)
 
 

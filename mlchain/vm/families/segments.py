@@ -153,7 +153,8 @@ class MakeClaim(Payload, frozen=True):
             raise InvalidTransaction("only chunks of one's own slice can be asked for")
         if is_late:
             take_announced(ctx, self)
-        is_finder = is_late or asks or self._has_drawn(ctx, job, segment, offset)
+        is_late_finder = is_late and not segment.is_own(ctx.sender)
+        is_finder = is_late_finder or asks or self._has_drawn(ctx, job, segment, offset)
         finders = (ctx.sender,) if is_finder else ()
         claim = Claim(ctx.sender, self.kind, self.chunk, ctx.block.height, (), finders)
         state = SegmentState.HARD if is_late else SegmentState.DISPUTED
