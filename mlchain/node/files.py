@@ -51,6 +51,9 @@ class Files(Protocol):
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder, sorted."""
 
+    def written(self, path: Path) -> int:
+        """Return a number that is greater for what was written later; 0 if there is no file."""
+
     def replace(self, path: Path, by: Path) -> None:
         """Give the file `by` the name `path`: whoever opens it sees the old or the new one."""
 
@@ -109,6 +112,11 @@ class SystemFiles:
         """Return the names in a folder, sorted."""
         with _told(folder, "read"):
             return sorted(os.listdir(folder))
+
+    def written(self, path: Path) -> int:
+        """Return when a file was last written, in ns; 0 if there is none."""
+        with _told(path, "read"):
+            return path.stat().st_mtime_ns if path.exists() else 0
 
     def replace(self, path: Path, by: Path) -> None:
         """Give the file `by` the name `path`."""

@@ -49,7 +49,7 @@ TRIES, RETRY_S = 5, 1.0
 MAX_WAITING = 8
 """Convictions that wait for their file."""
 MAX_KEPT = 256
-"""Files kept; the first in name order go first."""
+"""Files kept; the oldest go first."""
 
 _NAME = re.compile(r"([0-9a-f]{64})-(\d+)-(\d+)-(\d+)\.fraud")
 
@@ -71,7 +71,7 @@ class Cases:
         files.make_folder(folder)
 
     def add(self, name: CaseName, data: bytes) -> None:
-        """Keep a file: whole, or not at all."""
+        """Keep a file, whole or not at all; beyond `MAX_KEPT` in place of the oldest."""
         path = self._path(name)
         part = path.with_suffix(".part")
         file = self._files.open(part, is_new=True)
@@ -82,7 +82,9 @@ class Cases:
             file.close()
         self._files.replace(path, part)
         self._files.sync_folder(self._folder)
-        for old in list(self.names())[:-MAX_KEPT]:
+        others = [other for other in self.names() if other != name]
+        others.sort(key=lambda other: self._files.written(self._path(other)))
+        for old in others[: max(0, len(others) + 1 - MAX_KEPT)]:
             self._files.remove(self._path(old))
 
     def names(self, job: bytes = b"") -> Iterator[CaseName]:

@@ -9,6 +9,7 @@ is news that asks for a block.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,9 +81,7 @@ class Reviewer:
 
     async def run(self) -> None:
         """Review while nothing is due; for ever."""
-        for (job, index), segment in SEGMENTS.items(self.chain.state()):
-            if segment.state == SegmentState.HARD:
-                self._hard.append(SegmentRef(job, index))
+        self._recall()
         self._quiet_since = trio.current_time()
         while True:
             await trio.sleep(min(RETRY_S, IDLE_S))
@@ -99,6 +98,17 @@ class Reviewer:
                 except MlchainError as error:  # not to be had now; others may have more luck
                     log.info("review-interrupted", reason=error.message)
                     self._note(plan[0], 1 << plan[1])
+
+    def _recall(self) -> None:
+        """Find what became HARD before our start and can still be claimed wrong, newest last."""
+        oldest = self.chain.height - self.chain.params.unbonding_blocks
+        known = [
+            (segment.hard_height, job, index)
+            for (job, index), segment in SEGMENTS.items(self.chain.state())
+            if segment.state == SegmentState.HARD and segment.hard_height > oldest
+        ]
+        newest = heapq.nlargest(MAX_TRACKED, known)
+        self._hard.extend(SegmentRef(job, index) for _, job, index in reversed(newest))
 
     def note_hard(self, refs: tuple[SegmentRef, ...]) -> None:
         """Segments became HARD in the last block."""

@@ -365,6 +365,9 @@ class SimulatedFiles:
             if os.path.dirname(name) == str(folder)
         )
 
+    def written(self, path: Path) -> int:
+        return self._machine.disk.shown.get(str(path), -1) + 1
+
     def replace(self, path: Path, by: Path) -> None:
         self._machine.call(f"replace {path}")
         self._machine.disk.rename(str(by), str(path))

@@ -114,6 +114,10 @@ class InventedFiles:
         """Return the names in a folder, sorted."""
         return sorted(path.name for path in self._disk.files if path.parent == folder)
 
+    def written(self, path: Path) -> int:
+        """Return a number that is greater for what was written later; 0 if there is no file."""
+        return list(self._disk.files).index(path) + 1 if path in self._disk.files else 0
+
     def replace(self, path: Path, by: Path) -> None:
         """Give the file `by` the name `path`."""
         self._power.flicker()
