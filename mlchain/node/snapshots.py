@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2s
 from pathlib import Path
 from typing import Annotated
@@ -60,11 +61,16 @@ class Index(Record, frozen=True):
 
 
 class SnapshotFolder:
-    """Snapshots under one folder, by height; whole ones and such that are being written."""
+    """Snapshots under one folder, by height; whole ones and such that are being written.
+
+    The folder may go and come back while a node runs, as a volume of its own does. Whatever the
+    disk refuses is `StoreCorrupted`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with _asking(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def heights(self) -> list[int]:
         """Return the heights of whole snapshots, the newest first."""
@@ -73,13 +79,14 @@ class SnapshotFolder:
 
     def begun(self) -> list[int]:
         """Return the heights of which only a part is here, the newest first."""
-        names = [int(p.name) for p in self.folder.iterdir() if p.name.isdigit()]
+        names = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
         return sorted(set(names) - set(self.heights()), reverse=True)
 
     def write(self, height: int, index: int, data: bytes) -> None:
         """Keep one chunk; on disk under its name only when it is whole."""
         place = self._place(height)
-        place.mkdir(exist_ok=True)
+        with _asking(place):
+            place.mkdir(parents=True, exist_ok=True)
         self._replace(place / f"{index:02x}", data)
 
     def complete(self, height: int) -> None:
@@ -89,10 +96,7 @@ class SnapshotFolder:
 
     def read_part(self, height: int, index: int) -> bytes | None:
         """Return a chunk of a snapshot that may not be whole, unchecked; None if it is not here."""
-        try:
-            return (self._place(height) / f"{index:02x}").read_bytes()
-        except FileNotFoundError:
-            return None
+        return _read(self._place(height) / f"{index:02x}")
 
     def read_all(self, height: int) -> Iterator[bytes]:
         """Yield all chunks, unchecked.
@@ -113,9 +117,8 @@ class SnapshotFolder:
             NotFound: no such snapshot here, or not any more: a damaged one is removed.
         """
         try:
-            data = (self._place(height) / "index").read_bytes()
-            hashes = codec.decode(Index, data).chunks
-        except (FileNotFoundError, CodecError):
+            hashes = codec.decode(Index, _read(self._place(height) / "index") or b"").chunks
+        except CodecError:
             raise NotFound(f"no snapshot of block {height} here", "ask for the offers") from None
         found = self.read_part(height, index)
         if found is None or blake2s(found).digest() != hashes[index]:
@@ -126,7 +129,8 @@ class SnapshotFolder:
 
     def remove(self, height: int) -> None:
         """Remove a snapshot, its index first, so that no half of it passes for a whole."""
-        (self._place(height) / "index").unlink(missing_ok=True)
+        with _asking(self._place(height)):
+            (self._place(height) / "index").unlink(missing_ok=True)
         shutil.rmtree(self._place(height), ignore_errors=True)
 
     def _place(self, height: int) -> Path:
@@ -134,13 +138,29 @@ class SnapshotFolder:
 
     def _replace(self, path: Path, data: bytes) -> None:
         fresh = path.with_suffix(".new")
-        try:  # not synced: what a power failure takes is found by its hash, and the log goes first
+        with _asking(path):
+            # Not synced: what a power failure takes is found by its hash, and the log goes first.
             fresh.write_bytes(data)
             os.replace(fresh, path)
-        except OSError as error:
-            raise StoreCorrupted(
-                f"{path}: cannot write: {error.strerror}", "check the free space and the disk"
-            ) from error
+
+
+@contextmanager
+def _asking(path: Path) -> Iterator[None]:
+    """Say in our own words what the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreCorrupted(
+            f"{path}: {error.strerror}", "check the free space and the disk"
+        ) from error
+
+
+def _read(path: Path) -> bytes | None:
+    with _asking(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 class Snapshots:
