@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlchain.client.client import EXECUTION_GAS, Client
+from mlchain.client.client import Client
 from mlchain.client.http import Json, Notify, Watch
-from mlchain.client.submit import PLAN_GAS_PER_BYTE, Terms
+from mlchain.client.submit import Terms, plan_gas
 from mlchain.client.training import TrainingJob
 from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError, NotFound
@@ -65,9 +65,7 @@ def submit_parts(client: Client, requests: Sequence[SubmitJob], key: SecretKey) 
     """
     nonce = int(client.account(key.public.hex())["nonce"])
     return [
-        client.send(
-            request, key, gas=EXECUTION_GAS + PLAN_GAS_PER_BYTE * len(request.plan), nonce=nonce + i
-        )
+        client.send(request, key, gas=plan_gas(request.plan), nonce=nonce + i)
         for i, request in enumerate(requests)
     ]
 
@@ -78,6 +76,8 @@ class Merged:
 
     model: bytes
     metrics: Metrics | None
+    plan: bytes
+    """Of the jobs."""
 
     @property
     def content_id(self) -> str:
@@ -99,7 +99,7 @@ def merge_jobs(client: Client, job: TrainingJob, draw: Json, jobs: Sequence[str]
     task = Task(job.plan, 1, 1, sum(rows), job.test_rows)
     trainer = Trainer(task, dataset, bytes.fromhex(draw["seed"]))
     metrics = trainer.evaluate(merged) if job.test_rows else None
-    return Merged(trainer.model(merged).encode(), metrics)
+    return Merged(trainer.model(merged).encode(), metrics, job.plan)
 
 
 def send_merge(
@@ -110,7 +110,7 @@ def send_merge(
     request = MergeModels(
         bytes.fromhex(draw["id"]), ids, parse_cid(merged.content_id), len(merged.model)
     )
-    gas = EXECUTION_GAS + PART_GAS * len(jobs) + (len(jobs) + 1) * len(merged.model)
+    gas = plan_gas(merged.plan) + PART_GAS * len(jobs) + (len(jobs) + 1) * len(merged.model)
     return client.send(request, key, gas=gas)
 
 

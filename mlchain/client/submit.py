@@ -8,12 +8,16 @@ from mlchain.client.client import EXECUTION_GAS, Client
 from mlchain.client.training import TrainingJob
 from mlchain.crypto import SecretKey
 from mlchain.ledger.unixfs import parse_cid
+from mlchain.ml_runtime import decode_plan
 from mlchain.vm.families.data import RegisterData
 from mlchain.vm.families.jobs import fixed_seed
 from mlchain.vm.families.submit import SubmitJob
+from mlchain.vm.gas import PLAN_BYTE_GAS, check_gas
 
-PLAN_GAS_PER_BYTE = 20
-"""Gas we allow for checking each byte of a plan, twice what it costs."""
+
+def plan_gas(plan: bytes) -> int:
+    """Return the gas to allow for a transaction that has a plan checked."""
+    return EXECUTION_GAS + PLAN_BYTE_GAS * len(plan) + check_gas(decode_plan(plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,4 @@ def submit_job(client: Client, job: TrainingJob, cid: str, terms: Terms, key: Se
     )  # fmt: skip
     nonce = int(client.account(key.public.hex())["nonce"])
     client.send(register, key, nonce=nonce)
-    return client.send(
-        request, key, gas=EXECUTION_GAS + PLAN_GAS_PER_BYTE * len(job.plan), nonce=nonce + 1
-    )
+    return client.send(request, key, gas=plan_gas(job.plan), nonce=nonce + 1)

@@ -24,6 +24,7 @@ from mlchain.vm.families.data import get_held_weight, with_holder
 from mlchain.vm.families.jobs import JOBS, PLANS, Job
 from mlchain.vm.families.models import MODELS
 from mlchain.vm.families.partitions import DRAWS, MAX_PARTS, PART_GAS, SAID, Draw, Holders
+from mlchain.vm.gas import PLAN_BYTE_GAS, check_gas
 
 MERGE_GAS = 20_000
 MAX_STATES_BYTES = 1 << 30
@@ -91,8 +92,9 @@ class MergeModels(Payload, frozen=True):
     def _charge_states(self, ctx: Context, job: Job, count: int) -> None:
         record = PLANS.get(ctx.state, job.plan)
         assert record is not None, "a job's plan is stored with it"
-        ctx.charge(10 * len(record.plan))
+        ctx.charge(PLAN_BYTE_GAS * len(record.plan))
         plan = decode_plan(record.plan)
+        ctx.charge(check_gas(plan))
         require_mergeable(plan)
         size = count * check_plan(plan).state_bytes
         if size > MAX_STATES_BYTES:

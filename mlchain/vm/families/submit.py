@@ -29,6 +29,7 @@ from mlchain.vm.families.jobs import (
     plan_id,
 )
 from mlchain.vm.families.renewal import find_chains
+from mlchain.vm.gas import PLAN_BYTE_GAS, check_gas
 
 MAX_ACTIVE_JOBS = 4096
 """Bounds what they hold of the state; a block looks only at those that something may happen to."""
@@ -70,12 +71,13 @@ class SubmitJob(Payload, frozen=True):
 
     def execute(self, ctx: Context) -> None:
         """Check the program and its exact gas before anything runs, then hold the fee."""
-        ctx.charge(SUBMIT_GAS + 10 * len(self.plan))
+        ctx.charge(SUBMIT_GAS + PLAN_BYTE_GAS * len(self.plan))
         voters = len(ctx.block.validators)
         check_tier(parse_tier(self.tier), voters)
         if len(self.seed) not in (0, 32):
             raise InvalidTransaction(f"seed has {len(self.seed)} bytes, 0 or 32 are allowed")
         plan = decode_plan(self.plan)
+        ctx.charge(check_gas(plan))
         cost = check_plan(plan)
         gas = cost.gas_per_step * self.steps + cost.gas_predict_row * self.test_rows
         for name, value, limit in (
