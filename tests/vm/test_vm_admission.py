@@ -74,7 +74,7 @@ def test_a_field_outside_its_bounds_never_enters_a_block(world, field):
 
 def test_gas_is_counted_before_anything_runs(world):
     """A job that would train for a day is refused in an instant."""
-    assert "gas of the job" in refusal(world, steps=submit.MAX_STEPS, segment=2**20)
+    assert "gas of the job" in refusal(world, steps=submit.MAX_STEPS, segment=2**18)
 
 
 def test_a_chunk_fits_what_all_re_run_in_a_dispute(world, monkeypatch):

@@ -48,7 +48,7 @@ class Bomb(Cheat):
         """Hand it in."""
         honest = self.world.orders[0].submit
         for change in (
-            {"steps": 2**40, "segment": 2**20},
+            {"steps": 2**40, "segment": 2**18},
             {"steps": 2**20, "chunk": 2**20},
             {"steps": 10**5, "chunk": 1, "segment": 1},
             {"fee": 0},
