@@ -7,7 +7,7 @@ this node about a segment before the block of its commit is final: no fetch, no 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +20,7 @@ from mlchain.consensus.work.custody import digest_key, result_root
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import MlchainError
 from mlchain.ledger.block import SegmentRef
+from mlchain.ledger.content import cid_text
 from mlchain.ledger.state import State
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
@@ -30,7 +31,9 @@ from mlchain.node.examiner import RETRY_S, Examiner
 from mlchain.node.informer import Informer
 from mlchain.node.outbox import Outbox
 from mlchain.node.partitioner import hold_dataset
+from mlchain.node.rota import FETCH_S, Act, Rota
 from mlchain.node.subject import Finding, Stale, Subject, Target
+from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.jobs import (
     JOBS,
@@ -51,7 +54,9 @@ log = structlog.get_logger("auditor")
 
 Targets = list[Target]
 Convict = Callable[[Subject, int, bytes, bool], None]
-Act = Callable[[State, Target], Awaitable[None]]
+Deed = Callable[[State, Target], Awaitable[None]]
+PLACES = 16
+"""Datasets that are fetched at a time; whoever is too slow makes way for the next."""
 
 
 @dataclass
@@ -69,6 +74,8 @@ class Auditor:
     examiner: Examiner = field(init=False)
     informer: Informer = field(init=False)
     """Reports secrets of others that are shown to us."""
+    data: Rota = field(default_factory=lambda: Rota(PLACES, RETRY_S, FETCH_S))
+    """Datasets that jobs wait for."""
     custodian: Custodian | None = None
     """Keeps our custody digests and looks at those of the others."""
     _claims: dict[bytes, MakeClaim] = field(default_factory=dict)
@@ -98,16 +105,17 @@ class Auditor:
             self.custodian.on_block()
         for wake in self._wakes.values():
             wake.set()
+        self.data.wake()
 
     async def run(self) -> None:
         """Hold data, rule on disputes, audit segments; for ever.
 
-        Data has a task of its own: a job whose data is large, or nowhere, delays no other job.
+        Data has a rota of its own: a job whose data is large, slow or nowhere delays no other job.
         So have the disputes and the audits of each worker: one that serves slowly delays nobody
         else's segments, and no ruling.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._repeat, "data", self._hold_all)
+            nursery.start_soon(self.data.run, self._find_data)
             nursery.start_soon(self._repeat, "segments", partial(self._begin_all, nursery))
             nursery.start_soon(self._repeat, "chains", partial(self._try, self._renew))
             nursery.start_soon(self._repeat, "reports", partial(self._try, self.informer.press))
@@ -137,9 +145,26 @@ class Auditor:
         epoch_blocks = self.chain.params.epoch_blocks
         await self.duties.chains.renew(self.chain.height, epoch_blocks, self.outbox)
 
-    async def _hold_all(self, state: State) -> None:
-        for _, job in in_phase(state, Phase.DATA):
-            await self._try(hold_dataset, self.key, self.artifacts, self.duties, state, job.dataset)
+    async def _find_data(self) -> Mapping[bytes, Act]:
+        """Return the datasets that jobs wait for and we have not said to hold."""
+        if self.key not in self.chain.validators:
+            return {}
+        state = self.chain.state()
+        wanted = {job.dataset: None for _, job in in_phase(state, Phase.DATA)}
+        return {
+            content: partial(self._hold, state, content)
+            for content in wanted
+            if (record := DATASETS.get(state, content)) is not None
+            and self.key not in record.holders
+            and not self.duties.is_announced(content, record.facts)
+        }
+
+    async def _hold(self, state: State, content: bytes) -> None:
+        try:
+            await hold_dataset(self.key, self.artifacts, self.duties, state, content)
+        except MlchainError as error:
+            log.warning("data-not-held", content=cid_text(content), reason=error.message)
+            raise
 
     async def _begin_all(self, nursery: trio.Nursery, state: State) -> None:
         """Begin whatever is due, worker by worker, unless the last of its kind goes on still."""
@@ -177,7 +202,7 @@ class Auditor:
             and segment.worker != self.key
         ]
 
-    async def _do_each(self, task: tuple[str, bytes], act: Act, state: State, on: Targets) -> None:
+    async def _do_each(self, task: tuple[str, bytes], act: Deed, state: State, on: Targets) -> None:
         try:
             for target in on:
                 await self._try(act, state, target)

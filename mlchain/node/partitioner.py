@@ -29,7 +29,7 @@ from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import RETRY_S
-from mlchain.node.rota import Act, Rota
+from mlchain.node.rota import Act, Rota, fetching
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.jobs import JOBS
 from mlchain.vm.families.merges import MERGES, OPEN_MERGES, Merge, get_parties
@@ -168,12 +168,17 @@ async def hold_dataset(
 ) -> None:
     """Fetch or make a dataset somebody wants to use; announce it once it is whole and readable.
 
-    Raises: as `Artifacts.fetch_dataset`; VerificationFailed: it is none, or another than was said.
+    One try is short, however large it is: what came is kept, and whoever serves slowly must not
+    keep us from the data of others.
+
+    Raises: as `Artifacts.fetch_dataset`; Timeout: try again; VerificationFailed: it is none, or
+    another than was said.
     """
     record = DATASETS.get(state, content)
     if record is None or key in record.holders:
         return
-    data = await artifacts.fetch_dataset(state, content)
+    with fetching(0):
+        data = await artifacts.fetch_dataset(state, content)
     try:
         dataset = await trio.to_thread.run_sync(Dataset.decode, data)
     except CodecError as error:

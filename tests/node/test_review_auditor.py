@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
 from factories import make_key
-from vm.world import World
+from msgspec.structs import replace
+from vm.world import CONTENT, FEATURES, JOB, ROWS, World
 
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.node.auditor import Auditor
+from mlchain.crypto import digest
+from mlchain.ml_runtime import Dataset
+from mlchain.node.auditor import PLACES, Auditor
 from mlchain.node.chain import Chain
 from mlchain.node.duties import Duties
 from mlchain.node.examiner import SERVE_PATIENCE_S
+from mlchain.node.rota import FETCH_S
 from mlchain.node.subject import Subject, Target
+from mlchain.vm.families.data import DATASETS, RegisterData
+from mlchain.vm.families.jobs import Phase, in_phase
 
 ME, YOU = "validator-0", "validator-1"
+DATA = Dataset.from_arrays(np.zeros((ROWS, FEATURES)), np.arange(ROWS) % 3).encode()
 
 
 class Watched(Auditor):
@@ -136,3 +144,57 @@ def test_a_worker_that_trickles_its_chunks_is_reported_before_the_audit_ends(sce
 
 def test_a_worker_that_serves_in_time_is_not(scene):
     assert complaints(scene, SERVE_PATIENCE_S * 0.2) == []
+
+
+# ---- data of jobs --------------------------------------------------------------------------------
+
+
+class Slow:
+    """Serves the data of all but one job so slowly that no try ends."""
+
+    def __init__(self, quick: bytes) -> None:
+        self.quick = quick
+        self.tries: list[bytes] = []
+
+    async def fetch_dataset(self, state: Any, content: bytes) -> bytes:
+        self.tries.append(content)
+        if content != self.quick:
+            await trio.sleep_forever()
+        return DATA
+
+
+def hold_for(seconds: float, wanted: int) -> tuple[Slow, bool]:
+    """Let a validator hold the data of jobs, the last of which alone is served; is it held?"""
+    world, own = World(), make_key(ME)
+    for number in range(wanted):
+        content = CONTENT[:4] + digest("test-data", bytes([number]))
+        register = RegisterData(content, len(DATA), ROWS, FEATURES)
+        job = world.transaction("alice", replace(JOB, dataset=content), ahead=1)
+        receipts = world.block(world.transaction("alice", register), job)
+        assert [r.code for r in receipts] == ["ok", "ok"]
+    last = [job.dataset for _, job in in_phase(world.state(), Phase.DATA)][-1]
+    slow, duties = Slow(last), Duties(world.genesis, own)
+    wire: Any = slow
+    nothing: Any = None
+    chain = Chain(world.store, own.public, lambda ref, commit: True)
+    auditor = Auditor(own.public, chain, wire, nothing, duties, nothing)
+
+    async def main() -> None:
+        with trio.move_on_after(seconds):
+            await auditor.data.run(auditor._find_data)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
+    record = DATASETS.get(world.state(), last)
+    assert record is not None
+    return slow, duties.is_announced(last, record.facts)
+
+
+def test_data_that_is_served_slowly_delays_the_data_of_no_other_job():
+    slow, is_held = hold_for(FETCH_S / 2, PLACES)
+    assert is_held and len(slow.tries) == PLACES
+
+
+def test_more_slow_data_than_there_are_places_makes_way_after_one_short_try():
+    assert not hold_for(FETCH_S / 2, PLACES + 1)[1], "control: all places are taken"
+    slow, is_held = hold_for(FETCH_S + 5, PLACES + 1)
+    assert is_held and slow.tries.count(slow.quick) == 1

@@ -23,7 +23,7 @@ GAS = 20_000_000
 
 PARAMS = Params(
     propose_timeout_ms=1000, vote_timeout_ms=500, timeout_step_ms=250, block_interval_ms=50,
-    heartbeat_ms=10_000, max_block_gas=10**8, attest_window=20, segment_timeout_ms=60_000,
+    heartbeat_ms=10_000, max_block_gas=4 * 10**8, attest_window=20, segment_timeout_ms=60_000,
     dispute_window=6, slash_worker=BOND // 2, slash_validator=BOND // 4,
     slash_unavailable=BOND // 100, fee_admission=BOND // 50, ticket_heights=600,
     epoch_blocks=100, max_verify_gas=10**11, unbonding_blocks=300,
