@@ -37,6 +37,14 @@ def test_a_validator_that_lies_is_slashed(name: str):
     assert play(name, 0).convicted == 1
 
 
+def test_a_validator_that_lends_its_custody_key_is_reported_and_slashed():
+    assert play("lend-key", 0).convicted == 1
+
+
+def test_a_training_whose_seed_was_known_earns_nobody_turns():
+    assert play("order-twice", 1).jobs == {"SETTLED": 2}
+
+
 def test_a_submitter_of_bombs_gets_none_of_them_accepted():
     assert set(play("bomb", 0).jobs) == {"SETTLED"}
 
@@ -45,6 +53,11 @@ def test_they_play_together_too():
     assert play("skip+wrong-verdicts+replay", 1).convicted
 
 
-def test_every_adversary_says_which_row_of_the_table_it_plays():
+def test_every_row_of_the_table_has_an_adversary_that_names_it():
+    """But 20: turns that were bought come two epochs later, when a run is over (tests/attacks)."""
+    rows: set[int] = set()
     for kind in CHEATS.values():
-        assert kind.row.split(" ")[0].isdigit() and kind.__doc__
+        named = {int(word) for word in kind.row.split(" ") if word.isdigit()}
+        assert named and kind.__doc__
+        rows |= named
+    assert set(range(1, 27)) - rows == {20}

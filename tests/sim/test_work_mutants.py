@@ -25,6 +25,7 @@ KILLED_BY = {
     "no-age": (0, "age"),
     "drowsy": (0, "liveness"),
     "own-work": (1, "attestation"),
+    "paid-in-advance": (0, "refused"),
 }
 """Mutant: a seed that kills it, and the promise it breaks."""
 

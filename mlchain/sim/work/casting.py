@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 CHANCES = {"worker": 0.6, "validator": 0.6, "submitter": 0.25, "network": 0.15}
 """How likely a seed has one of each kind."""
-BY_NAME = ("accomplice", "hush", "own-work", "repeat")
+BY_NAME = (
+    "accomplice", "hush", "lend-key", "odd-list", "order-twice", "own-work", "repeat",
+)  # fmt: skip
 """Who plays only when named; one more to draw from would make every seed another run."""
 
 

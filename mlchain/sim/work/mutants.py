@@ -25,6 +25,7 @@ from mlchain.node.auditor import Auditor
 from mlchain.node.chain import Chain
 from mlchain.node.subject import Target
 from mlchain.vm import execute, lifecycle, votes
+from mlchain.vm.credits import credit_segment
 from mlchain.vm.families import members
 from mlchain.vm.families.accounts import ACCOUNTS, Account, credit, get_account
 from mlchain.vm.families.jobs import SEGMENTS
@@ -155,6 +156,11 @@ def _set_nonce(state: State, key: bytes, nonce: int) -> None:
     ACCOUNTS.put(state, Account(get_account(state, key).balance, nonce), key)
 
 
+def _credit_all(block: Any, job: Any, *what: Any) -> int:
+    """Credit work whose seed was known before it was ordered."""
+    return credit_segment(block, replace(job, seed=b""), *what)
+
+
 MUTANTS: dict[str, Mutant] = {
     "no-audit": Mutant("skip", {"auditor_type": _NoAudit}),
     "any-ticket": Mutant("grind-tickets", names={(votes, "show_element"): _any_ticket}),
@@ -184,6 +190,9 @@ MUTANTS: dict[str, Mutant] = {
         "hush", names={(Chain, "_is_accused"): lambda *args: False}, is_calm=True
     ),
     "no-age": Mutant("none", names={(lifecycle, "finality_depth"): lambda *args: 0}, is_calm=True),
+    "paid-in-advance": Mutant(
+        "order-twice", names={(lifecycle, "credit_segment"): _credit_all}, is_calm=True
+    ),
     "any-nonce": Mutant(
         "repeat", names={(execute, "_execute_transaction"): _any_nonce}, is_calm=True
     ),

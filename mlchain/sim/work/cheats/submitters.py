@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from mlchain.errors import MlchainError
 from mlchain.sim.work.cheat import Cheat
-from mlchain.sim.work.order import absent_data, overflow_job, sign
+from mlchain.sim.work.order import absent_data, overflow_job, sign, small_slices_job
 from mlchain.vm.context import Payload
+from mlchain.vm.credits import WORK
 from mlchain.vm.families.accounts import Transfer, get_account
 from mlchain.vm.families.jobs import JOBS
 from mlchain.vm.families.submit import SubmitJob
@@ -64,6 +65,23 @@ class Bomb(Cheat):
         assert place.node is not None
         jobs = JOBS.items(place.node.chain.state())
         return all(key in self.world.jobs for (key,), _ in jobs)
+
+
+class OrderTwice(Cheat):
+    """Orders one training twice, whose seed it fixed: it may be computed before it is asked for."""
+
+    row = "19 repeated and prepared work"
+    corrupts = "submitter"
+
+    def order(self) -> None:
+        """Order nothing else."""
+        self.world.orders[:] = [small_slices_job(self.rng)] * 2
+
+    def is_refused(self) -> bool:
+        """Whether nobody earned turns by it."""
+        place = next(p for p in self.world.honest("validator") if p.node is not None)
+        assert place.node is not None
+        return not any(True for _ in WORK.items(place.node.chain.state()))
 
 
 class Crowd(Cheat):

@@ -12,7 +12,7 @@ from mlchain.consensus.work.attestation import Attestation, Outcome, Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.custody import result_root
 from mlchain.consensus.work.dispute import ClaimKind
-from mlchain.consensus.work.tickets import BEACON, TICKETS
+from mlchain.consensus.work.tickets import BEACON, CUSTODY, PURPOSES, TICKETS
 from mlchain.crypto import SecretKey, digest
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
@@ -22,8 +22,14 @@ from mlchain.node.duties import Duties
 from mlchain.node.subject import Finding, Target
 from mlchain.sim.work.cheat import Cheat
 from mlchain.sim.work.cheats.proposers import BlindChain, NarrowChain
+from mlchain.sim.work.cheats.submitters import hand_in
 from mlchain.sim.work.machine import SimulatedNode
+from mlchain.vm.families.announcements import Announce, announcement, find_announcement
 from mlchain.vm.families.jobs import Claim, Job, segment_slice
+from mlchain.vm.families.reports import ReportReveal
+
+AHEAD = 100
+"""Heights between two elements that are lent."""
 
 
 class LazyAuditor(Auditor):
@@ -61,6 +67,33 @@ class Lazy(Cheat):
 
     row = "10 attest without re-running"
     parts = {"auditor_type": LazyAuditor}
+
+
+class LendKey(Lazy):
+    """Has somebody else make its digests, and lends the key for it, who reports the loan."""
+
+    row = "11 lend a custody key"
+    must_fail = True
+
+    async def run(self) -> None:
+        """Lend an element of a height far ahead; mallory announces it, waits and shows it."""
+        assert self.place is not None
+        while True:
+            await trio.sleep(1)
+            node = self.place.node
+            if node is None or node.duties is None:
+                continue
+            height = AHEAD * (1 + node.chain.height // AHEAD) + node.chain.params.attest_window
+            element = node.duties.chains.element(CUSTODY, height)
+            if element is None:
+                continue
+            about = (node.duties.key, PURPOSES.index(CUSTODY), height, element)
+            loan = ReportReveal(*about, 0)
+            announced = find_announcement(node.chain.state(), self.world.mallory, loan)
+            if announced is None:
+                await hand_in(self, Announce(announcement(self.world.mallory, loan)))
+            else:
+                await hand_in(self, replace(loan, announced=announced))
 
 
 class Accomplice(Cheat):

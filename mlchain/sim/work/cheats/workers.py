@@ -327,6 +327,24 @@ class Copy(_Committer):
         return replace(commit, leaf_root=root)
 
 
+class OddList(_Committer):
+    """Commits to its leaves with the last one twice, which a naive tree takes for the same list."""
+
+    row = "24 a list of odd length"
+    must_fail = True
+
+    def change(self, worker: Worker, commit: SegmentCommit) -> SegmentCommit:
+        states = worker.artifacts.content.get(commit.leaves_content)
+        job = JOBS.get(worker.chain.state(), commit.job)
+        assert job is not None
+        digests = tuple(states[i : i + 32] for i in range(0, len(states), 32))
+        root = segment_root(
+            worker.chain.genesis.chain_id, commit.job, commit.segment, commit.attempt, worker.key,
+            job.segment_range(commit.segment)[0], (*digests, digests[-1]),
+        )  # fmt: skip
+        return replace(commit, leaf_root=root)
+
+
 class BetterMetrics(_Committer):
     """Claims that its model is always right."""
 
