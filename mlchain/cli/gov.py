@@ -76,8 +76,7 @@ def list_all(out: Output, url: str) -> None:
         for p in view["open"]
     ]
     members = [
-        (m["name"], m["role"], f"{m['host']}:{m['port']}", f"left at {m['left']}" * bool(m["left"]))
-        for m in view["members"]
+        (m["name"], m["role"], f"{m['host']}:{m['port']}", _standing(m)) for m in view["members"]
     ]
     lines = [
         f"epoch {view['epoch']}, the next begins at #{view['next_epoch_height']}",
@@ -231,6 +230,47 @@ def rotate(out: Output, /, member: str, file: Path, **how: Any) -> None:
 
 
 @command.command(
+    "operator",
+    answers=SENT,
+    examples=("mlchain gov operator aurora --key worker.json", "mlchain gov operator --end"),
+)
+@click.argument("validator", required=False)
+@click.option("--end", is_flag=True, help="Belong to no validator any more.")
+@signing
+@click.pass_obj
+def operator(out: Output, /, validator: str | None, end: bool, **how: Any) -> None:
+    """Say that a worker is VALIDATOR's, in place of any before; the validator has to confirm.
+
+    Its work then earns that validator turns to propose, and that validator attests it no more.
+    """
+    from mlchain.vm.families.operators import NameOperator
+
+    if (validator is None) != end:
+        raise click.UsageError("give the name of a validator, or --end")
+    named = NameOperator(_key_of(validator, how["url"]) if validator else b"")
+    then = "counts for what is assigned from now on" if end else "the validator has yet to confirm"
+    _send(out, named, f"works for {validator or 'nobody'}", then=then, **how)
+
+
+@command.command(
+    "confirm",
+    answers=SENT,
+    examples=("mlchain gov confirm worker-0 --key validator.json", "mlchain gov confirm w --end"),
+)
+@click.argument("worker")
+@click.option("--end", is_flag=True, help="It is the validator's no more, or never was.")
+@signing
+@click.pass_obj
+def confirm(out: Output, /, worker: str, end: bool, **how: Any) -> None:
+    """Confirm that WORKER is the validator's own, as it says by `mlchain gov operator`."""
+    from mlchain.vm.families.operators import ConfirmWorker
+
+    confirmed = ConfirmWorker(_key_of(worker, how["url"]), not end)
+    what = f"{worker} is {'no more ' if end else ''}its worker"
+    _send(out, confirmed, what, then="counts for what is assigned from now on", **how)
+
+
+@command.command(
     "ready",
     answers={"ready": ReadyFile},
     examples=(
@@ -302,6 +342,16 @@ def _summary(proposal: dict[str, Any]) -> str:
     return " ".join([change["kind"], *(str(p) for p in parts if p is not None), key]).rstrip()
 
 
+def _standing(member: dict[str, Any]) -> str:
+    """Say how often a validator proposes, and whose worker a worker is."""
+    if member["left"]:
+        return f"left at {member['left']}"
+    if member["operator"]:
+        waits = "" if member["is_confirmed"] else ", who has yet to confirm"
+        return f"works for {member['operator']}{waits}"
+    return f"turns {member['turns']}" if member["turns"] else ""
+
+
 def _key_of(member: str, url: str) -> bytes:
     from mlchain.client.client import Client
     from mlchain.errors import NotFound
@@ -337,8 +387,9 @@ def _send(
     keys_dir: Path,
     password_file: Path | None,
     url: str,
+    then: str = "",
 ) -> None:
-    """Sign and send, and wait until a block holds it."""
+    """Sign and send, and wait until a block holds it; `then` says when it counts."""
     from mlchain.cli.signing import load_signer
     from mlchain.client.client import Client
 
@@ -350,5 +401,6 @@ def _send(
         view = client.governance()
     lines = [f"{what}  by {name}  in block #{found['height']}"]
     lines += [f"  {event}" for event in found.get("events", [])]
-    lines.append(f"  takes effect at #{view['next_epoch_height']} if it is approved by then")
+    then = then or f"takes effect at #{view['next_epoch_height']} if it is approved by then"
+    lines.append(f"  {then}")
     out.result("sent", {**found, "next_epoch_height": view["next_epoch_height"]}, lines)

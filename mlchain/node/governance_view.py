@@ -10,7 +10,8 @@ from mlchain.ledger.state import State
 from mlchain.vm.epochs import approved_weight
 from mlchain.vm.families.changes import AnyChange, change_digest
 from mlchain.vm.families.governance import DECIDED, PROPOSALS, Proposal
-from mlchain.vm.families.members import MEMBERS, get_validator_set
+from mlchain.vm.families.members import MEMBERS, bond_holder, get_validator_set
+from mlchain.vm.families.operators import OPERATORS
 from mlchain.vm.families.renewal import generations
 from mlchain.vm.params import epoch_of, get_params
 from mlchain.vm.protocol import get_planned, get_protocol
@@ -25,6 +26,7 @@ def describe_governance(state: State, height: int) -> Json:
     params, planned = get_params(state), get_planned(state)
     epoch = epoch_of(params, height + 1)
     validators = get_validator_set(state)
+    turns = dict(zip(validators.keys, validators.turns, strict=True))
     decided = sorted(DECIDED.items(state), key=lambda item: -item[0][0])[:MAX_DECIDED]
     return {
         "epoch": epoch,
@@ -33,7 +35,10 @@ def describe_governance(state: State, height: int) -> Json:
         "params": asdict(params),
         "protocol": asdict(get_protocol(state)),
         "planned": asdict(planned) if planned else None,
-        "members": [{"key": key, **asdict(member)} for (key,), member in MEMBERS.items(state)],
+        "members": [
+            {"key": key, **asdict(member), **_standing(state, turns, key)}
+            for (key,), member in MEMBERS.items(state)
+        ],
         "open": [
             {
                 **_proposal(state, number, proposal),
@@ -65,6 +70,17 @@ def describe_chains(state: State, validator: bytes) -> Json:
     return {
         "ticket_height": max(chains.tickets.height for chains in found),
         "chains_end": find_chains_end(state, validator),
+    }
+
+
+def _standing(state: State, turns: dict[bytes, int], key: bytes) -> Json:
+    """Return how often a member proposes in a round, and which validator's worker it is."""
+    known = OPERATORS.get(state, key)
+    holder = MEMBERS.get(state, bond_holder(state, known.validator)) if known else None
+    return {
+        "turns": turns.get(key, 0),
+        "operator": holder.name if holder else "",
+        "is_confirmed": known is not None and known.is_confirmed,
     }
 
 

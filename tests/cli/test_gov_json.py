@@ -16,6 +16,7 @@ from mlchain.node.plain import to_json
 from mlchain.vm.families import decode_payload
 from mlchain.vm.families.changes import AddMember, RemoveMember, ReplaceKeys, SetParam, Upgrade
 from mlchain.vm.families.governance import Approve, ChangeKeys, Leave, Propose
+from mlchain.vm.families.operators import ConfirmWorker, NameOperator
 
 PROPOSAL = {
     "number": 3, "author": "validator-1", "approvals": ["validator-1"], "own": False,
@@ -118,10 +119,39 @@ def test_a_member_leaves(send):
     assert send("leave") == Leave()
 
 
+def test_a_worker_names_its_operator(send):
+    assert send("operator", "validator-0") == NameOperator(make_key("validator-0").public)
+
+
+def test_a_validator_confirms_its_worker(send):
+    assert send("confirm", "worker-1") == ConfirmWorker(make_key("worker-1").public, True)
+
+
+@pytest.mark.parametrize("line", [("operator", "--end"), ("confirm", "worker-1", "--end")])
+def test_either_ends_it(send, line):
+    ended = send(*line)
+    assert ended in (NameOperator(b""), ConfirmWorker(make_key("worker-1").public, False))
+
+
+def test_the_list_says_whose_worker_it_is_and_who_proposes_how_often(run, chain):
+    view = chain.routes["GET /v1/governance"]
+    for member in view["members"]:
+        if member["name"] == "worker-0":
+            member.update(operator="validator-0", is_confirmed=True)
+        if member["name"] == "worker-1":
+            member.update(operator="validator-1", is_confirmed=False)
+    shown = run("gov", "list", "--url", chain.url).stdout
+    assert "works for validator-0\n" in shown and "works for validator-1, who has yet" in shown
+    assert "turns 1" in shown
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
         (("show", "9"), 3),
+        (("operator", "--key", "alice"), 2),
+        (("operator", "validator-0", "--end", "--key", "alice"), 2),
+        (("confirm", "nobody", "--key", "alice"), 3),
         (("approve", "9", "--key", "alice"), 3),
         (("propose", "remove", "nobody", "--key", "alice"), 3),
         (("propose", "upgrade", "2", "xy", "1200", "--key", "alice"), 2),
