@@ -207,7 +207,7 @@ class Agreement:
             return params.block_interval_ms
         if count_open(state):
             pause = min(pause, WATCH_MS)
-        return _find_pause_of_predictions(state, self._chain.height, pause, params)
+        return _find_pause_of_predictions(state, pause, params)
 
     def _pump(self) -> None:
         """Execute effects until there are none; answers may bring new ones.
@@ -294,10 +294,10 @@ def timeouts_of(params: Params) -> Timeouts:
     return Timeouts(params.propose_timeout_ms, params.vote_timeout_ms, params.timeout_step_ms)
 
 
-def _find_pause_of_predictions(state: State, height: int, pause: int, params: Params) -> int:
+def _find_pause_of_predictions(state: State, pause: int, params: Params) -> int:
     """Return how long requests can do without a block, at most `pause` milliseconds.
 
-    Deadlines need some; committees, and those who wait for the last few, need the next.
+    Deadlines need some; draws of committees, and those who wait for the last few, need the next.
     """
     at_work = [PREDICTIONS.get(state, key) for (key,), _ in OPEN.items(state)]
     for lane in Lane:
@@ -306,8 +306,6 @@ def _find_pause_of_predictions(state: State, height: int, pause: int, params: Pa
             at_work.append(PREDICTIONS.get(state, first[0][2]))
     for found in at_work:
         pause = min(pause, WATCH_MS)
-        if found is not None:
-            is_new = found.state == PredictionState.QUEUED and found.asked >= height
-            if found.ready or is_new:
-                return params.block_interval_ms
+        if found is not None and (found.ready or found.state == PredictionState.DRAWING):
+            return params.block_interval_ms
     return pause

@@ -38,7 +38,13 @@ from mlchain.node.shelf import Shelf
 from mlchain.vm.answering import is_answer_of, may_bind
 from mlchain.vm.families.data import DATASETS
 from mlchain.vm.families.models import MODEL_FILES, ModelFile
-from mlchain.vm.families.predictions import OPEN, PREDICTIONS, ROWS, Prediction
+from mlchain.vm.families.predictions import (
+    OPEN,
+    PREDICTIONS,
+    ROWS,
+    Prediction,
+    PredictionState,
+)
 
 log = structlog.get_logger("answerer")
 
@@ -99,7 +105,8 @@ class Answerer:
         So our precommit for it may bind us already. Should another block become final, that counts
         for nothing: a request's id names model and rows, and what we found holds for any block.
         """
-        if next(OPEN.changed(state), None) is not None:
+        changed = (PREDICTIONS.get(state, request) for (request,) in PREDICTIONS.changed(state))
+        if any(found is not None and found.state == PredictionState.OPEN for found in changed):
             self._ahead = state
             self._rota.wake()
 

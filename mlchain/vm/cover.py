@@ -40,6 +40,12 @@ def had_honest_proposer(block: BlockContext, since: int) -> bool:
     return block.height >= begun + block.validators.faults
 
 
+def is_newer(state: State, key: bytes, height: int) -> bool:
+    """Tell whether it joined when the others had shown their elements: it could choose its own."""
+    member = MEMBERS.get(state, key)
+    return member is None or member.since >= height
+
+
 def deal(block: BlockContext, job: Job, segment: Segment) -> Segment:
     """Return a committed segment with its chunks dealt, or dealt anew, if that is due."""
     if not parse_tier(job.tier).depth or segment.commit is None:
@@ -71,7 +77,7 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
         key: element
         for key in block.validators.keys
         if not segment.is_own(key)
-        and not _is_newer(block.state, key, height)
+        and not is_newer(block.state, key, height)
         and (element := public_element(block.state, key, BEACON, height, length)) is not None
     }
     expected = sum(not segment.is_own(key) for key in block.validators.keys)
@@ -81,12 +87,6 @@ def _deal_first(block: BlockContext, segment: Segment) -> Segment:
     parts = [key + element for key, element in known.items()]
     seed = crypto.digest("mlchain/cover-seed", commit_id(segment.commit), *parts)
     return replace(segment, cover=Cover(seed, tuple(known), (), block.height))
-
-
-def _is_newer(state: State, key: bytes, height: int) -> bool:
-    """Tell whether it joined when the others had shown their elements: it could choose its own."""
-    member = MEMBERS.get(state, key)
-    return member is None or member.since >= height
 
 
 def _hand_over(block: BlockContext, segment: Segment, cover: Cover) -> Segment:

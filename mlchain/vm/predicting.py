@@ -2,20 +2,22 @@
 
     QUEUED ─> OPEN: validators bind themselves ─> CLOSED: they show their answers ─> ANSWERED
 
-To be bound, a quorum waits one block for the rest; an answer is recorded as soon as a quorum has
-shown it, and paid a block later if others are still to show theirs.
+A committee is drawn first (DRAWING), which takes until the next block. To be bound, a quorum waits
+one block for the rest; an answer is recorded as soon as a quorum has shown it, and paid a block
+later if others are still to show theirs.
 """
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from mlchain.consensus.work.answers import draw_committee
 from mlchain.ledger.state import Mark
 from mlchain.ml_runtime import decode_metrics
 from mlchain.ml_runtime.serving import Outcome
 from mlchain.vm.answering import is_proven, is_right, slash_liar
+from mlchain.vm.committee import find_committee, find_contributors
 from mlchain.vm.context import BlockContext
+from mlchain.vm.cover import had_honest_proposer
 from mlchain.vm.families.accounts import burn, credit
 from mlchain.vm.families.members import slash_validator
 from mlchain.vm.families.models import Evaluation, add_evaluation
@@ -32,7 +34,6 @@ from mlchain.vm.families.predictions import (
     committee_size,
     find_lane,
 )
-from mlchain.vm.votes import get_beacon
 
 MAX_OPEN = 32
 """Requests of one lane at work at a time."""
@@ -49,7 +50,7 @@ def advance_predictions(block: BlockContext) -> None:
         lane = find_lane(block.state, identity, prediction)
         _advance(block, identity, prediction)
         now = PREDICTIONS.get(block.state, identity)
-        if now is not None and now.state in (PredictionState.OPEN, PredictionState.CLOSED):
+        if now is not None and now.state < PredictionState.ANSWERED:
             at_work[lane].append(now.gas)
     for lane, costs in at_work.items():
         _begin(block, lane, len(costs), sum(costs))
@@ -62,27 +63,39 @@ def _begin(block: BlockContext, lane: Lane, count: int, gas: int) -> None:
         assert prediction is not None, "what is queued exists"
         if count >= MAX_OPEN or gas + prediction.gas > MAX_OPEN_GAS:
             break  # nobody behind goes first, however small: that would starve large ones
-        size = committee_size(prediction.tier)
-        if size and prediction.asked == block.height:
-            continue  # drawn by a beacon that nobody knew when it was asked
-        committee: tuple[bytes, ...] = ()
-        if 0 < size < len(block.validators):
-            keys = block.validators.keys
-            committee = draw_committee(get_beacon(block.state), identity, keys, size)
+        is_drawn = 0 < committee_size(prediction.tier) < len(block.validators)
+        contributors = find_contributors(block) if is_drawn else ()
+        state = PredictionState.DRAWING if contributors else PredictionState.OPEN
         QUEUE.delete(block.state, lane, rank, identity)
         OPEN.put(block.state, Mark(), identity)
-        _put(block, identity, prediction, state=PredictionState.OPEN, committee=committee)
+        _put(block, identity, prediction, state=state, committee=contributors)
         count, gas = count + 1, gas + prediction.gas
 
 
 def _advance(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
     is_due = block.height >= prediction.height + block.params.dispute_window
-    if prediction.state == PredictionState.OPEN:
+    if prediction.state == PredictionState.DRAWING:
+        _draw(block, identity, prediction)
+    elif prediction.state == PredictionState.OPEN:
         _bind(block, identity, prediction, is_due)
     elif prediction.state == PredictionState.CLOSED:
         _judge(block, identity, prediction, is_due)
     else:
         _await_late(block, identity, prediction, is_due)
+
+
+def _draw(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
+    """Draw the committee. If an element stays hidden, everybody computes: no other is drawn, or the
+    last to show its own would choose between two.
+    """
+    committee = find_committee(
+        block, identity, committee_size(prediction.tier), prediction.committee, prediction.height
+    )
+    if committee is None:
+        if not had_honest_proposer(block, prediction.height + 1):
+            return  # it may have been left out
+        committee = ()
+    _put(block, identity, prediction, state=PredictionState.OPEN, committee=committee)
 
 
 def _bind(block: BlockContext, identity: bytes, prediction: Prediction, is_due: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -25,7 +26,7 @@ ME = "validator-0"
 class Asked:
     """A validator that computes, and a block with a request that is being voted on."""
 
-    def __init__(self) -> None:
+    def __init__(self, **changes: Any) -> None:
         self.scene = Scene()
         self.world = self.scene.world
         key = self.world.key(ME)
@@ -39,7 +40,7 @@ class Asked:
         )  # fmt: skip
         rota = SimpleNamespace(wake=lambda: None)
         self.answerer.shelf = SimpleNamespace(fetch=self.fetch, run=trio.sleep_forever, rota=rota)
-        self.asking = self.world.transaction("alice", replace(ASK, fee=500))
+        self.asking = self.world.transaction("alice", replace(ASK, fee=500, **changes))
         self.request = transaction_id(self.asking)
 
     async def fetch(self, content: bytes, file: object) -> bytes:
@@ -81,6 +82,25 @@ def test_a_vote_for_the_block_that_asks_binds_already_and_shows_nothing():
     found = PREDICTIONS.get(asked.world.state(), request)
     assert (found.state, found.height - found.asked) == (PredictionState.CLOSED, 1)
     assert is_answer_of(found, asked.world.key(ME).public, asked.answerer._answers[request])
+
+
+def test_a_vote_for_the_block_that_draws_the_committee_binds_already():
+    asked = Asked(tier="drawn:3")
+    asked.world.block(asked.asking)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.answerer.run)
+            await trio.testing.wait_all_tasks_blocked()
+            state = asked.world.compose()[2]
+            drawn = PREDICTIONS.get(state, asked.request)
+            assert asked.world.key(ME).public in drawn.committee
+            asked.answerer.look_ahead(state)
+            await asked.settle()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert list(asked.duties._commitments) == [asked.request]
 
 
 @pytest.mark.parametrize("is_asked", [True, False])

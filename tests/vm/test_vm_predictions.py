@@ -263,7 +263,7 @@ def test_a_model_that_no_quorum_holds_is_unknown_still():
 def test_a_committee_answers_alone_when_it_agrees():
     scene = Scene()
     request = scene.asked(tier="drawn:2")
-    assert scene.at(request).state == PredictionState.QUEUED
+    assert scene.at(request).state == PredictionState.DRAWING
     scene.world.block()
     drawn = [scene.world.names[key] for key in scene.at(request).committee]
     assert len(drawn) == 2

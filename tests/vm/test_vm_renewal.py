@@ -247,7 +247,7 @@ def test_control_chains_from_the_beginning_deal_what_was_committed_before_they_w
     world, monkeypatch
 ):
     monkeypatch.setattr(changes, "first_start", lambda block: 0)
-    monkeypatch.setattr(cover, "_is_newer", lambda state, key, height: False)
+    monkeypatch.setattr(cover, "is_newer", lambda state, key, height: False)
     assert chosen_hand(world)
 
 

@@ -48,12 +48,14 @@ class PredictionState(IntEnum):
     """Where a request stands."""
 
     QUEUED = 0
-    OPEN = 1
+    DRAWING = 1
+    """Begun; the elements that draw its committee are being shown."""
+    OPEN = 2
     """Validators compute, and bind themselves."""
-    CLOSED = 2
+    CLOSED = 3
     """Who is bound is fixed, and shows its answer."""
-    ANSWERED = 3
-    FAILED = 4
+    ANSWERED = 4
+    FAILED = 5
     """No quorum agreed in time. The fee is back, unless it was for want of the rows."""
 
 
@@ -81,7 +83,8 @@ class Prediction(Record, frozen=True):
 
     `data` names the rows, or for an evaluation the dataset whose last `rows` rows are asked about.
     `height` is that of the last change of `state`; `ready`, while it is OPEN, that of the block
-    from which on a quorum is bound, 0 before. `committee` is empty where all compute.
+    from which on a quorum is bound, 0 before. `committee` is empty where all compute; while it is
+    DRAWING, it holds those whose elements draw it.
     """
 
     requester: PublicKey
