@@ -32,6 +32,7 @@ log = structlog.get_logger("catchup")
 YOUNG_S = 600
 """With `auto` a chain that began so few seconds ago is replayed without asking anybody."""
 AUTO_PATIENCE_S = 10.0
+"""With `auto`, for a first peer to be there, and then for one that has a snapshot."""
 PATIENCE_S = 120.0
 
 Trust = tuple[int, bytes]
@@ -97,17 +98,18 @@ async def start_from_snapshot(
         LastSignFile(last_sign, may_be_missing).load()
     start = trust_genesis(genesis)
     sync = StateSync(transport, SnapshotFolder(folder), genesis, start, trust, progress)
-    patience_s = PATIENCE_S if is_needed or unfinished is not None else AUTO_PATIENCE_S
+    is_needed = is_needed or unfinished is not None
+    patience_s = PATIENCE_S if is_needed else AUTO_PATIENCE_S
     started = time.monotonic()
     async with transport.run():
         try:
             await wait_for_peer(transport, patience_s)
         except Unreachable:
-            if is_needed or unfinished is not None:
+            if is_needed:
                 raise
             return False
-        way = await sync.fetch(above, patience_s if is_needed or unfinished is not None else 0)
-    if way is None and (is_needed or unfinished is not None):
+        way = await sync.fetch(above, patience_s, is_needed)
+    if way is None and is_needed:
         raise NotFound(
             f"no peer has a snapshot above height {above}",
             "mlchain node --sync blocks replays the chain instead",

@@ -54,7 +54,7 @@ from mlchain.node.snapshots import (
     Offers,
     SnapshotFolder,
 )
-from mlchain.p2p.transport import Transport
+from mlchain.p2p.transport import PeerRefused, Transport
 
 log = structlog.get_logger("statesync")
 
@@ -111,18 +111,25 @@ class StateSync:
         self.progress = progress or Fetching()
         self._left: dict[bytes, float] = {}
         """Seconds of `WAY_S` that each peer has left."""
+        self._heard: set[bytes] = set()
+        """Who said what it offers, or that it offers nothing."""
 
-    async def fetch(self, above: int, patience_s: float) -> Way | None:
+    async def fetch(self, above: int, patience_s: float, is_needed: bool) -> Way | None:
         """Have all chunks of the newest snapshot above `above` on disk; None: nobody has one.
 
-        `patience_s` is how long peers may take to be there and to offer something.
+        `patience_s` is how long peers may take to be there and to offer something. Where it is not
+        needed, it is enough that all peers there are have said that they offer nothing.
         """
         deadline = trio.current_time() + patience_s
         while True:
             offers = await self._offers()
-            for height in sorted((h for h in offers if h > above), key=self._rank, reverse=True):
+            newer = sorted((h for h in offers if h > above), key=self._rank, reverse=True)
+            for height in newer:
                 with suppress(MlchainError):
                     return await self._fetch(height, offers[height])
+            everybody = {status.peer for status in self._transport.peers()}
+            if not newer and not is_needed and everybody <= self._heard:
+                return None
             if trio.current_time() >= deadline:
                 return None
             await trio.sleep(RETRY_S)
@@ -153,7 +160,12 @@ class StateSync:
 
         async def ask(peer: bytes) -> None:
             with suppress(MlchainError):
-                data = await self._ask(peer, OFFERS_PROTOCOL, b"", 1024, OFFERS_TIMEOUT_S)
+                try:
+                    data = await self._ask(peer, OFFERS_PROTOCOL, b"", 1024, OFFERS_TIMEOUT_S)
+                except PeerRefused:  # it takes none, or begins itself
+                    self._heard.add(peer)
+                    return
+                self._heard.add(peer)
                 for height in codec.decode(Offers, data).heights:
                     found.setdefault(height, []).append(peer)
 
