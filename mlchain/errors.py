@@ -38,6 +38,14 @@ class MlchainError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def ascii_message(self) -> str:
+        """The message for records that all nodes hash, at most 512 characters, on any Python.
+
+        Which characters `repr` escapes differs by version.
+        """
+        return self.message.encode("ascii", "backslashreplace").decode()[:512]
+
 
 class CodecError(MlchainError):
     """Bytes that are malformed, too large or not in canonical form."""

@@ -22,6 +22,13 @@ DEV_PREFIX = "dev-"
 """Chains whose id starts so use published test keys and must stay on loopback."""
 
 
+CLAIM_GAS = 180_000_000
+"""What a claim may use: 2^18 elements of a hash chain, and a slice that is drawn again."""
+MIN_BLOCK_GAS = 2 * CLAIM_GAS
+"""Duties get half of a block: in a smaller one no claim would ever be included."""
+MAX_CUSTODY_WINDOW = 100_000
+"""Whoever shows a digest at the end of it must be able to pay for the elements since."""
+
 Role = Annotated[str, Meta(pattern=r"^(validator|worker|observer)\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -148,11 +155,30 @@ def check_genesis(genesis: Genesis) -> None:
             "members: two share one peer at different addresses",
             "members may share a peer key only as identities of one process",
         )
+    check_duties(genesis.params)
     accounts = [a.account for a in genesis.allocations]
     if len(set(accounts)) != len(accounts):
         raise GenesisError("allocations: an account appears twice", "merge its amounts")
     if sum(m.bond for m in genesis.members) + sum(a.amount for a in genesis.allocations) >= 2**62:
         raise GenesisError("allocations: the supply exceeds 2^62 micro-credits")
+
+
+def check_duties(params: Params) -> None:
+    """Return if members can do under `params` what the protocol asks of them.
+
+    Raises:
+        GenesisError: says which parameter is in the way.
+    """
+    if params.max_block_gas < MIN_BLOCK_GAS:
+        raise GenesisError(
+            f"params: max_block_gas = {params.max_block_gas}, at least {MIN_BLOCK_GAS} is needed",
+            "a claim has to fit half a block",
+        )
+    if params.custody_window > MAX_CUSTODY_WINDOW:
+        raise GenesisError(
+            f"params: custody_window = {params.custody_window}, at most {MAX_CUSTODY_WINDOW}",
+            "digests must be shown by who can pay for the elements since",
+        )
 
 
 def load_genesis(path: Path) -> Genesis:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from mlchain import codec, crypto
 from mlchain.crypto import SecretKey
 from mlchain.errors import MlchainError
+from mlchain.ledger.genesis import CLAIM_GAS
 from mlchain.ledger.transaction import TransactionBody, sign_transaction, transaction_id
 from mlchain.node.chain import Chain
 from mlchain.vm.context import Payload
@@ -26,8 +27,6 @@ from mlchain.vm.families.segments import MakeClaim
 log = structlog.get_logger("outbox")
 
 GAS_LIMIT = 10_000_000
-CLAIM_GAS_LIMIT = 180_000_000
-"""A claim pays for checking an element, up to 2^18 hashes, and for drawing a slice again."""
 CLAIMS = (MakeClaim, ClaimDigest, ShowDigest)
 RESPREAD_HEIGHTS = 8
 """Blocks after which a transaction that waits still is spread again. Gossip may lose it, and a node
@@ -82,7 +81,7 @@ class Outbox:
         nonce = self._chain.mempool.next_nonce(self._key.public)
         body = TransactionBody(
             self._chain.genesis.chain_id, self._key.public, nonce,
-            CLAIM_GAS_LIMIT if isinstance(payload, CLAIMS) else GAS_LIMIT, 0,
+            CLAIM_GAS if isinstance(payload, CLAIMS) else GAS_LIMIT, 0,
             payload.KIND, codec.encode(payload),
         )  # fmt: skip
         data = codec.encode(sign_transaction(body, self._key))

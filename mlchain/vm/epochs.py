@@ -92,7 +92,7 @@ def _try_change(block: BlockContext, number: int, left: int) -> int:
     try:
         proposal.change.check(present)
     except InvalidTransaction as error:
-        _close(block, number, proposal, "failed", error.message)
+        _close(block, number, proposal, "failed", error.ascii_message)
         return 0
     proposal.change.apply(present)
     _close(block, number, proposal, "effective", "")
@@ -109,7 +109,7 @@ def _with_present_params(block: BlockContext) -> BlockContext:
 
 def _close(block: BlockContext, number: int, proposal: Proposal, outcome: str, reason: str) -> None:
     PROPOSALS.delete(block.state, number)
-    DECIDED.put(block.state, Decided(proposal, outcome, reason[:512], block.height), number)
+    DECIDED.put(block.state, Decided(proposal, outcome, reason, block.height), number)
 
 
 def _return_bonds(block: BlockContext) -> None:

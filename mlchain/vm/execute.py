@@ -178,7 +178,7 @@ def _execute_transaction(
         raise
     except MlchainError as error:
         state.rollback(mark)
-        code, message, events = _code(error), _ascii(error.message)[:512], ()
+        code, message, events = _code(error), error.ascii_message, ()
     used = body.gas_limit - ctx.gas_left
     fee = used * body.gas_price
     credit(state, body.sender, most - fee)
@@ -189,11 +189,6 @@ def _code(error: MlchainError) -> str:
     """Name an error in receipts: InvalidTransaction -> invalid-transaction."""
     name = type(error).__name__
     return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
-
-
-def _ascii(message: str) -> str:
-    """Return the same text on every Python: which characters `repr` escapes differs by version."""
-    return message.encode("ascii", "backslashreplace").decode()
 
 
 # ---- blocks ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from mlchain.errors import InvalidTransaction
-from mlchain.ledger.genesis import Params
+from mlchain.ledger.genesis import MIN_BLOCK_GAS, Params
 from mlchain.ledger.state import State, Table
 
 PARAMS = Table(b"params/", Params)
@@ -35,7 +35,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "timeout_step_ms": (1, 60_000),
     "block_interval_ms": (0, 60_000),
     "heartbeat_ms": (100, _DAY_MS),
-    "max_block_gas": (10_000_000, 10**12),
+    "max_block_gas": (MIN_BLOCK_GAS, 10**12),
     "segment_timeout_ms": (1_000, 30 * _DAY_MS),
     "dispute_window": (5, 10**6),
     "slash_worker": (0, 2**60),

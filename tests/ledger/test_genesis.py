@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from mlchain import codec
 from mlchain.errors import GenesisError
 from mlchain.ledger.genesis import (
+    MAX_CUSTODY_WINDOW,
     MAX_GENESIS_BYTES,
+    MIN_BLOCK_GAS,
     Allocation,
     Genesis,
     check_genesis,
@@ -52,6 +54,16 @@ def test_every_field_changes_the_chain():
         replace(base, allocations=()),
     ]
     assert len(dict.fromkeys(each.hash for each in [base, *others])) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("max_block_gas", MIN_BLOCK_GAS), ("custody_window", MAX_CUSTODY_WINDOW)]
+)
+def test_parameters_under_which_members_cannot_do_their_duties_are_refused(name, last):
+    base, beyond = genesis(), last + (1 if last == MAX_CUSTODY_WINDOW else -1)
+    check_genesis(replace(base, params=replace(base.params, **{name: last})))
+    with pytest.raises(GenesisError, match=f"{name} = {beyond}, at"):
+        check_genesis(replace(base, params=replace(base.params, **{name: beyond})))
 
 
 def test_published_keys_are_for_chains_that_say_so():
