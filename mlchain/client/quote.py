@@ -33,6 +33,11 @@ ONE_IN = (100, 10)
 """The forgers a quote names beside the one of a single chunk: one chunk in so many."""
 
 
+NS_PER_MS = 10**6
+SLACK = 2
+"""Times its work that a segment should have until it counts as late: machines differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One tier on this job."""
@@ -109,6 +114,7 @@ def warnings(quote: Quote) -> Iterator[str]:
             f"the chain will refuse it: checking a segment takes {verify} gas of each validator, "
             f"{params.max_verify_gas} are allowed; use more segments"
         )
+    yield from _late(quote, longest, verify)
     safe = Tier("covered", shape.faults + 1)
     if offer.tier.name == "economic" and found.miss_share(100) > AUDITED_MISS:
         yield (
@@ -136,6 +142,24 @@ def warnings(quote: Quote) -> Iterator[str]:
             f"not checking pays: a validator should stand to lose "
             f"{'more than any stake' if needed is None else needed}, "
             f"here it loses {params.slash_lazy}"
+        )
+
+
+def _late(quote: Quote, longest: int, verify: int) -> Iterator[str]:
+    """Yield what cannot be done in the time that the chain gives for it, at 1 gas = 1 ns."""
+    params, chunks = quote.params, quote.shape.chunks
+    work_ms, given_ms = quote.gas * longest // chunks // NS_PER_MS, params.segment_timeout_ms
+    if work_ms * SLACK > given_ms:
+        segments = -(-quote.gas * SLACK // (given_ms * NS_PER_MS))
+        yield (
+            f"a segment is some {work_ms / 1e3:.3g} s of work and the chain gives a worker "
+            f"{given_ms / 1e3:g}; with {segments} segments it has {SLACK} times what it needs"
+        )
+    least_ms = params.attest_window * params.block_interval_ms
+    if verify > least_ms * NS_PER_MS:
+        yield (
+            f"checking a segment is some {verify / NS_PER_MS / 1e3:.3g} s of work, and when blocks "
+            f"are full validators have {least_ms / 1e3:g}; use more segments"
         )
 
 

@@ -42,11 +42,15 @@ RANGES: dict[str, tuple[int, int]] = {
     "slash_validator": (0, 2**60),
     "slash_unavailable": (0, 2**60),
     "unbonding_blocks": (1, 10**8),
+    "fee_admission": (0, 2**60),
+    "max_verify_gas": (10_000_000, 10**15),
+    "audit_permille": (0, 1_000),
+    "slash_lazy": (0, 2**60),
 }
 """From and to, both allowed. What is not here is fixed at genesis.
 
-So is `attest_window`: custody elements are due by it, and honest ones shown by a shorter window
-would be early by a longer one.
+So are `attest_window`, for custody elements are due by it, and honest ones shown by a shorter one
+would be early by a longer; and `custody_window`, within which claims that are open must end.
 """
 
 

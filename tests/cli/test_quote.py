@@ -92,6 +92,16 @@ def test_a_job_that_the_chain_would_refuse_is_told_so(quote):
     assert quote("covered")[0] == 2
 
 
+def test_what_takes_longer_than_the_chain_waits_is_named_with_a_number_of_segments(quote):
+    gas = quote()[1]["data"]["gas"]
+    work_ms = gas // 2 // 10**6
+    assert work_ms >= 1, "of a segment"
+    assert not warned(quote(segment_timeout_ms=4 * work_ms), "of work")
+    late = quote(segment_timeout_ms=work_ms)
+    assert warned(late, "the chain gives a worker") and warned(late, "with 5 segments")
+    assert warned(quote(attest_window=1, block_interval_ms=0), "when blocks are full")
+
+
 def test_penalties_too_small_to_deter_are_named(quote):
     free = {"slash_worker": 0, "slash_lazy": 0, "audit_permille": 0}
     answer = quote(**free)

@@ -133,7 +133,7 @@ def test_nobody_floods_the_others_with_proposals(world):
     assert "already" in refused(world, world.validators[1], Propose(SetParam("heartbeat_ms", 5000)))
 
 
-@pytest.mark.parametrize("name", ["epoch_blocks", "ticket_heights", "colour"])
+@pytest.mark.parametrize("name", ["epoch_blocks", "ticket_heights", "custody_window", "colour"])
 def test_what_is_fixed_at_genesis_stays(world, name):
     message = refused(world, world.validators[0], Propose(SetParam(name, 7)))
     assert "cannot be changed" in message
