@@ -42,9 +42,11 @@ from mlchain.vm.families.custody import (
     ClaimState,
     ShowDigest,
     audit_begin,
-    audit_end,
+    claim_end,
     find_key,
     get_attestment,
+    is_under_audit,
+    may_claim,
 )
 from mlchain.vm.families.jobs import SEGMENTS, Phase, Segment, in_phase
 
@@ -84,12 +86,14 @@ class Custodian:
     audited: int = 0
     """Chunks of others that we re-ran."""
     _watched: dict[tuple[bytes, int], None] | None = None
-    """Segments whose audits have not ended; None before the first look at the chain."""
+    """Segments whose audits have not ended; None before the first look at the chain. We keep our
+    digests as long: a claim made in the last block may be answered a whole window later."""
     _settled: dict[tuple[bytes, Place], None] = field(default_factory=dict)
     """What we need not look at again, by commit and place."""
     _tries: dict[Place, int] = field(default_factory=dict)
-    _claims: dict[Place, ClaimDigest] = field(default_factory=dict)
-    """What we claim with the digest in hand, or without one, until the chain takes it."""
+    _claims: dict[Place, tuple[ClaimDigest, bytes]] = field(default_factory=dict)
+    """What we claim until the chain takes it, and the digest that we have found wrong: none while
+    we only ask, and what is shown meanwhile may be right."""
 
     @property
     def acts(self) -> tuple[Callable[[State], Awaitable[None]], ...]:
@@ -183,7 +187,7 @@ class Custodian:
             for job, index in keys
             if (segment := SEGMENTS.get(state, job, index)) is not None
             and segment.commit is not None
-            and self.chain.height <= audit_end(segment, self.chain.params)
+            and is_under_audit(state, job, index, segment, self.chain.height, self.chain.params)
         }
         places = [
             (job, index, segment.attempt)
@@ -227,9 +231,9 @@ class Custodian:
 
     async def press(self, state: State) -> None:
         """Send what we claim, until the chain has taken it."""
-        for place, claim in list(self._claims.items()):
+        for place, (claim, wrong) in list(self._claims.items()):
             known = CUSTODY_CLAIMS.get(state, *place)
-            if known is not None and known.state != ClaimState.SHOWN:
+            if known is not None and not (wrong and may_claim(known, claim.opening)):
                 del self._claims[place]
             elif place[2] in self.chain.validators:
                 self.outbox.send_announced(claim)
@@ -262,8 +266,10 @@ class Custodian:
     async def _audit_digest(self, state: State, place: Place, about: Attestment) -> bool:
         """Compare one digest with ours; return whether that is settled as far as we care."""
         claim = CUSTODY_CLAIMS.get(state, *place)
-        if claim is not None and claim.state != ClaimState.SHOWN:
+        if claim is not None and claim.state in (ClaimState.DISPUTED, ClaimState.CLOSED):
             return claim.state == ClaimState.CLOSED
+        if self.chain.height >= claim_end(about.segment, claim, self.chain.params):
+            return True
         if place in self._claims:
             return False
         opening: Opening | None = None
@@ -273,8 +279,8 @@ class Custodian:
             shown = opening.digest if opening else b""
         if not shown:
             self._tries[place] = self._tries.get(place, 0) + 1
-            if self._tries[place] >= TRIES:
-                self._claim(state, place, None)
+            if claim is None and self._tries[place] >= TRIES:
+                self._claim(state, place, None, b"")
             return False
         right = await self._make(state, place, about)
         if right != shown:
@@ -283,18 +289,21 @@ class Custodian:
         if right == shown:
             return True
         log.warning("wrong-digest", validator=place[2].hex()[:8], chunk=place[3])
-        self._claim(state, place, opening)
+        self._claim(state, place, opening, shown)
         return False
 
-    def _claim(self, state: State, place: Place, opening: Opening | None) -> None:
+    def _claim(self, state: State, place: Place, opening: Opening | None, wrong: bytes) -> None:
         mine = [
             claim
-            for _, claim in CUSTODY_CLAIMS.items(state)
-            if claim.accuser == self.key and claim.state in (ClaimState.ASKED, ClaimState.DISPUTED)
+            for at, claim in CUSTODY_CLAIMS.items(state)
+            if claim.accuser == self.key
+            and at != place
+            and claim.state in (ClaimState.ASKED, ClaimState.DISPUTED)
         ]
         if len(mine) < MAX_OPEN:
             claim = ClaimDigest(*place, opening, bytes(32), 0)
-            claim = self._claims[place] = replace(claim, salt=self.outbox.salt(claim))
+            claim = replace(claim, salt=self.outbox.salt(claim))
+            self._claims[place] = claim, wrong
             self.outbox.send_announced(claim)
 
     async def _fetch(self, place: Place, about: Attestment) -> Opening | None:

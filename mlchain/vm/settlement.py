@@ -8,7 +8,7 @@ from mlchain.consensus.work.attestation import Verdict
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import Ruling, settle
 from mlchain.vm.context import BlockContext
-from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState, CustodyClaim, audit_end
+from mlchain.vm.families.custody import CUSTODY_CLAIMS, ClaimState, CustodyClaim, claim_end
 from mlchain.vm.families.jobs import SEGMENTS, Ballot, with_said
 from mlchain.vm.families.members import VALIDATORS, slash_validator
 
@@ -64,7 +64,7 @@ def _advance(block: BlockContext, place: Place, claim: CustodyClaim) -> None:
                     block, claim.accuser, "false-accusation", b"", job, index, chunk,
                     is_removed=False,
                 )  # fmt: skip
-    elif block.height > audit_end(segment, block.params):
+    elif block.height > claim_end(segment, claim, block.params):
         CUSTODY_CLAIMS.delete(block.state, *place)
 
 

@@ -15,7 +15,8 @@ from mlchain.consensus.work.sampling import draw_slice
 from mlchain.consensus.work.tickets import BEACON, CUSTODY, PURPOSES, TICKETS
 from mlchain.crypto import digest
 from mlchain.ledger.block import Receipt
-from mlchain.vm.families import jobs
+from mlchain.vm import settlement
+from mlchain.vm.families import custody, jobs
 from mlchain.vm.families.custody import (
     CUSTODY_CLAIMS,
     MAX_OPEN,
@@ -120,7 +121,7 @@ def test_a_digest_that_a_quorum_confirms_costs_the_accuser_its_slash(scene):
     assert fault_kinds(scene) == [("false-accusation", YOU, PARAMS.slash_validator)]
     assert not scene.is_out(ME) and scene.world.bond(ME) == BOND
     again = scene.claim(opening=scene.opening(scene.chunks[0]))
-    assert "claimed wrong already, or was right" in again.message
+    assert "was right" in again.message
 
 
 def test_control_without_the_vote_of_the_accused_no_honest_one_is_ever_cleared(scene):
@@ -161,6 +162,71 @@ def test_what_was_shown_on_chain_can_be_claimed_wrong_as_it_stands(scene):
     assert scene.claim().code == "ok" and scene.on_chain().state == ClaimState.DISPUTED
     scene.judge(Outcome.DIFFERS)
     assert fault_kinds(scene) == [("wrong-digest", ME, PARAMS.slash_lazy)]
+
+
+def show_last(scene: Scene) -> None:
+    """Be asked at the first moment and answer at the last, when nobody can ask any more."""
+    assert scene.claim().code == "ok"
+    scene.world.blocks(PARAMS.custody_window - 1)
+    assert scene.show().code == "ok"
+    assert scene.world.height > audit_end(scene.world.segment(scene.job), PARAMS)
+
+
+def test_who_shows_it_in_the_last_block_has_not_run_out_the_clock(scene):
+    show_last(scene)
+    assert scene.claim().code == "ok"
+    scene.judge(Outcome.DIFFERS)
+    assert fault_kinds(scene) == [("wrong-digest", ME, PARAMS.slash_lazy)] and scene.is_out(ME)
+
+
+def test_control_if_the_window_were_the_segments_alone_it_would_get_away(scene, monkeypatch):
+    for module in (custody, settlement):
+        monkeypatch.setattr(
+            module, "claim_end", lambda segment, claim, params: audit_end(segment, params)
+        )
+    show_last(scene)
+    assert scene.on_chain() is None, "forgotten in the block in which it was shown"
+    assert "can be claimed wrong from" in scene.claim().message
+    scene.world.blocks(PARAMS.custody_window)
+    assert fault_kinds(scene) == [] and not scene.is_out(ME)
+
+
+def test_what_is_shown_last_can_be_claimed_for_one_window_and_is_not_asked_for_again(scene):
+    show_last(scene)
+    scene.world.blocks(PARAMS.custody_window - 1)
+    assert scene.on_chain().state == ClaimState.SHOWN
+    scene.world.blocks(2)
+    assert scene.on_chain() is None and fault_kinds(scene) == []
+    assert "can be claimed wrong from" in scene.claim().message
+
+
+def test_who_asks_first_keeps_nobody_out_that_has_the_digest_in_hand(scene):
+    assert scene.claim(sender="validator-2").code == "ok"
+    assert "asked for already" in scene.claim().message
+    assert scene.claim(opening=scene.opening(scene.chunks[0])).code == "ok"
+    assert scene.world.names[scene.on_chain().accuser] == YOU
+    scene.judge(Outcome.DIFFERS)
+    assert fault_kinds(scene) == [("wrong-digest", ME, PARAMS.slash_lazy)]
+
+
+def test_control_if_asking_kept_others_out_a_friend_would_win_it_a_whole_window(scene, monkeypatch):
+    monkeypatch.setattr(custody, "may_claim", lambda before, opening: before.state == 1)
+    assert scene.claim(sender="validator-2").code == "ok"
+    assert "asked for already" in scene.claim(opening=scene.opening(scene.chunks[0])).message
+    assert scene.on_chain().state == ClaimState.ASKED
+
+
+def test_who_claims_a_right_digest_that_was_only_asked_for_pays_alone(scene):
+    scene.claim(sender="validator-2")
+    scene.claim(opening=scene.opening(scene.chunks[0]))
+    scene.judge(Outcome.EQUAL)
+    assert fault_kinds(scene) == [("false-accusation", YOU, PARAMS.slash_validator)]
+
+
+def test_an_accuser_that_gets_the_opening_at_last_needs_no_second_place(scene):
+    for chunk in scene.chunks[:MAX_OPEN]:
+        assert scene.claim(chunk).code == "ok"
+    assert scene.claim(opening=scene.opening(scene.chunks[0])).code == "ok"
 
 
 def test_one_that_votes_no_more_still_has_to_show_its_key():
@@ -240,6 +306,8 @@ def test_settled_claims_are_forgotten_when_no_new_one_can_be_made(scene):
     scene.show()
     segment = scene.world.segment(scene.job)
     scene.world.blocks(audit_end(segment, PARAMS) - scene.world.height)
+    assert scene.on_chain() is not None
+    scene.world.blocks(scene.on_chain().height + PARAMS.custody_window - scene.world.height)
     assert scene.on_chain() is not None
     scene.world.block()
     assert scene.on_chain() is None

@@ -122,8 +122,42 @@ def audit_begin(segment: Segment, params: Params) -> int:
 
 
 def audit_end(segment: Segment, params: Params) -> int:
-    """Return the last height at which a digest of a segment can be claimed wrong, or asked for."""
+    """Return the last height at which a digest of a segment can be asked for."""
     return audit_begin(segment, params) + params.custody_window
+
+
+def claim_end(segment: Segment, claim: CustodyClaim | None, params: Params) -> int:
+    """Return the last height at which a digest can be claimed wrong; `claim` is what stands there.
+
+    What is asked for can be claimed as long as it may be shown, and what was shown for a whole
+    window from then on: who shows it in the last block must not have run out the clock. A digest is
+    asked for and shown once, so this ends, two windows after `audit_end`.
+    """
+    end = audit_end(segment, params)
+    if claim is None or claim.state not in (ClaimState.ASKED, ClaimState.SHOWN):
+        return end
+    return max(end, claim.height + params.custody_window)
+
+
+def may_claim(before: CustodyClaim, opening: Opening | None) -> bool:
+    """Tell whether a digest can be claimed wrong where `before` stands: shown, or with its opening.
+
+    Who only asks keeps nobody out that has the digest in hand.
+    """
+    is_asked = before.state == ClaimState.ASKED and opening is not None
+    return is_asked or before.state == ClaimState.SHOWN
+
+
+def is_under_audit(
+    state: State, job: bytes, index: int, segment: Segment, height: int, params: Params
+) -> bool:
+    """Tell whether anybody may need digests or states of a segment after the block at `height`.
+
+    Digests can be asked for until `audit_end`; what is asked for then is shown, claimed wrong and
+    judged later.
+    """
+    is_open = any(True for _ in CUSTODY_CLAIMS.items(state, job, index))
+    return height <= audit_end(segment, params) or is_open
 
 
 def is_still_audited(state: State, validator: bytes, height: int, params: Params) -> bool:
@@ -147,9 +181,9 @@ def accused_validators(state: State) -> dict[bytes, None]:
 class ClaimDigest(Payload, frozen=True):
     """A validator says that the digest of `chunk` in another's attestation is wrong.
 
-    `opening` shows the digest. Without one this asks the other to show it; when it has, the same
-    again says that what was shown is wrong. It is announced in block `announced`; the `salt` is
-    secret until then.
+    `opening` shows the digest, whoever has asked for it meanwhile. Without one this asks the other
+    to show it; when it has, the same again says that what was shown is wrong. It is announced in
+    block `announced`; the `salt` is secret until then.
     """
 
     KIND: ClassVar[int] = 25
@@ -169,19 +203,20 @@ class ClaimDigest(Payload, frozen=True):
         record = VALIDATORS.get(ctx.state, self.validator)
         if record is None or record.jailed_height:
             raise InvalidTransaction("it is no validator any more")
-        segment = get_segment(ctx.state, self.job, self.segment)
-        begin, end = (at(segment, ctx.block.params) for at in (audit_begin, audit_end))
+        segment, params = get_segment(ctx.state, self.job, self.segment), ctx.block.params
+        before = CUSTODY_CLAIMS.get(ctx.state, *place)
+        begin, end = audit_begin(segment, params), claim_end(segment, before, params)
         if not begin <= ctx.block.height <= end:
             raise InvalidTransaction(f"its digests can be claimed wrong from {begin} to {end}")
         about = _redraw(ctx, *place[:3])
         if self.chunk not in about.auditable:
             raise InvalidTransaction(f"chunk {self.chunk} is not in its slice, or it traps")
-        before = CUSTODY_CLAIMS.get(ctx.state, *place)
-        if before is not None and before.state != ClaimState.SHOWN:
-            raise InvalidTransaction("this digest is claimed wrong already, or was right")
+        if before is not None and not may_claim(before, self.opening):
+            raise InvalidTransaction("this digest is claimed or asked for already, or was right")
         open_claims = sum(
             claim.accuser == ctx.sender and claim.state in (ClaimState.ASKED, ClaimState.DISPUTED)
-            for _, claim in CUSTODY_CLAIMS.items(ctx.state)
+            for at, claim in CUSTODY_CLAIMS.items(ctx.state)
+            if at != place
         )
         if open_claims >= MAX_OPEN:
             raise InvalidTransaction(f"{MAX_OPEN} claims of this validator are open")
