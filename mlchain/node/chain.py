@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from mlchain import codec, crypto
 from mlchain.consensus.actions import Verdict
-from mlchain.consensus.work.assurance import parse_tier, slice_size
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.errors import InvalidBlock, InvalidTransaction, MlchainError
@@ -46,7 +45,7 @@ from mlchain.vm.execute import (
 from mlchain.vm.families import KINDS
 from mlchain.vm.families.accounts import get_account
 from mlchain.vm.families.governance import leaving_keys
-from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, is_checker
+from mlchain.vm.families.jobs import JOBS, SEGMENTS, Segment, commit_gas, is_checker
 from mlchain.vm.families.members import get_validator_set
 from mlchain.vm.families.segments import NO_TICKET, MakeClaim
 from mlchain.vm.gas import intrinsic_gas
@@ -300,11 +299,9 @@ class Chain:
     def _audit_ms(self, ref: SegmentRef, segment: Segment) -> int:
         """Return how long re-running one validator's slice of a segment may take."""
         job = JOBS.get(self._view, ref.job)
-        if job is None or segment.commit is None or not segment.commit.count:
+        if job is None or segment.commit is None:
             return 0
-        count = segment.commit.count
-        size = slice_size(parse_tier(job.tier), job.chunks, count, segment.voters)
-        return AUDIT_SLACK * size * (job.gas // job.chunks) // 10**6
+        return AUDIT_SLACK * commit_gas(job, segment) // 10**6
 
     def _is_wanted(self, ref: SegmentRef, segment: Segment) -> bool:
         """Apply the veto: all had their time, it is attested by us or our own, nobody accuses.

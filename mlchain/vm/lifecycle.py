@@ -10,8 +10,9 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from mlchain import crypto
+from mlchain.consensus.work.commitment import SegmentCommit
 from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
-from mlchain.consensus.work.rewards import segment_fee, split_fee
+from mlchain.consensus.work.rewards import segment_fee, split_fee, trapped_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
 from mlchain.vm import agenda, late
@@ -33,6 +34,7 @@ from mlchain.vm.families.jobs import (
     Phase,
     Segment,
     SegmentState,
+    commit_gas,
     fixed_order,
     in_phase,
 )
@@ -71,7 +73,8 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
     )
     if reason or job is None or segment is None or segment.commit is None:
         raise InvalidBlock(f"segment {ref.index} of {ref.job.hex()[:8]} cannot be HARD: {reason}")
-    credited = _pay(block, job, ref.index, segment)
+    fee = _earned(job, ref.index, segment.commit)
+    credited = _pay(block, job, ref.index, segment, fee)
     _settle_backlog(block, job, segment)
     SEGMENTS.put(
         block.state,
@@ -80,8 +83,6 @@ def finalise(block: BlockContext, ref: SegmentRef) -> None:
         ref.index,
     )
     LAST_HARD.put(block.state, LastWork(block.height), segment.worker)
-    _, count = job.segment_range(ref.index)
-    fee = segment_fee(job.fee, ref.index * job.segment, count, job.chunks)
     job = replace(job, hard=job.hard + 1, escrow=job.escrow - fee)
     if segment.commit.trap:
         _end(block, ref.job, job, JobState.TRAPPED)
@@ -128,10 +129,18 @@ def why_not_final(block: BlockContext, job: Job, index: int, segment: Segment) -
     return why_not_covered(block, job, segment)
 
 
-def _pay(block: BlockContext, job: Job, index: int, segment: Segment) -> int:
-    """Pay for a segment; return what work it was worth."""
+def _earned(job: Job, index: int, commit: SegmentCommit) -> int:
+    """Return the part of a job's fee that a commit earns: for what was run, and no more."""
     first, count = job.segment_range(index)
-    fee = segment_fee(job.fee, first, count, job.chunks)
+    if not commit.trap:
+        return segment_fee(job.fee, first, count, job.chunks)
+    begin = (first + commit.count) * job.chunk
+    run, steps = commit.trap - begin, min(job.chunk, job.steps - begin)
+    return trapped_fee(job.fee, first, commit.count, job.chunks, run, steps)
+
+
+def _pay(block: BlockContext, job: Job, index: int, segment: Segment, fee: int) -> int:
+    """Pay for a segment; return what work it was worth."""
     verifiers = [a.validator for a in segment.attestations if a.validator in block.validators]
     share = split_fee(fee, len(verifiers))
     credit(block.state, segment.worker, share.worker)
@@ -359,5 +368,4 @@ def _drop(block: BlockContext, job_id: bytes, job: Job, first: int) -> None:
 def _settle_backlog(block: BlockContext, job: Job, segment: Segment) -> None:
     """Owe the slices of a commit no longer: it is HARD or fell."""
     if segment.commit is not None:
-        count = segment.commit.count
-        settle_backlog(block, slice_gas(job.tier, job.gas, job.chunks, count, segment.voters))
+        settle_backlog(block, commit_gas(job, segment))

@@ -52,6 +52,14 @@ def test_or_until_it_falls(world):
     assert get_backlog(world.state()) == 0
 
 
+def test_a_chunk_that_traps_is_owed_too_for_everybody_runs_it(world):
+    job, _ = two_running(world)
+    world.commit(job, count=0, trap=1)
+    assert get_backlog(world.state()) == SEGMENT_GAS // 42
+    world.harden(job)
+    assert get_backlog(world.state()) == 0
+
+
 def test_a_commit_that_does_not_fit_may_not_be_included(world):
     first, second = two_running(world)
     world.commit(first)

@@ -205,15 +205,15 @@ def test_the_last_segment_registers_the_model_and_the_whole_fee_is_spent(world):
     assert not list(ACTIVE.items(world.state()))
 
 
-def test_an_agreed_trap_ends_the_job_pays_the_segment_and_refunds_the_rest(world):
+def test_an_agreed_trap_ends_the_job_pays_what_was_run_and_refunds_the_rest(world):
     job = world.running()
     world.commit(job)
-    world.commit(job, 1, trap=2 * 250 + 1, count=50)
+    world.commit(job, 1, trap=2 * 250 + 1, count=50)  # a step of two of the next chunk
     before = world.balance("alice")
     world.harden(job)
     world.harden(job, 1)
     assert world.job(job).state == JobState.TRAPPED
-    assert world.balance("alice") == before + JOB.fee - segment_fee(JOB.fee, 0, 400, 1000)
+    assert world.balance("alice") == before + JOB.fee - segment_fee(JOB.fee, 0, 501, 2000)
     assert MODELS.get(world.state(), job) is None
     assert world.segment(job, 1).state == SegmentState.HARD
     assert world.find_segment(job, 2) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlchain.consensus.work.rewards import segment_fee, split_fee, split_slash
+from mlchain.consensus.work.rewards import segment_fee, split_fee, split_slash, trapped_fee
 
 AMOUNTS = st.integers(0, 2**62)
 
@@ -47,6 +47,20 @@ def test_the_parts_of_consecutive_segments_add_up_to_the_fee(fee, total, segment
 def test_equal_segments_earn_equal_parts_up_to_one(fee, segments):
     parts = [segment_fee(fee, 10 * i, 10, 10 * segments) for i in range(segments)]
     assert max(parts) - min(parts) <= 1
+
+
+@given(AMOUNTS, st.integers(1, 50), st.integers(1, 20), st.data())
+def test_what_traps_earns_less_the_sooner_it_traps_and_never_more_than_it_would_whole(
+    fee, total, chunk, data
+):
+    first = data.draw(st.integers(0, total - 1))
+    steps = range(1, chunk * (total - first) + 1)
+    earned = [
+        trapped_fee(fee, first, (run - 1) // chunk, total, (run - 1) % chunk + 1, chunk)
+        for run in steps
+    ]
+    assert earned == sorted(earned)
+    assert earned[-1] == segment_fee(fee, first, total - first, total)
 
 
 @given(AMOUNTS)

@@ -26,6 +26,16 @@ def segment_fee(fee: int, first: int, count: int, total: int) -> int:
     return fee * (first + count) // total - fee * first // total
 
 
+def trapped_fee(fee: int, first: int, count: int, total: int, run: int, chunk: int) -> int:
+    """Return what a segment earns that traps: `count` chunks, and `run` steps of the next.
+
+    That chunk has `chunk` steps. What was not run is not paid: by saying that a training traps
+    nobody earns more than the work that leads there (docs/adr/0043).
+    """
+    part = segment_fee(fee, first + count, 1, total) * run // chunk
+    return segment_fee(fee, first, count, total) + part
+
+
 def split_fee(fee: int, verifiers: int) -> Split:
     """Return how `fee` is shared among a worker, `verifiers` and the proposer."""
     worker = fee * WORKER_PERCENT // 100

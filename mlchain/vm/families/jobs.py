@@ -24,6 +24,7 @@ from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State, Table
 from mlchain.ledger.transaction import MAX_PAYLOAD_BYTES
 from mlchain.ledger.validators import MAX_VALIDATORS, ValidatorSet
+from mlchain.vm.backlog import slice_gas
 
 MAX_SEGMENTS = 4096
 DRAW_GAS = 2_000
@@ -350,6 +351,17 @@ def slice_draw_gas(job: Job, segment: Segment) -> int:
         return DRAW_GAS * tier.depth * commit.count
     size = slice_size(tier, job.chunks, commit.count, segment.voters)
     return DRAW_GAS * min(size, commit.count - size) + LIST_GAS * size
+
+
+def commit_gas(job: Job, segment: Segment) -> int:
+    """Return the gas of one validator's slice of what was committed, as when it was.
+
+    A chunk that traps is in every slice beside what the tier draws.
+    """
+    commit = segment.commit
+    assert commit is not None, "only a commit has slices"
+    drawn = slice_gas(job.tier, job.gas, job.chunks, commit.count, segment.voters)
+    return drawn + (job.gas // job.chunks if commit.trap else 0)
 
 
 def is_checker(job: Job, segment: Segment, validator: bytes) -> bool:

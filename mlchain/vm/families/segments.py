@@ -16,7 +16,7 @@ from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.agenda import enter
-from mlchain.vm.backlog import owe, slice_gas
+from mlchain.vm.backlog import owe
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.announcements import take_announced
 from mlchain.vm.families.jobs import (
@@ -30,6 +30,7 @@ from mlchain.vm.families.jobs import (
     Phase,
     Segment,
     SegmentState,
+    commit_gas,
     get_segment,
     is_in_slice,
     look_up_gas,
@@ -66,21 +67,16 @@ class CommitSegment(Payload, frozen=True):
         if segment.worker != ctx.sender:
             raise InvalidTransaction("the segment is assigned to another worker")
         self._check_shape(ctx.state, job)
-        voters = len(ctx.block.validators)
-        owe(ctx.block, slice_gas(job.tier, job.gas, job.chunks, commit.count, voters))
-        SEGMENTS.put(
-            ctx.state,
-            replace(
-                segment,
-                state=SegmentState.COMMITTED,
-                commit=commit,
-                commit_height=ctx.block.height,
-                voters=voters,
-                undisputed_since=ctx.block.height,
-            ),
-            commit.job,
-            commit.segment,
+        segment = replace(
+            segment,
+            state=SegmentState.COMMITTED,
+            commit=commit,
+            commit_height=ctx.block.height,
+            voters=len(ctx.block.validators),
+            undisputed_since=ctx.block.height,
         )
+        owe(ctx.block, commit_gas(job, segment))
+        SEGMENTS.put(ctx.state, segment, commit.job, commit.segment)
         enter(ctx.state, commit.job, Phase.VERDICT, alarm_ms=None)
         ctx.emit(f"segment {commit.segment} of {commit.job.hex()[:8]} committed")
 
