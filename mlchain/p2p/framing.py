@@ -83,9 +83,16 @@ class FrameDecoder:
     """Cuts the byte stream of one link into frames; keeps at most one incomplete frame."""
 
     def __init__(self, role: str, channels: Mapping[int, ChannelRule] = CHANNELS) -> None:
+        self.count = 0
+        """Frames so far."""
         self._buffer = bytearray()
         self._role = role
         self._channels = channels
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether a frame was begun that is not complete."""
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield the (channel, payload) that `data` completes.
@@ -106,6 +113,7 @@ class FrameDecoder:
                     break
                 payload = bytes(memoryview(buffer)[at + FRAME_HEADER.size : end])
                 at = end
+                self.count += 1
                 yield channel, payload
         finally:
             del buffer[:at]

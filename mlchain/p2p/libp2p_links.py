@@ -2,11 +2,15 @@
 
 Each peer opens one stream to every other and only writes on it, so no tie has to be broken. The
 writing side also dials, for ever, and learns from the stream's end that the link is down.
+
+The reading side reads one stream of each peer. A newer one takes its place: a peer that was killed
+cannot tell us that its old one is dead. What the old one had brought is handed out first.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 from libp2p.abc import INetStream
@@ -30,6 +34,41 @@ log = logging.getLogger("mlchain.p2p")
 LINK = TProtocol("/mlchain/link/1.0.0")
 COURTESY_S = 0.1
 """The peer with the larger key lets the other dial first: one connection instead of two."""
+FRAME_TIMEOUT_S = 60.0
+"""A frame that was begun must be complete by then."""
+HANDOVER_S = 1.0
+"""What an older stream has brought is handed out within this, before a newer one is read."""
+
+
+class Reading:
+    """One stream being read, until it ends or a newer one of the same peer takes its place."""
+
+    def __init__(self) -> None:
+        self.is_replaced = False
+        """Nothing more is waited for on this stream."""
+        self.is_over = False
+        """Nothing more is handed out of it either."""
+        self.ended = trio.Event()
+        self._waiting = trio.CancelScope()
+
+    async def wait(self, frames: FrameStream, deadline: float) -> bool:
+        """Wait for bytes; False if none are to be read any more.
+
+        Only waiting is ever cancelled: reading may write, and half a write ends the connection.
+        """
+        with trio.CancelScope(deadline=deadline) as self._waiting:
+            if not self.is_replaced:
+                await frames.wait()
+        is_late = self._waiting.cancelled_caught and not self.is_replaced
+        return not (self.is_over or is_late) and (frames.has_some or not self.is_replaced)
+
+    async def replace(self) -> None:
+        """Return when a newer stream may be read."""
+        self.is_replaced = True
+        self._waiting.cancel()
+        with trio.move_on_after(HANDOVER_S):
+            await self.ended.wait()
+        self.is_over = True
 
 
 class Links:
@@ -38,6 +77,7 @@ class Links:
     def __init__(self, host: BasicHost, endpoint: Endpoint) -> None:
         self._host, self._endpoint = host, endpoint
         self._scopes: dict[bytes, trio.CancelScope] = {}
+        self._readings: dict[bytes, Reading] = {}
         host.set_stream_handler(LINK, self._read)
 
     async def keep(self, peer: Peer) -> None:
@@ -119,19 +159,18 @@ class Links:
                     return
 
     async def _read(self, stream: INetStream) -> None:
-        """Serve the peer's link: hand its frames out, no faster than it may send."""
+        """Serve the peer's link, in place of an older one."""
         peer = self._endpoint.book.get(public_key(stream.muxed_conn.peer_id) or b"")
-        if peer is None:
+        frames = FrameStream(stream)
+        if peer is None or frames.has_ended:  # an end that comes late replaces nothing
             await reset(stream)
             return
-        frames, decoder = FrameStream(stream), FrameDecoder(peer.address.role)
+        older, reading = self._readings.get(peer.key), Reading()
+        self._readings[peer.key] = reading
         try:
-            while data := await frames.read():
-                if self._endpoint.book.get(peer.key) is not peer:
-                    break
-                wait_ms = self._endpoint.receive(peer, decoder, data)
-                if wait_ms:
-                    await trio.sleep(wait_ms / 1000)
+            if older is not None:
+                await older.replace()
+            await self._hand_out(peer, frames, reading)
         except StreamEOF:
             pass
         except CodecError as error:
@@ -139,4 +178,30 @@ class Links:
                 await self._host.disconnect(stream.muxed_conn.peer_id)
         except Exception as error:
             log.debug("link from %s: %r", label(peer), error)
+        finally:
+            reading.ended.set()
+            if self._readings.get(peer.key) is reading:
+                del self._readings[peer.key]
         await reset(stream)
+
+    async def _hand_out(self, peer: Peer, frames: FrameStream, reading: Reading) -> None:
+        """Hand the frames of a stream out, no faster than the peer may send.
+
+        Raises:
+            CodecError: the peer broke a rule of the link.
+            Exception: the stream or its connection has ended.
+        """
+        decoder, deadline, data = FrameDecoder(peer.address.role), math.inf, b""
+        while True:  # first without data: what an older stream owes is waited for
+            before = decoder.count
+            if wait_ms := self._endpoint.receive(peer, decoder, data):
+                await trio.sleep(wait_ms / 1000)
+            if not decoder.is_midway:
+                deadline = math.inf
+            elif decoder.count > before or deadline == math.inf:
+                deadline = trio.current_time() + FRAME_TIMEOUT_S
+            if not await reading.wait(frames, deadline):
+                return
+            data = await frames.read()
+            if not data or reading.is_over or self._endpoint.book.get(peer.key) is not peer:
+                return

@@ -113,18 +113,35 @@ class FrameStream:
             _HEADER.pack(0, TYPE_DATA, 0, muxed.stream_id, len(data)) + data
         )
 
+    @property
+    def has_some(self) -> bool:
+        """Whether there are bytes that nobody has read."""
+        return bool(self._muxed.conn.stream_buffers.get(self._muxed.stream_id))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side writes no more, or the connection is gone."""
+        muxed = self._muxed
+        is_known = muxed.stream_id in muxed.conn.stream_events
+        return not is_known or muxed.closed or muxed.recv_closed or muxed.reset_received
+
+    async def wait(self) -> None:
+        """Return when `read` need not wait for the other side. May be cancelled without loss."""
+        events, number = self._muxed.conn.stream_events, self._muxed.stream_id
+        while not self.has_some and not self.has_ended:
+            await events[number].wait()
+            if number in events:
+                events[number] = trio.Event()
+
     async def read(self) -> bytes:
-        """Wait for bytes and return those there are, at most READ_BYTES.
+        """Wait for bytes and return those there are, at most READ_BYTES. Not to be cancelled.
 
         Raises:
             StreamEOF: the other side closed the stream.
             Exception: the stream or its connection has ended.
         """
+        await self.wait()
         conn, number = self._muxed.conn, self._muxed.stream_id
-        if not conn.stream_buffers.get(number) and number in conn.stream_events:
-            await conn.stream_events[number].wait()
-            if number in conn.stream_events:
-                conn.stream_events[number] = trio.Event()
         buffer = conn.stream_buffers.get(number)
         if not buffer or self._muxed.closed:
             return await self._stream.read(READ_BYTES)
