@@ -154,7 +154,8 @@ class Driver:
         self._round_at_tick, self._ticks_behind = -1, 0
         self.peers.forgive()
         if self._last is None or self._last.height != height - 1:
-            self._last = LastCommit(last_commit, None) if last_commit else None
+            emit = self._effects.append
+            self._last = LastCommit(last_commit, None, emit) if last_commit else None
         if self._gossip_at is None:
             self._gossip_at = now_ms + self.timeouts.gossip_ms
         # What a lock rests on is kept until its height comes: a database that was fetched anew
@@ -375,7 +376,7 @@ class Driver:
     def _decide(self, current: Height, block: bytes, commit: Commit) -> None:
         current.engine.decided = True
         self._timers, self._due = {}, []
-        self._last = LastCommit(commit, current.validators)
+        self._last = LastCommit(commit, current.validators, self._effects.append)
         self._effects.append(Decide(current.number, commit.block_id, block, commit))
 
     def _vote(self, current: Height, cast: Cast) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from agreement_lab import (
+    CHAIN_ID,
     HEIGHT,
     MEMBERS,
     PRECOMMIT,
@@ -18,7 +19,8 @@ from agreement_lab import (
 )
 from msgspec.structs import replace
 
-from mlchain.consensus.effects import Decide
+from mlchain.consensus.effects import Decide, ReportEvidence
+from mlchain.consensus.evidence import verify_evidence
 from mlchain.consensus.messages import Decided, Status, encode_message
 from mlchain.errors import CodecError, InvalidBlock, InvalidSignature, MlchainError
 from mlchain.ledger.commit import Commit, verify_commit
@@ -60,6 +62,20 @@ def test_it_is_told_already_before_we_begin_the_next_height() -> None:
 
 def test_a_peer_further_behind_has_to_fetch_blocks() -> None:
     assert decided().receive(Status(HEIGHT - 1, 0, 0, ()), peer="c") == []
+
+
+def test_a_second_precommit_that_comes_after_the_decision_convicts_its_signer_once() -> None:
+    node = decided()
+    for late in (
+        *[vote("c", PRECOMMIT, 0, "nil")] * 2,
+        vote("b", PRECOMMIT, 1, "Y"),  # of another round: it may have moved on
+        vote("d", PRECOMMIT, 0, "Y"),  # we do not hold what it signed for X, if it did
+    ):
+        assert node.driver.receive(key_of("a"), encode_message(late), 0) == "height is decided"
+        node._pump()
+    (found,) = [effect for effect in node.effects if isinstance(effect, ReportEvidence)]
+    keys = {key_of(name) for name in "abcd"}
+    assert verify_evidence(found.evidence, CHAIN_ID, keys).offender == key_of("c")
 
 
 # ---- ourselves behind ---------------------------------------------------------------------
