@@ -133,7 +133,7 @@ class Defence:
                     await self._look(job, segment, chunk, is_accused=False)
         except MlchainError as error:
             log.warning("not-looked-at", segment=commit.segment, reason=error.message)
-        if identity in self._admissions:
+        if identity in self._admissions and segment.state != SegmentState.ADMITTED:
             self.outbox.send(self._admissions[identity])
 
     async def _look(self, job: Job, segment: Segment, chunk: int, is_accused: bool) -> None:

@@ -10,7 +10,7 @@ have half of it back.
 from __future__ import annotations
 
 from mlchain.vm.context import BlockContext
-from mlchain.vm.families.jobs import Job, Segment, is_in_slice
+from mlchain.vm.families.jobs import Job, Segment, attesters_of
 from mlchain.vm.families.members import slash_validator
 
 
@@ -21,10 +21,8 @@ def slash_false_attesters(
 
     Chunks count from the start of the job. To be called once a quorum has re-run the chunk.
     """
-    offset = chunk - job.segment_range(index)[0]
-    for attested in segment.attestations:
-        if is_in_slice(job, segment, attested.validator, attested.ticket, offset):
-            slash_validator(
-                block, attested.validator, "false-attestation", b"", job_id, index, chunk,
-                amount=block.params.slash_lazy,
-            )  # fmt: skip
+    for validator in attesters_of(job, index, segment, chunk):
+        slash_validator(
+            block, validator, "false-attestation", b"", job_id, index, chunk,
+            amount=block.params.slash_lazy,
+        )  # fmt: skip

@@ -238,7 +238,7 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
         if dealt is not segment:
             SEGMENTS.put(block.state, dealt, job_id, index)
             segment = dealt
-        if segment.state == SegmentState.DISPUTED:
+        if segment.claim is not None:
             if _rule(block, job_id, job, index, segment):
                 return
         elif segment.state == SegmentState.ADMITTED:
@@ -271,8 +271,11 @@ def _is_overdue(block: BlockContext, job: Job, index: int, segment: Segment) -> 
 
 
 def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Segment) -> bool:
-    """Settle a claim if it can be; return whether the segment fell."""
-    claim = segment.claim
+    """Settle a claim if it can be; return whether the segment fell.
+
+    If the worker has admitted its fault since, what remains is who attested the chunk.
+    """
+    claim, is_admitted = segment.claim, segment.state == SegmentState.ADMITTED
     assert claim is not None, "a disputed segment has a claim"
     ruling = settle(
         ((b.validator, b.outcome) for b in claim.ballots),
@@ -285,20 +288,21 @@ def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Seg
         return False  # somebody who found it may have been left out
     if ruling == Ruling.REJECTED:
         _reject(block, job_id, index, segment, claim)
-        if len(segment.cleared) + 1 < MAX_CLEARED:
+        if len(segment.cleared) + 1 < MAX_CLEARED and not is_admitted:
             return False
     if ruling == Ruling.UPHELD:
-        slash_worker(
-            block, segment.worker, "forged", block.params.slash_worker, _paid(segment, claim),
-            job_id, index, claim.chunk, is_jailed=True,
-        )  # fmt: skip
+        if not is_admitted:
+            slash_worker(
+                block, segment.worker, "forged", block.params.slash_worker, _paid(segment, claim),
+                job_id, index, claim.chunk, is_jailed=True,
+            )  # fmt: skip
         slash_false_attesters(block, job_id, job, index, segment, claim.chunk)
     elif ruling == Ruling.UNAVAILABLE:
         slash_worker(
             block, segment.worker, "unavailable", block.params.slash_unavailable, (),
             job_id, index, claim.chunk, is_jailed=False,
         )  # fmt: skip
-    is_workers_fault = ruling in (Ruling.UPHELD, Ruling.UNAVAILABLE)
+    is_workers_fault = is_admitted or ruling in (Ruling.UPHELD, Ruling.UNAVAILABLE)
     _fall(block, job_id, job, index, is_workers_fault)
     return True
 

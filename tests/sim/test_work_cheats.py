@@ -7,6 +7,7 @@ import pytest
 from mlchain.sim.run import run
 from mlchain.sim.scenario import Outcome, Scenario
 from mlchain.sim.work.cheats import CHEATS
+from mlchain.sim.work.world import World
 
 SEED_OF = {"withhold": 1, "copy": 1, "two-roots": 1, "selective": 1, "false-unserved": 0}
 """Seeds that play it to the end, and are quick."""
@@ -43,6 +44,16 @@ def test_a_validator_that_lends_its_custody_key_is_reported_and_slashed():
 
 def test_a_training_whose_seed_was_known_earns_nobody_turns():
     assert play("order-twice", 1).jobs == {"SETTLED": 2}
+
+
+def test_an_accomplice_that_attested_the_forged_chunk_is_slashed_though_its_worker_admits():
+    def faults(seed: int) -> str:
+        world = World(Scenario(seed, 4, "collude", world="work"))
+        assert not world.run().violation
+        return " ".join(world.promises.slashed)
+
+    found = map(faults, range(1, 9))  # in most seeds its slice holds another chunk
+    assert any("false-attestation" in kinds and "admitted" in kinds for kinds in found)
 
 
 def test_a_submitter_of_bombs_gets_none_of_them_accepted():

@@ -8,7 +8,7 @@ from vm.world import BOND, PARAMS, World
 from mlchain.consensus.work.attestation import Outcome
 from mlchain.consensus.work.commitment import commit_id
 from mlchain.vm import lifecycle
-from mlchain.vm.families import jobs
+from mlchain.vm.families import jobs, segments
 from mlchain.vm.families.accounts import get_burned
 from mlchain.vm.families.jobs import JobState, SegmentState, is_in_slice
 from mlchain.vm.families.segments import AdmitFault
@@ -92,14 +92,65 @@ def test_unless_a_quorum_found_it_wrong_attesting_costs_nothing(world, outcome):
     assert world.bond(LIAR) == BOND and LIAR in world.validators
 
 
-def test_a_worker_that_admits_a_chunk_convicts_nobody(world):
-    """Nobody has re-run it: a worker could admit what is right, to cost an attester its bond."""
-    job, chunk = disputed(world, LIAR)
+def admission(world: World, job: bytes, chunk: int) -> AdmitFault:
     commit = world.segment(job).commit
-    admitted = AdmitFault(job, 0, commit_id(commit), chunk)
-    assert world.do(world.worker_of(job), admitted).code == "ok"
+    assert commit is not None
+    return AdmitFault(job, 0, commit_id(commit), chunk)
+
+
+def admit(world: World, job: bytes, chunk: int) -> str:
+    """Have its worker admit a chunk; returns who that is."""
+    worker = world.worker_of(job)
+    assert world.do(worker, admission(world, job, chunk)).code == "ok"
+    return worker
+
+
+def test_a_worker_that_admits_before_anybody_claims_convicts_nobody(world):
+    """Nobody has re-run it: a worker could admit what is right, to cost an attester its bond."""
+    job = world.running()
+    world.commit(job)
+    world.attest(job)
+    admit(world, job, world.slice_of(LIAR, job)[0])
     assert world.segment(job).state == SegmentState.ASSIGNED
     assert [kind for kind, _ in punished(world)] == ["admitted"] and world.bond(LIAR) == BOND
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["it", "another chunk"])
+def test_a_worker_that_admits_what_is_claimed_does_not_free_who_attested_it(world, is_same):
+    job, chunk = disputed(world, LIAR, LUCKY)
+    worker = admit(world, job, chunk if is_same else chunk + 1)
+    assert world.segment(job).state == SegmentState.ADMITTED, "until all have re-run the chunk"
+    world.judge(job, Outcome.DIFFERS)
+    assert punished(world) == [("admitted", worker), ("false-attestation", LIAR)]
+    assert world.bond(worker) == BOND - PARAMS.fee_admission, "which has paid for it already"
+    assert world.segment(job).attempt == 1 and world.worker_of(job) != worker
+
+
+def test_where_nobody_attested_what_is_claimed_an_admission_waits_for_nothing(world):
+    job, chunk = disputed(world, LUCKY)
+    admit(world, job, chunk)
+    assert world.segment(job).state == SegmentState.ASSIGNED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.EQUAL, Outcome.UNSERVED, None])
+def test_an_admitted_segment_falls_however_the_claim_ends(world, outcome):
+    job, chunk = disputed(world, LIAR)
+    worker = admit(world, job, chunk)
+    assert "admitted already" in world.do(worker, admission(world, job, chunk)).message
+    if outcome is not None:
+        world.judge(job, outcome)
+    world.blocks(PARAMS.dispute_window)
+    assert world.segment(job).attempt == 1 and world.worker_of(job) != worker
+    assert world.bond(LIAR) == BOND
+    assert ("false-accusation", FINDER) in punished(world) or outcome != Outcome.EQUAL
+
+
+def test_control_if_an_admission_ended_the_dispute_its_friends_would_go_free(world, monkeypatch):
+    monkeypatch.setattr(segments, "attesters_of", lambda *args: ())
+    job, chunk = disputed(world, LIAR)
+    admit(world, job, chunk)
+    world.blocks(PARAMS.dispute_window)
+    assert world.bond(LIAR) == BOND and LIAR in world.validators
 
 
 def test_of_work_that_is_hard_all_who_attested_the_chunk_answer(world):

@@ -387,6 +387,16 @@ def is_in_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes, off
     return offset in segment_slice(job, segment, validator, ticket)
 
 
+def attesters_of(job: Job, index: int, segment: Segment, chunk: int) -> tuple[bytes, ...]:
+    """Return who attested a slice that holds a chunk, counted from the start of the job."""
+    offset = chunk - job.segment_range(index)[0]
+    return tuple(
+        attested.validator
+        for attested in segment.attestations
+        if is_in_slice(job, segment, attested.validator, attested.ticket, offset)
+    )
+
+
 def look_up_gas(job: Job, segment: Segment) -> int:
     """Return what `is_in_slice` costs."""
     depth = parse_tier(job.tier).depth

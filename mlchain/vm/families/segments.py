@@ -30,6 +30,7 @@ from mlchain.vm.families.jobs import (
     Phase,
     Segment,
     SegmentState,
+    attesters_of,
     commit_gas,
     get_segment,
     is_in_slice,
@@ -209,7 +210,11 @@ class AdmitFault(Payload, frozen=True):
     chunk: Uint
 
     def execute(self, ctx: Context) -> None:
-        """Take the fee; the segment falls at the end of the block, and goes to another worker."""
+        """Take the fee; the segment falls, and goes to another worker.
+
+        At the end of the block, or if somebody attested a chunk that is claimed to be forged, when
+        that is settled: it does not go free because its worker admits.
+        """
         ctx.charge(ADMIT_GAS)
         segment = get_segment(ctx.state, self.job, self.segment)
         job = JOBS.get(ctx.state, self.job)
@@ -234,12 +239,17 @@ class AdmitFault(Payload, frozen=True):
             ctx.block, ctx.sender, "admitted", ctx.block.params.fee_admission, (),
             self.job, self.segment, self.chunk, is_jailed=False,
         )  # fmt: skip
+        is_doubted = (
+            claim is not None
+            and claim.kind == ClaimKind.FRAUD
+            and bool(attesters_of(job, self.segment, segment, claim.chunk))
+        )
         record = WORKERS.get(ctx.state, ctx.sender)
         assert record is not None
         WORKERS.put(ctx.state, replace(record, admitted_height=ctx.block.height), ctx.sender)
         SEGMENTS.put(
             ctx.state,
-            replace(segment, state=SegmentState.ADMITTED, claim=None),
+            replace(segment, state=SegmentState.ADMITTED, claim=claim if is_doubted else None),
             self.job,
             self.segment,
         )
