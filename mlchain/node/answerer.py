@@ -37,6 +37,7 @@ from mlchain.node.rota import Act, Rota, fetching
 from mlchain.node.shelf import Shelf
 from mlchain.vm.answering import is_answer_of, may_bind
 from mlchain.vm.families.data import DATASETS
+from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.models import MODEL_FILES, ModelFile
 from mlchain.vm.families.predictions import (
     OPEN,
@@ -129,7 +130,7 @@ class Answerer:
                 continue
             told = [t.validator for t in prediction.told]
             is_owed = any(b.validator == self.key for b in prediction.bound)
-            if may_bind(prediction, self.key, voters) or (is_owed and self.key not in told):
+            if self._may_bind(state, prediction) or (is_owed and self.key not in told):
                 due.append((prediction.gas, request, prediction))
         due.sort(key=lambda row: row[:2])
         return {
@@ -145,10 +146,15 @@ class Answerer:
             raise
         self._answers[request] = answer
         self._say(request, answer)
-        if may_bind(prediction, self.key, self.chain.validators.keys):  # not final yet, perhaps
+        if self._may_bind(state, prediction):  # not final yet, perhaps
             self._bind(request, answer)
         if self.duties.is_pending:
             self.poke()
+
+    def _may_bind(self, state: State, prediction: Prediction) -> bool:
+        """Tell whether to bind ourselves: it is to stay until the answer has been shown."""
+        is_free = may_bind(prediction, self.key, self.chain.validators.keys)
+        return is_free and self.key not in leaving_keys(state)
 
     def _bind(self, request: bytes, answer: Answer) -> None:
         digest = answer_digest(answer.outcome, answer.content)
@@ -160,7 +166,7 @@ class Answerer:
         now = PREDICTIONS.get(self.chain.state(), request)
         if now is None:
             return
-        if may_bind(now, self.key, self.chain.validators.keys):
+        if self._may_bind(self.chain.state(), now):
             self._bind(request, answer)
         elif is_answer_of(now, self.key, answer):
             self.duties.add_answer(answer)

@@ -13,6 +13,7 @@ from mlchain.consensus.work.answers import draw_committee
 from mlchain.consensus.work.tickets import BEACON
 from mlchain.vm.context import BlockContext
 from mlchain.vm.cover import is_newer
+from mlchain.vm.families.governance import leaving_keys
 from mlchain.vm.families.renewal import known_element, public_element
 
 
@@ -38,7 +39,8 @@ def find_committee(
     """Return the `size` validators drawn for what block `height` began, None as long as an element
     is missing.
 
-    Whoever joined later is not drawn: it could have made its key to fit the seed.
+    Whoever joined later is not drawn: it could have made its key to fit the seed. Nor is who has
+    asked to leave, for it binds itself to nothing more; nobody else is out of the draw by that.
     """
     length, parts = block.params.ticket_heights, []
     for key in contributors:
@@ -47,5 +49,10 @@ def find_committee(
             return None
         parts.append(key + element)
     seed = crypto.digest("mlchain/committee-seed", *parts)
-    keys = tuple(key for key in block.validators.keys if not is_newer(block.state, key, height))
+    leaving = leaving_keys(block.state)
+    keys = tuple(
+        key
+        for key in block.validators.keys
+        if key not in leaving and not is_newer(block.state, key, height)
+    )
     return draw_committee(seed, request, keys, size)

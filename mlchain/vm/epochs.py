@@ -28,6 +28,7 @@ from mlchain.vm.families.members import (
     bond_holder,
     get_validator_set,
 )
+from mlchain.vm.families.predictions import owes_answer
 from mlchain.vm.params import epoch_of, get_params, is_last_of_epoch
 from mlchain.vm.protocol import begin_upgrade
 from mlchain.vm.turns import set_turns
@@ -86,7 +87,10 @@ def _try_change(block: BlockContext, number: int, left: int) -> int:
     if moved > left:
         return 0  # in a later epoch: those before it went first
     going = leaving_key(proposal.change) if proposal.is_own else b""
-    if going and is_still_audited(block.state, going, block.height, block.params):
+    if going and (
+        is_still_audited(block.state, going, block.height, block.params)
+        or owes_answer(block.state, going)
+    ):
         return 0  # in a later epoch: nobody can be asked that has gone
     present = _with_present_params(block)
     try:

@@ -33,6 +33,7 @@ from mlchain.vm.families.predictions import (
     Told,
     committee_size,
     find_lane,
+    find_silent,
 )
 
 MAX_OPEN = 32
@@ -120,7 +121,7 @@ def _judge(block: BlockContext, identity: bytes, prediction: Prediction, is_due:
     found = _agreed(block, prediction)
     if found is not None:
         _record(block, identity, prediction, found)
-    elif is_due or not _silent(prediction):
+    elif is_due or not _silent(block, prediction):
         _punish_silent(block, identity, prediction)
         _ask_the_rest(block, identity, prediction)
 
@@ -161,7 +162,7 @@ def _record(block: BlockContext, identity: bytes, prediction: Prediction, found:
         metrics = decode_metrics(found.value, prediction.rows)
         evaluation = Evaluation(prediction.data, metrics, block.height)
         add_evaluation(block.state, prediction.model, evaluation)
-    if not _silent(prediction):
+    if not _silent(block, prediction):
         _pay(block, identity)
         _close(block, identity)
 
@@ -225,27 +226,26 @@ def _await_late(block: BlockContext, identity: bytes, prediction: Prediction, is
 
     Whoever was bound shows its answer some time, or pays for hiding it.
     """
-    silent = _silent(prediction)
+    is_silent = bool(_silent(block, prediction))
     if prediction.escrow:
         _pay(block, identity)
     if is_due:
         _punish_silent(block, identity, prediction)
-    if is_due or not silent:
+    if is_due or not is_silent:
         _close(block, identity)
 
 
 def _punish_silent(block: BlockContext, identity: bytes, prediction: Prediction) -> None:
-    for key in _silent(prediction):
+    for key in _silent(block, prediction):
         slash_validator(
             block, key, "answer-withheld", b"", identity,
             is_removed=False, amount=block.params.slash_unavailable,
         )  # fmt: skip
 
 
-def _silent(prediction: Prediction) -> list[bytes]:
-    """Return who was bound and has not shown its answer."""
-    told = [t.validator for t in prediction.told]
-    return [b.validator for b in prediction.bound if b.validator not in told]
+def _silent(block: BlockContext, prediction: Prediction) -> list[bytes]:
+    """Return who has still to show its answer. Whoever was removed cannot, so it owes nothing."""
+    return [key for key in find_silent(prediction) if key in block.validators]
 
 
 def _put(block: BlockContext, identity: bytes, prediction: Prediction, **changes: object) -> None:

@@ -18,6 +18,7 @@ from mlchain.node.answerer import Answerer
 from mlchain.node.chain import Chain
 from mlchain.node.duties import Duties
 from mlchain.vm.answering import is_answer_of
+from mlchain.vm.families.governance import Leave
 from mlchain.vm.families.predictions import PREDICTIONS, PredictionState
 
 ME = "validator-0"
@@ -101,6 +102,27 @@ def test_a_vote_for_the_block_that_draws_the_committee_binds_already():
 
     trio.run(main)
     assert list(asked.duties._commitments) == [asked.request]
+
+
+@pytest.mark.parametrize("is_leaving", [True, False])
+def test_who_has_asked_to_leave_binds_itself_to_nothing_more(is_leaving):
+    asked = Asked()
+    if is_leaving:
+        asked.world.do(ME, Leave())
+        asked.asking = asked.world.transaction("alice", replace(ASK, fee=500))
+    asked.chain._view = asked.world.state()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.answerer.run)
+            await trio.testing.wait_all_tasks_blocked()
+            asked.answerer.look_ahead(asked.candidate())
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert asked.duties.is_pending is not is_leaving
+    assert asked.computed == ([] if is_leaving else [b"[1,2,3,4]"])
 
 
 @pytest.mark.parametrize("is_asked", [True, False])

@@ -10,6 +10,7 @@ from vm.world import World
 from mlchain.consensus.work.answers import Answer, Commitment, answer_digest, commitment_hash
 from mlchain.crypto import digest
 from mlchain.ledger.block import Receipt
+from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.unixfs import cid_of
 from mlchain.vm.families.models import RegisterModel
 from mlchain.vm.families.predictions import PREDICTIONS, Prediction, RequestPrediction
@@ -23,8 +24,8 @@ Said = dict[str, bytes]
 class Scene:
     """A chain on which a model of four features is held by all."""
 
-    def __init__(self, validators: int = 4) -> None:
-        self.world = World(validators)
+    def __init__(self, validators: int = 4, genesis: Genesis | None = None) -> None:
+        self.world = World(validators, genesis=genesis)
         self.world.do(
             "alice",
             RegisterModel("cancer", MODEL, 99, 4, 2, "class", 5_000, b"", b"", b"", "MIT"),

@@ -146,6 +146,18 @@ def queue_rank(tip: int, height: int) -> int:
     return _NEWEST + AGE_CREDITS * height - tip
 
 
+def find_silent(prediction: Prediction) -> list[bytes]:
+    """Return who was bound and has not shown its answer."""
+    told = [t.validator for t in prediction.told]
+    return [b.validator for b in prediction.bound if b.validator not in told]
+
+
+def owes_answer(state: State, validator: bytes) -> bool:
+    """Tell whether a validator is bound to an answer that it has still to show."""
+    at_work = (PREDICTIONS.get(state, identity) for (identity,), _ in OPEN.items(state))
+    return any(found is not None and validator in find_silent(found) for found in at_work)
+
+
 def committee_size(tier: str) -> int:
     """Return how many validators a tier draws, 0 for all."""
     return int(tier.partition(":")[2]) if tier.startswith(DRAWN) else 0
