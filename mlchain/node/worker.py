@@ -21,7 +21,7 @@ from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Handle, Trapped
 from mlchain.node.outbox import Outbox
 from mlchain.node.spool import Place, Spool
-from mlchain.vm.families.custody import audit_end
+from mlchain.vm.families.custody import is_under_audit
 from mlchain.vm.families.jobs import (
     JOBS,
     SEGMENTS,
@@ -188,6 +188,8 @@ class Worker:
 
     def _is_asked(self, place: Place) -> bool:
         """Tell whether validators may still audit each other on a HARD segment of ours."""
-        segment = SEGMENTS.get(self.chain.state(), place[0], place[1])
+        state = self.chain.state()
+        segment = SEGMENTS.get(state, place[0], place[1])
         assert segment is not None, "it is HARD"
-        return self.chain.height <= audit_end(segment, self.chain.params)
+        height, params = self.chain.height, self.chain.params
+        return is_under_audit(state, place[0], place[1], segment, height, params)

@@ -15,9 +15,11 @@ from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.consensus.work.rewards import WORKER_PERCENT
 from mlchain.consensus.work.sampling import miss_probability
 from mlchain.errors import InvalidBlock
+from mlchain.vm.families import changes
 from mlchain.vm.families.accounts import get_burned
+from mlchain.vm.families.governance import ChangeKeys
 from mlchain.vm.families.jobs import SegmentState
-from mlchain.vm.families.members import WORKERS
+from mlchain.vm.families.members import WORKERS, replace_worker
 from mlchain.vm.families.segments import AdmitFault
 
 ME = "validator-0"
@@ -148,6 +150,35 @@ def test_control_without_the_once_rule_a_cheat_admits_whenever_caught_and_keeps_
     cheat = forge_and_admit(world, 5)
     assert [fault.kind for fault in world.faults()] == ["admitted"] * 5
     assert world.bond(cheat) == BOND - 5 * FEE and not is_jailed(world, cheat)
+
+
+def admit_and_change_keys() -> str:
+    """A worker admits a fault, takes another key when the epoch ends, and wants to admit again."""
+    world = make_world()
+    world.blocks(PARAMS.epoch_blocks - 15)
+    job = world.running()
+    world.commit(job)
+    worker = world.worker_of(job)
+    assert world.do(worker, admission(world, job)).code == "ok"
+    assert world.do(worker, ChangeKeys(world.replacing(worker, "fresh"))).code == "ok"
+    world.end_epoch()
+    jobs = (world.running(name=f"job-{i}") for i in range(9))
+    job = next(it for it in jobs if world.worker_of(it) == "fresh")
+    world.commit(job)
+    return world.do("fresh", admission(world, job)).message
+
+
+def test_another_key_admits_no_sooner():
+    assert "admitted too lately" in admit_and_change_keys()
+
+
+def test_control_if_the_record_began_anew_with_the_key_it_would(monkeypatch):
+    monkeypatch.setattr(
+        changes,
+        "replace_worker",
+        lambda state, key, **what: replace_worker(state, key, **what) if "bond" in what else None,
+    )
+    assert admit_and_change_keys() == ""
 
 
 # ---- what it would bring

@@ -12,11 +12,15 @@ from vm.test_vm_custody import ME, YOU, Scene, make_scene
 from vm.world import AHEAD, PARAMS, World
 
 from mlchain.errors import NotFound
+from mlchain.ledger.genesis import Params
 from mlchain.ledger.state import State
 from mlchain.node import custodian as custodian_module
+from mlchain.node import worker as worker_module
 from mlchain.node.custodian import Custodian
 from mlchain.node.spool import Spool
+from mlchain.node.worker import Worker
 from mlchain.vm.families.custody import ClaimDigest, ClaimState, audit_end
+from mlchain.vm.families.jobs import Segment
 
 
 @dataclass
@@ -72,6 +76,12 @@ def ask_last(scene: Scene, custodian: Custodian) -> None:
     custodian.on_block()
 
 
+def ends_with_asking(
+    state: State, job: bytes, index: int, segment: Segment, height: int, params: Params
+) -> bool:
+    return height <= audit_end(segment, params)
+
+
 def test_who_is_asked_in_the_last_block_has_its_digests_still(tmp_path):
     scene = make_scene()
     custodian, _ = custodian_of(scene, ME, tmp_path)
@@ -86,10 +96,7 @@ def test_who_is_asked_in_the_last_block_has_its_digests_still(tmp_path):
 
 
 def test_control_kept_until_asking_ends_they_are_gone_when_they_are_due(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        custodian_module, "is_under_audit",
-        lambda state, job, index, segment, height, params: height <= audit_end(segment, params),
-    )  # fmt: skip
+    monkeypatch.setattr(custodian_module, "is_under_audit", ends_with_asking)
     scene = make_scene()
     custodian, _ = custodian_of(scene, ME, tmp_path)
     place = keep_digests(scene, custodian.book)
@@ -97,6 +104,27 @@ def test_control_kept_until_asking_ends_they_are_gone_when_they_are_due(tmp_path
     assert scene.on_chain().state == ClaimState.ASKED
     with pytest.raises(NotFound):
         custodian.book.read(place, 0)
+
+
+def is_state_owed(scene: Scene, folder: Path) -> bool:
+    """Tell whether the worker keeps its states, one block after the last for asking has passed."""
+    custodian, _ = custodian_of(scene, ME, folder / "digests")
+    ask_last(scene, custodian)
+    segment = scene.world.segment(scene.job)
+    parts: Any = (ChainOf(scene.world), None, None, Spool(folder / "states"), None)
+    return Worker(segment.worker, *parts)._is_asked((scene.job, 0, segment.attempt))
+
+
+def test_a_worker_keeps_its_states_while_somebody_is_asked(tmp_path):
+    scene = make_scene()
+    assert is_state_owed(scene, tmp_path)
+    scene.show()
+    assert scene.claim().code == "ok", "everybody re-runs it from those states"
+
+
+def test_control_kept_until_asking_ends_the_states_are_gone_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "is_under_audit", ends_with_asking)
+    assert not is_state_owed(make_scene(), tmp_path)
 
 
 def test_who_only_asked_claims_nothing_wrong_when_it_is_shown(tmp_path):

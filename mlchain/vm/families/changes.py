@@ -29,6 +29,7 @@ from mlchain.vm.families.members import (
     enrol,
     get_validator_set,
     replace_validator,
+    replace_worker,
     retire,
 )
 from mlchain.vm.families.operators import carry_over
@@ -160,15 +161,17 @@ class ReplaceKeys(Change, frozen=True, tag="replace"):
                 member.key,
             )
             return
-        bond = 0
+        bond = admitted = 0
         if validator := VALIDATORS.get(state, self.old):
             bond = validator.bond
             replace_validator(state, self.old, bond=0)
         elif worker := WORKERS.get(state, self.old):
-            bond = worker.bond
-            WORKERS.put(state, replace(worker, bond=0), self.old)
+            bond, admitted = worker.bond, worker.admitted_height
+            replace_worker(state, self.old, bond=0)
         retire(state, self.old, block.height, successor=member.key)
         enrol(state, replace(member, bond=bond), block.height, first_start(block))
+        if admitted:  # it is the same worker: it admits no sooner again
+            replace_worker(state, member.key, admitted_height=admitted)
         carry_over(state, self.old, member.key)
 
     def moved_weight(self, state: State) -> int:

@@ -238,6 +238,13 @@ def replace_validator(state: State, key: bytes, **changes: Any) -> None:
     VALIDATORS.put(state, replace(record, **changes), key)
 
 
+def replace_worker(state: State, key: bytes, **changes: Any) -> None:
+    """Store `key`'s record with some fields changed."""
+    record = WORKERS.get(state, key)
+    assert record is not None, "only members are changed"
+    WORKERS.put(state, replace(record, **changes), key)
+
+
 def slash_validator(
     block: BlockContext,
     key: bytes,
