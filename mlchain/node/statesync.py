@@ -9,6 +9,7 @@ are kept on disk; after a crash those that are there are checked again and not f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ class StateSync:
         self.progress = progress or Fetching()
         self._left: dict[bytes, float] = {}
         """Seconds of `WAY_S` that each peer has left."""
+        self._asked: Counter[bytes] = Counter()
+        """Chunks that each peer is to answer now."""
         self._heard: set[bytes] = set()
         """Who said what it offers, or that it offers nothing."""
 
@@ -288,24 +291,31 @@ class StateSync:
         return missing
 
     async def _fetch_chunk(self, height: int, root: bytes, index: int, peers: list[bytes]) -> bool:
-        """Fetch one chunk, beginning with another peer for each; tell whether it came."""
-        here = self._peers()
-        turn = [peer for peer in peers if peer in here]
-        turn = turn[index % len(turn) :] + turn[: index % len(turn)] if turn else []
+        """Fetch one chunk from the first who has it; tell whether it came."""
         question = codec.encode(ChunkQuestion(height, index))
-        for peer in turn:
+        for peer in self._in_turn(peers, index):
             if peer in self.progress.liars:
                 continue
+            self._asked[peer] += 1
             try:
                 data = await self._ask(peer, CHUNK_PROTOCOL, question, MAX_CHUNK_BYTES, TIMEOUT_S)
                 await trio.to_thread.run_sync(check_chunk, data, index, root)
             except MlchainError as error:
                 self._blame(peer, error, chunk=index)
                 continue
+            finally:
+                self._asked[peer] -= 1
             await trio.to_thread.run_sync(self._folder.write, height, index, data)
             self.progress.add(peer, len(data))
             return True
         return False
+
+    def _in_turn(self, peers: list[bytes], index: int) -> list[bytes]:
+        """Order peers for a chunk: who has the fewest to answer, then another one for each."""
+        here = self._peers()
+        turn = [peer for peer in peers if peer in here]
+        first = index % max(1, len(turn))
+        return sorted(turn[first:] + turn[:first], key=self._asked.__getitem__)
 
     def _blame(self, peer: bytes, error: MlchainError, **where: int) -> None:
         """Note why a peer was of no use; one that lied is not asked again."""

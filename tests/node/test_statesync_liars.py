@@ -11,9 +11,11 @@ from node.snapshot_world import ROLES, World
 from mlchain import codec
 from mlchain.consensus import light
 from mlchain.consensus.light import LightPath, LightQuestion, make_light_block, make_path
+from mlchain.errors import NotFound
 from mlchain.ledger.block import header_id
+from mlchain.ledger.merkle import CHUNKS
 from mlchain.node import statesync
-from mlchain.node.snapshots import LIGHT_PROTOCOL, OFFERS_PROTOCOL, Offers
+from mlchain.node.snapshots import CHUNK_PROTOCOL, LIGHT_PROTOCOL, OFFERS_PROTOCOL, Offers
 
 FAKE = 2**40
 """Higher than any block, so it is tried before what the others offer."""
@@ -108,6 +110,41 @@ def test_a_peer_has_a_time_to_lead_whatever_it_offers_and_then_the_others_do(wor
 def test_control_without_that_time_it_is_waited_for_at_every_height(world, monkeypatch):
     monkeypatch.setattr(statesync, "WAY_S", float("inf"))
     assert ask_beside_a_silent_one(world, monkeypatch) == 16
+
+
+# ---- chunks
+
+
+def fetch_beside_one_that_hangs(world) -> int:
+    """Return how many chunks a peer is asked for that answers none before all others are had."""
+    asked: list[bytes] = []
+
+    async def hang(peer: bytes, payload: bytes) -> bytes:
+        asked.append(payload)
+        while sum(map(len, world.served.values())) < CHUNKS - 2:
+            await trio.sleep(0.01)
+        raise NotFound("not any more")
+
+    world.handlers["b"] = {CHUNK_PROTOCOL: hang}
+    assert world.start()
+    assert world.open().height == world.chain.store.height
+    return len(asked)
+
+
+def test_a_peer_that_hangs_holds_two_chunks_while_the_others_give_the_rest(world):
+    assert fetch_beside_one_that_hangs(world) <= 4, "the last two are asked for again"
+
+
+def test_control_each_in_its_turn_all_wait_for_the_one_that_hangs(world, monkeypatch):
+    monkeypatch.setattr(statesync, "TIMEOUT_S", 0.02)
+    monkeypatch.setattr(
+        statesync.StateSync, "_in_turn",
+        lambda sync, peers, index: peers[index % 3 :] + peers[: index % 3],
+    )  # fmt: skip
+    assert fetch_beside_one_that_hangs(world) > CHUNKS // 4
+
+
+# ---- honest peers
 
 
 def test_an_honest_answer_is_changes_and_the_block_asked_also_in_parts(world, chain, monkeypatch):
