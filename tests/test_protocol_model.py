@@ -6,7 +6,7 @@ import pytest
 
 from models.check import RUNS, Run, check, missing_tool, read
 
-QUICK = ("agreement/NO_LOCK", "work/SLOW")
+QUICK = ("agreement/NO_LOCK", "work", "work/SLOW", "work/NO_VETO")
 """A model takes some seconds to compile: these stand for the others in the fast tests."""
 
 needs_spin = pytest.mark.skipif(bool(missing_tool()), reason=f"{missing_tool()} is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from vm.world import BOND, PARAMS, World
 
 from mlchain.consensus.work.attestation import Outcome
@@ -213,6 +214,9 @@ def test_whether_a_slice_holds_a_chunk_is_what_the_slice_says(world, tier):
         key = world.key(name).public
         held = [o for o in range(201) if is_in_slice(record, segment, key, ticket, o)]
         assert tuple(held) == world.slice_of(name, job)
+        own = replace(segment, operator=key)
+        if not tier.startswith("covered"):  # there nobody is dealt what is its own
+            assert not any(is_in_slice(record, own, key, ticket, o) for o in range(201))
 
 
 def test_to_look_into_a_slice_of_everything_draws_nothing(world, monkeypatch):

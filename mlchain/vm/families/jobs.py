@@ -383,7 +383,8 @@ def is_in_slice(job: Job, segment: Segment, validator: bytes, ticket: bytes, off
         return cover.roster.index(validator) in dealt
     if not tier.depth and 0 <= offset < commit.count:
         size = slice_size(tier, job.chunks, commit.count, segment.voters)
-        return size == commit.count or offset in segment_slice(job, segment, validator, ticket)
+        if size == commit.count:
+            return is_checker(job, segment, validator)
     return offset in segment_slice(job, segment, validator, ticket)
 
 
