@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -36,6 +37,8 @@ from mlchain.vm.families.segments import CommitSegment
 log = structlog.get_logger("worker")
 
 RETRY_S = 1.0
+LONGEST_REST_S = 15.0
+"""What fails rests for `RETRY_S`, then twice as long each time, at most so long."""
 KEPT_HARD = 8
 """HARD segments whose states are kept for those who review them, the last ones."""
 
@@ -46,6 +49,13 @@ Skips = Callable[[int], bool]
 def skips_nothing(chunk: int) -> bool:
     """Be honest."""
     return False
+
+
+class _Failed(NamedTuple):
+    """How often a segment failed, and when it may be tried again."""
+
+    times: int
+    until: float
 
 
 @dataclass
@@ -62,6 +72,7 @@ class Worker:
     progress: dict[Place, int] = field(default_factory=dict)
     """Chunks done of the segments in work, for people."""
     _done: dict[Place, CommitSegment] = field(default_factory=dict)
+    _failures: dict[Place, _Failed] = field(default_factory=dict)
     _wake: trio.Event = field(default_factory=trio.Event)
     _current: tuple[Place, trio.CancelScope] | None = None
 
@@ -74,16 +85,28 @@ class Worker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Train one segment after the other, for ever."""
+        """Train one segment after the other, for ever; one that fails delays no other."""
         while True:
             self._wake = trio.Event()
-            for place in self._assigned(self.chain.state()):
-                if place not in self._done:
-                    await self._attempt(place)
+            mine = self._assigned(self.chain.state())
+            for place in mine:
                 if place in self._done:
                     self.outbox.send(self._done[place])
+            if (place := self._choose(mine)) is not None:
+                await self._attempt(place)
+                continue
             with trio.move_on_after(RETRY_S):
                 await self._wake.wait()
+
+    def _choose(self, mine: list[Place]) -> Place | None:
+        """Return what to train next, if anything is due: what failed makes way for the rest."""
+        self._failures = {place: self._failures[place] for place in mine if place in self._failures}
+        now = trio.current_time()
+        due = [p for p in mine if p not in self._done and self._failed(p).until <= now]
+        return min(due, key=lambda place: self._failed(place).times, default=None)
+
+    def _failed(self, place: Place) -> _Failed:
+        return self._failures.get(place, _Failed(0, 0.0))
 
     def _assigned(self, state: State) -> list[Place]:
         return [p for p, segment in self._mine(state) if segment.state == SegmentState.ASSIGNED]
@@ -104,7 +127,9 @@ class Worker:
                 self._done[place] = await self._train(place)
             except MlchainError as error:
                 log.warning("segment-failed", segment=place[1], reason=error.message)
-                await trio.sleep(RETRY_S)
+                times = self._failed(place).times
+                rest_s = min(RETRY_S * 2 ** min(times, 32), LONGEST_REST_S)
+                self._failures[place] = _Failed(times + 1, trio.current_time() + rest_s)
             finally:
                 self._current = None
                 self.progress.pop(place, None)

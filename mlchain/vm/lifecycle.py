@@ -15,6 +15,7 @@ from mlchain.consensus.work.dispute import ClaimKind, Ruling, settle
 from mlchain.consensus.work.rewards import segment_fee, split_fee, trapped_fee
 from mlchain.errors import InvalidBlock
 from mlchain.ledger.block import MAX_FINALISED, SegmentRef
+from mlchain.ml_runtime import decode_plan
 from mlchain.vm import agenda, late
 from mlchain.vm.backlog import is_full, slice_gas
 from mlchain.vm.backlog import settle as settle_backlog
@@ -23,10 +24,11 @@ from mlchain.vm.cover import deal, finality_depth, had_honest_proposer, why_not_
 from mlchain.vm.credits import credit_segment, forget_old_work
 from mlchain.vm.false_attestation import slash_false_attesters
 from mlchain.vm.families.accounts import burn, credit
-from mlchain.vm.families.data import is_available
+from mlchain.vm.families.data import DATASETS, is_available
 from mlchain.vm.families.jobs import (
     JOBS,
     MAX_CLEARED,
+    PLANS,
     SEGMENTS,
     Claim,
     Job,
@@ -168,11 +170,24 @@ def advance(block: BlockContext) -> None:
 
 
 def _accept(block: BlockContext, job_id: bytes, job: Job) -> None:
-    """Take on a job whose data a quorum holds; give up one that has waited too long."""
+    """Take on a job whose data a quorum holds; give up one that has waited too long.
+
+    So is one that the data does not fit: its numbers may have been replaced since it was posted.
+    """
     if is_available(block.state, job.dataset, block.validators):
+        if not _fits(block, job):
+            _end(block, job_id, job, JobState.EXPIRED)
+            return
         JOBS.put(block.state, replace(job, state=JobState.ACCEPTED, height=block.height), job_id)
     elif block.time_ms > agenda.expiry_ms(block, job_id, job):
         _end(block, job_id, job, JobState.EXPIRED)
+
+
+def _fits(block: BlockContext, job: Job) -> bool:
+    dataset, plan = DATASETS.get(block.state, job.dataset), PLANS.get(block.state, job.plan)
+    assert dataset is not None and plan is not None, "a job's data and plan are stored before it"
+    has_rows = job.train_rows + job.test_rows <= dataset.rows
+    return has_rows and decode_plan(plan.plan).features == dataset.features
 
 
 def _start(block: BlockContext, job_id: bytes, job: Job) -> None:

@@ -167,6 +167,19 @@ def test_a_job_is_accepted_once_a_quorum_holds_its_data(holders, is_accepted):
     assert (world.job(job).state == JobState.ACCEPTED) is is_accepted
 
 
+@pytest.mark.parametrize(("rows", "features"), [(ROWS - 1, FEATURES), (ROWS, FEATURES + 1)])
+def test_a_job_that_its_data_does_not_fit_when_it_is_there_expires_and_costs_nothing(
+    rows, features
+):
+    """Numbers are anybody's word until a validator confirms them; then others may stand."""
+    world = World()
+    before = world.balance("alice")
+    job = world.submit(train_rows=ROWS - JOB.test_rows)
+    assert world.do("bob", RegisterData(CONTENT, 9_999, rows, features)).code == "ok"
+    world.hold()
+    assert world.job(job).state == JobState.EXPIRED and world.balance("alice") == before
+
+
 def test_holders_that_were_removed_do_not_count():
     """Of three holders one equivocates; the other two are no quorum of the three that are left."""
     world = World()
