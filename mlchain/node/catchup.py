@@ -85,7 +85,8 @@ async def start_from_snapshot(
     Raises:
         Unreachable: a snapshot is needed and nobody is there.
         NotFound: a snapshot is needed and nobody has one.
-        StoreCorrupted: the file of the last signature is missing.
+        StoreCorrupted: the file of the last signature is missing, or the disk does not take the
+            snapshot that is needed.
     """
 
     def initial(state: State) -> None:

@@ -33,6 +33,7 @@ from mlchain.errors import (
     InvalidSignature,
     MlchainError,
     NotFound,
+    StoreCorrupted,
     Timeout,
     Unreachable,
     VerificationFailed,
@@ -114,6 +115,8 @@ class StateSync:
         """Seconds of `WAY_S` that each peer has left."""
         self._asked: Counter[bytes] = Counter()
         """Chunks that each peer is to answer now."""
+        self._failure: StoreCorrupted | None = None
+        """What the disk said instead of taking a chunk."""
         self._heard: set[bytes] = set()
         """Who said what it offers, or that it offers nothing."""
 
@@ -122,14 +125,23 @@ class StateSync:
 
         `patience_s` is how long peers may take to be there and to offer something. Where it is not
         needed, it is enough that all peers there are have said that they offer nothing.
+
+        Raises:
+            StoreCorrupted: it is needed, and the disk does not take it.
         """
         deadline = trio.current_time() + patience_s
         while True:
             offers = await self._offers()
             newer = sorted((h for h in offers if h > above), key=self._rank, reverse=True)
             for height in newer:
+                if self._failure is not None:
+                    break
                 with suppress(MlchainError):
                     return await self._fetch(height, offers[height])
+            if self._failure is not None:  # no peer can help
+                if is_needed:
+                    raise self._failure
+                return None
             everybody = {status.peer for status in self._transport.peers()}
             if not newer and not is_needed and everybody <= self._heard:
                 return None
@@ -305,7 +317,12 @@ class StateSync:
                 continue
             finally:
                 self._asked[peer] -= 1
-            await trio.to_thread.run_sync(self._folder.write, height, index, data)
+            try:
+                await trio.to_thread.run_sync(self._folder.write, height, index, data)
+            except StoreCorrupted as error:
+                log.warning("snapshot-failed", height=height, reason=error.message)
+                self._failure = error
+                return False
             self.progress.add(peer, len(data))
             return True
         return False

@@ -202,6 +202,20 @@ def test_auto_is_for_a_new_node_on_a_chain_that_is_not_young(chain):
     assert wants_snapshot("snapshot", genesis, kv, old)
 
 
+def test_a_full_disk_is_named_and_not_the_peers(world, monkeypatch):
+    write = SnapshotFolder.write
+
+    def full(folder, height, index, data):
+        if folder.folder.name == "new":
+            raise StoreCorrupted("new: No space left on device")
+        write(folder, height, index, data)
+
+    monkeypatch.setattr(SnapshotFolder, "write", full)
+    with pytest.raises(StoreCorrupted, match="No space left"):
+        world.start()
+    assert world.start(is_needed=False) is False, "blocks may still fit"
+
+
 # ---- the folder
 
 
