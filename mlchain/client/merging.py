@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mlchain.client.client import Client
 from mlchain.client.http import Json, Notify, Watch
-from mlchain.client.submit import Terms, plan_gas
+from mlchain.client.submit import Terms, plan_gas, submit_gas
 from mlchain.client.training import TrainingJob
 from mlchain.crypto import SecretKey
 from mlchain.errors import ConfigError, NotFound
@@ -65,7 +65,7 @@ def submit_parts(client: Client, requests: Sequence[SubmitJob], key: SecretKey) 
     """
     nonce = int(client.account(key.public.hex())["nonce"])
     return [
-        client.send(request, key, gas=plan_gas(request.plan), nonce=nonce + i)
+        client.send(request, key, gas=submit_gas(request), nonce=nonce + i)
         for i, request in enumerate(requests)
     ]
 

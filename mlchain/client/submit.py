@@ -12,7 +12,7 @@ from mlchain.ml_runtime import decode_plan
 from mlchain.vm.families.data import RegisterData
 from mlchain.vm.families.jobs import fixed_seed
 from mlchain.vm.families.submit import SubmitJob
-from mlchain.vm.gas import PLAN_BYTE_GAS, check_gas
+from mlchain.vm.gas import PLAN_BYTE_GAS, SEGMENT_GAS, check_gas
 
 
 def plan_gas(plan: bytes) -> int:
@@ -28,6 +28,12 @@ class Terms:
     tier: str
     fee: int
     seed: int = -1
+
+
+def submit_gas(request: SubmitJob) -> int:
+    """Return the gas to allow for posting a job."""
+    chunks = -(-request.steps // request.chunk)
+    return plan_gas(request.plan) + SEGMENT_GAS * -(-chunks // request.segment)
 
 
 def submit_job(client: Client, job: TrainingJob, cid: str, terms: Terms, key: SecretKey) -> str:
@@ -47,4 +53,4 @@ def submit_job(client: Client, job: TrainingJob, cid: str, terms: Terms, key: Se
     )  # fmt: skip
     nonce = int(client.account(key.public.hex())["nonce"])
     client.send(register, key, nonce=nonce)
-    return client.send(request, key, gas=plan_gas(job.plan), nonce=nonce + 1)
+    return client.send(request, key, gas=submit_gas(request), nonce=nonce + 1)

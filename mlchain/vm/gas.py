@@ -14,6 +14,8 @@ NODE_GAS = 20_000
 """Checking an op of a plan."""
 PAIR_GAS = 20
 """For each pair of ops: finding a place in memory looks at all tensors that are alive."""
+SEGMENT_GAS = 20_000
+"""For each segment of a job: with its attestations it stays in the state, about 1,000 bytes."""
 TENSOR_GAS = 2_000
 """Checking an input of a program."""
 

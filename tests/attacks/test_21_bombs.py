@@ -17,7 +17,7 @@ from mlchain.vm.families import submit
 from mlchain.vm.families.data import RegisterData
 from mlchain.vm.families.jobs import JOBS, JobState
 from mlchain.vm.families.submit import GAS_PER_MICROCREDIT
-from mlchain.vm.gas import BYTE_GAS, NODE_GAS, PAIR_GAS
+from mlchain.vm.gas import BYTE_GAS, NODE_GAS, PAIR_GAS, SEGMENT_GAS
 
 COST = check_plan(plan())
 
@@ -74,6 +74,13 @@ def test_every_op_of_a_plan_is_paid_for_before_it_is_checked(world, monkeypatch,
     job, price = replace(JOB, plan=fat.encode()), NODE_GAS * count + PAIR_GAS * count**2
     assert world.do("alice", job, gas_limit=price).code == "out-of-gas" and not checked
     assert world.do("alice", job, gas_limit=9 * 10**7).gas_used > price and checked
+
+
+def test_every_segment_that_stays_in_the_state_is_paid_for(world):
+    few, many = (
+        world.do("alice", replace(JOB, segment=size)).gas_used for size in (200, 2)
+    )  # of 1,000 chunks
+    assert abs(many - few - SEGMENT_GAS * (500 - 5)) < 10 * BYTE_GAS
 
 
 def test_the_fee_of_the_largest_job_is_held_in_full():

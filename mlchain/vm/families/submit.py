@@ -29,7 +29,7 @@ from mlchain.vm.families.jobs import (
     plan_id,
 )
 from mlchain.vm.families.renewal import find_chains
-from mlchain.vm.gas import PLAN_BYTE_GAS, check_gas
+from mlchain.vm.gas import PLAN_BYTE_GAS, SEGMENT_GAS, check_gas
 
 MAX_ACTIVE_JOBS = 4096
 """Bounds what they hold of the state; a block looks only at those that something may happen to."""
@@ -123,6 +123,7 @@ class SubmitJob(Payload, frozen=True):
             )
         if job.segments > MAX_SEGMENTS:
             raise InvalidTransaction(f"{job.segments} segments, at most {MAX_SEGMENTS} allowed")
+        ctx.charge(SEGMENT_GAS * job.segments)
         if count_open(ctx.state) >= MAX_ACTIVE_JOBS:
             raise InvalidTransaction("too many jobs are at work", "try again when some have ended")
         debit(ctx.state, ctx.sender, self.fee)
