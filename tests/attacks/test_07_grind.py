@@ -2,13 +2,14 @@
 
 Here the job is small, so that a commit is cheap to try: 64 chunks, one of them forged, and slices
 that miss it once in about 1,200 draws. In the control the draw is a function of the commit, as in a
-scheme where "the root is the challenge"; then the worker sees the draw before it commits.
+scheme where "the root is the challenge"; then the worker sees the draw before it commits. In the
+second it is a function of the certificate, whose proposer is the worker's friend.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from itertools import count
+from itertools import combinations, count
 
 from factories import make_key
 
@@ -35,9 +36,9 @@ def root_of(attempt: int) -> bytes:
     return segment_root("test-grind", JOB, 0, 0, WORKER, 0, states)
 
 
-def is_missed(seeds: list[bytes], root: bytes) -> bool:
+def is_missed(seeds: list[bytes], root: bytes, size: int = SIZE) -> bool:
     """Whether no honest validator draws the forged chunk."""
-    return all(FORGED not in draw_slice(seed, root, CHUNKS, SIZE) for seed in seeds)
+    return all(FORGED not in draw_slice(seed, root, CHUNKS, size) for seed in seeds)
 
 
 def public_seeds(root: bytes) -> list[bytes]:
@@ -70,6 +71,31 @@ def test_control_a_seed_from_the_commit_is_ground_away_in_seconds():
     attempts = next(i for i in count() if root_of(i) == root)
     assert attempts < 4 / MISS, "cheaper than one training"
     assert not is_missed(tickets(1), root), "the same commit, drawn from by secret tickets"
+
+
+def test_control_a_seed_from_the_certificate_is_chosen_by_its_proposer():
+    """Of ten votes it includes any seven or more: 176 draws for one commit, and it takes the best.
+
+    A beacon made of the votes' elements is chosen so, too: it draws orders and turns, never slices.
+    """
+    validators, quorum, blocks = 10, 7, 24
+    size = slice_size(Tier("audited"), CHUNKS, CHUNKS, validators)
+    sizes = range(quorum, validators + 1)
+    choices = [chosen for n in sizes for chosen in combinations(range(validators), n)]
+
+    def seeds(block: int, chosen: tuple[int, ...]) -> list[bytes]:
+        seed = digest("test-certificate", bytes([block]), bytes(chosen))
+        return [digest("test-public", seed, bytes([v])) for v in range(quorum)]
+
+    miss = float(miss_probability(CHUNKS, size, 1)) ** quorum
+    chance = 1 - (1 - miss) ** len(choices)
+    hits = sum(
+        any(is_missed(seeds(block, chosen), root_of(0), size) for chosen in choices)
+        for block in range(blocks)
+    )
+    assert len(choices) == 176 and chance > 100 * miss
+    assert abs(hits - blocks * chance) < 3 * (blocks * chance * (1 - chance)) ** 0.5
+    assert hits > 10 * blocks * miss, "of which less than one was to be expected in all blocks"
 
 
 def test_with_tickets_a_try_is_as_good_as_any_other():
