@@ -27,6 +27,7 @@ from traffic import Traffic
 
 from mlchain.client.jobfile import load_job_file
 from mlchain.client.keystore import load_key
+from mlchain.client.submit import submit_gas
 from mlchain.client.training import prepare
 from mlchain.errors import MlchainError
 from mlchain.ledger.unixfs import parse_cid
@@ -166,7 +167,7 @@ class Run:
         for payload in (register, request):
             if payload is register and self._nonce:
                 continue  # the data is known
-            gas = 400_000 + 20 * len(job.plan)
+            gas = 400_000 + submit_gas(request)
             identity = client.send(payload, self._key, gas=gas, nonce=self._nonce)
             self._nonce += 1
         self._jobs.append(identity)
