@@ -335,7 +335,7 @@ class Chain:
         most_gas = max_duty_gas(self.params.max_block_gas)
         if body.kind != MakeClaim.KIND or body.gas_limit > most_gas:
             return False
-        block = self._next_block(state, body.sender)
+        block = self.next_block(state, body.sender)
         try:
             claim = check_transaction(state, self.genesis, transaction)
             assert isinstance(claim, MakeClaim), "the tag says so"
@@ -348,7 +348,7 @@ class Chain:
             return False
         return True
 
-    def _next_block(self, state: State, proposer: bytes = bytes(32)) -> BlockContext:
+    def next_block(self, state: State, proposer: bytes = bytes(32)) -> BlockContext:
         """Return the place of the next block, on a state of its own."""
         head = self.store.head
         return BlockContext(
@@ -380,6 +380,6 @@ class Chain:
     def _drop_stale_evidence(self) -> None:
         for evidence in list(self._evidence):
             try:
-                judge_evidence(self._next_block(self.store.state()), evidence)
+                judge_evidence(self.next_block(self.store.state()), evidence)
             except MlchainError:
                 del self._evidence[evidence]

@@ -22,7 +22,7 @@ from mlchain.vm.families.announcements import (
     ripe_height,
 )
 from mlchain.vm.families.custody import ClaimDigest, ShowDigest
-from mlchain.vm.families.segments import MakeClaim
+from mlchain.vm.families.segments import CommitSegment, MakeClaim
 
 log = structlog.get_logger("outbox")
 
@@ -70,7 +70,14 @@ class Outbox:
             self.send(replace(payload, announced=announced))
 
     def send(self, payload: Payload) -> None:
-        """Send `payload`, unless it waits in the mempool already; call again until it is done."""
+        """Send `payload`, unless it waits in the mempool already; call again until it is done.
+
+        A commit that the next block has no room for is not sent yet: it would fail, and what comes
+        after it is not to stand behind it.
+        """
+        block = self._chain.next_block(self._chain.state())
+        if isinstance(payload, CommitSegment) and payload.has_to_wait(block):
+            return
         before = self._sent.get(payload)
         waiting = self._chain.mempool.get(before.identity) if before else None
         if before and waiting is not None:

@@ -1,6 +1,6 @@
 """Back-pressure: how much verification commits at work ask of a validator, and how much they may.
 
-A commit that does not fit any more waits outside of blocks until others are HARD or have fallen.
+A commit that does not fit any more fails, and is sent again when others are HARD or have fallen.
 So no number of jobs, however cheap to post, can make validators owe more than `max_verify_gas`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mlchain.codec import Record, Uint
 from mlchain.consensus.work.assurance import parse_tier, slice_size
-from mlchain.errors import InvalidBlock
+from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import State, Table
 from mlchain.vm.context import BlockContext
 
@@ -20,10 +20,6 @@ class Backlog(Record, frozen=True):
 
 
 BACKLOG = Table(b"backlog/", Backlog)
-
-
-class Postponed(InvalidBlock):
-    """A transaction that is right and has to wait: it may not be in this block."""
 
 
 def slice_gas(tier: str, gas: int, chunks: int, count: int, validators: int) -> int:
@@ -50,10 +46,14 @@ def owe(block: BlockContext, gas: int) -> None:
     """Add a commit's slices.
 
     Raises:
-        Postponed: they do not fit.
+        InvalidTransaction: they do not fit. Left out of blocks instead, such a commit would hold up
+            whatever its worker sends after it.
     """
     if is_full(block, gas):
-        raise Postponed(f"{get_backlog(block.state)} gas of verification is owed already")
+        raise InvalidTransaction(
+            f"{get_backlog(block.state)} gas of verification is owed already",
+            "send the commit again when there is room",
+        )
     BACKLOG.put(block.state, Backlog(get_backlog(block.state) + gas))
 
 

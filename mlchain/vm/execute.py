@@ -35,7 +35,6 @@ from mlchain.ledger.transaction import (
 )
 from mlchain.ledger.validators import ValidatorSet
 from mlchain.vm import lifecycle
-from mlchain.vm.backlog import Postponed
 from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.drawing import advance_draws
 from mlchain.vm.epochs import end_epoch
@@ -166,16 +165,12 @@ def _execute_transaction(
     if body.nonce != account.nonce:
         raise InvalidBlock(f"nonce {body.nonce} where {account.nonce} is next")
     most = body.gas_limit * body.gas_price
-    start = state.checkpoint()
     ACCOUNTS.put(state, Account(account.balance - most, account.nonce + 1), body.sender)
     ctx = Context(block, body.sender, identity, body.gas_limit - intrinsic_gas(len(data)))
     mark = state.checkpoint()
     try:
         payload.execute(ctx)
         code, message, events = "ok", "", tuple(ctx.events)
-    except Postponed:
-        state.rollback(start)
-        raise
     except MlchainError as error:
         state.rollback(mark)
         code, message, events = _code(error), error.ascii_message, ()

@@ -260,6 +260,9 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
             _fall(block, job_id, job, index, is_workers_fault=True)
             return
         elif _is_overdue(block, job, index, segment):
+            if segment.state == SegmentState.ASSIGNED and _has_to_wait(block, job, index):
+                _begin_deadline(block, job_id, job)
+                continue
             _fall(block, job_id, job, index, segment.state == SegmentState.ASSIGNED)
             return
     last = SEGMENTS.get(block.state, job_id, job.assigned - 1)
@@ -271,18 +274,22 @@ def _advance_segments(block: BlockContext, job_id: bytes, job: Job) -> None:
 def _is_overdue(block: BlockContext, job: Job, index: int, segment: Segment) -> bool:
     """Tell whether the worker missed its deadline, or too few attested in the window.
 
-    A worker whose commit would have to wait is not late. Nor is one whose start is not HARD: who
-    committed to an end that nobody can reach would have the next worker fail the job with it.
+    One whose start is not HARD is not late: who committed to an end that nobody can reach would
+    have the next worker fail the job with it.
     """
     if segment.state == SegmentState.ASSIGNED:
-        if index > job.hard:
-            return False
-        count, voters = job.segment_range(index)[1], len(block.validators)
-        waits = is_full(block, slice_gas(job.tier, job.gas, job.chunks, count, voters))
-        return block.time_ms > segment.deadline_ms and not waits
+        return index == job.hard and block.time_ms > segment.deadline_ms
     weight = sum(block.validators.weight(a.validator) for a in segment.attestations)
     is_late = block.height > segment.attest_from + block.params.attest_window
     return is_late and weight < block.validators.quorum
+
+
+def _has_to_wait(block: BlockContext, job: Job, index: int) -> bool:
+    """Tell whether the commit of a whole segment would find no room: its worker has its whole time
+    anew then, or it would be late in the very block that makes room.
+    """
+    count, voters = job.segment_range(index)[1], len(block.validators)
+    return is_full(block, slice_gas(job.tier, job.gas, job.chunks, count, voters))
 
 
 def _rule(block: BlockContext, job_id: bytes, job: Job, index: int, segment: Segment) -> bool:

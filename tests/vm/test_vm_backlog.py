@@ -1,4 +1,4 @@
-"""Back-pressure: commits wait when validators owe as much verification as they may."""
+"""Back-pressure: commits come later when validators owe as much verification as they may."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from msgspec.structs import replace
 from vm.world import PARAMS, World, make_genesis, plan
 
 from mlchain.errors import InvalidBlock
+from mlchain.ledger.transaction import decode_transaction
 from mlchain.ml_runtime import check_plan
+from mlchain.node.chain import Chain
+from mlchain.node.outbox import Outbox
+from mlchain.vm import execute, lifecycle
 from mlchain.vm.backlog import get_backlog
 from mlchain.vm.execute import propose_block
+from mlchain.vm.families.accounts import Transfer
 from mlchain.vm.families.jobs import SegmentState
-from mlchain.vm.families.segments import CommitSegment
+from mlchain.vm.families.segments import AdmitFault, CommitSegment
 
 COST = check_plan(plan())
 SEGMENT_GAS = (COST.gas_per_step * 2000 + 15 * COST.gas_predict_row) * 42 // 1000
@@ -60,36 +65,89 @@ def test_a_chunk_that_traps_is_owed_too_for_everybody_runs_it(world):
     assert get_backlog(world.state()) == 0
 
 
-def test_a_commit_that_does_not_fit_may_not_be_included(world):
+def test_a_commit_that_does_not_fit_fails_and_comes_again_when_there_is_room(world):
     first, second = two_running(world)
     world.commit(first)
-    with pytest.raises(InvalidBlock, match="verification is owed"):
-        world.compose(commit_of(world, second))
-
-
-def test_it_waits_and_comes_when_there_is_room(world):
-    first, second = two_running(world)
-    world.commit(first)
-    before = world.state().root()
-    state = world.state()
-    block, outcome = propose_block(
-        world.store.head, world.store.head_id, state, world.genesis, world.last_commit, (),
-        [commit_of(world, second)], world.genesis.validators().keys[0],
-        world.store.head.time_ms + 1, lambda ref, segment: True,
-    )  # fmt: skip
-    assert not block.body.transactions and not outcome.receipts, "an honest proposer leaves it out"
-    assert world.state().root() == before
+    (receipt,) = world.block(commit_of(world, second))
+    assert (receipt.code, world.segment(second).commit) == ("invalid-transaction", None)
+    assert "verification is owed already" in receipt.message
+    assert get_backlog(world.state()) == SEGMENT_GAS
     world.harden(first)
     world.commit(second)
 
 
-def test_its_worker_is_not_late_meanwhile(world):
+def test_its_worker_is_not_late_meanwhile_and_has_its_whole_time_when_there_is_room(world):
     first, second = two_running(world)
     world.commit(first)
     world.block(after_ms=PARAMS.segment_timeout_ms + 1)
-    assert world.segment(second).attempt == 0
     world.harden(first)
+    assert world.segment(second).attempt == 0
+    world.block(after_ms=PARAMS.segment_timeout_ms + 1)
     assert world.segment(second).attempt == 1, "there is room, and it did not come"
+
+
+def test_control_without_a_new_deadline_it_is_late_in_the_block_that_makes_room(world, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_begin_deadline", lambda *about: None)
+    first, second = two_running(world)
+    world.commit(first)
+    world.block(after_ms=PARAMS.segment_timeout_ms + 1)
+    world.harden(first)
+    assert world.segment(second).attempt == 1
+
+
+def taken(world: World) -> list[bool]:
+    """One worker's commit that has no room and, behind it, a transfer: which are in the block."""
+    first, second = two_running(world)
+    world.commit(first)
+    sender = world.worker_of(second)
+    waiting = [
+        commit_of(world, second),
+        world.transaction(sender, Transfer(world.key("alice").public, 0), ahead=1),
+    ]
+    block, _ = propose_block(
+        world.store.head, world.store.head_id, world.state(), world.genesis, world.last_commit, (),
+        waiting, world.genesis.validators().keys[0],
+        world.store.head.time_ms + 1, lambda ref, segment: True,
+    )  # fmt: skip
+    return [data in block.body.transactions for data in waiting]
+
+
+def test_a_commit_without_room_holds_up_nothing_that_its_worker_sends_after_it(world):
+    assert taken(world) == [True, True]
+
+
+def test_control_left_out_of_blocks_it_would_have_its_worker_late_elsewhere(world, monkeypatch):
+    def leave_out(block, *of):
+        mark, done = block.state.checkpoint(), original(block, *of)
+        if "is owed already" in done.receipt.message:
+            block.state.rollback(mark)
+            raise InvalidBlock("it has to wait")
+        return done
+
+    original = execute._execute_transaction
+    monkeypatch.setattr(execute, "_execute_transaction", leave_out)
+    assert taken(world) == [False, False]
+
+
+def sent(world: World) -> list[int]:
+    """What a worker's outbox sends of a commit without room, and of what comes after it."""
+    first, second = two_running(world)
+    world.commit(first)
+    key, kinds = world.key(world.worker_of(second)), []
+    chain = Chain(world.store, key.public, lambda ref, commit: True)
+    outbox = Outbox(key, chain, lambda data: kinds.append(decode_transaction(data).body.kind))
+    outbox.send(CommitSegment(world.make_commit(second)))
+    outbox.send(AdmitFault(second, 0, bytes(32), 0))
+    return kinds
+
+
+def test_a_node_sends_such_a_commit_when_there_is_room_and_other_things_before(world):
+    assert sent(world) == [AdmitFault.KIND]
+
+
+def test_control_sent_at_once_it_fails_before_them(world, monkeypatch):
+    monkeypatch.setattr(CommitSegment, "has_to_wait", lambda self, block: False)
+    assert sent(world) == [CommitSegment.KIND, AdmitFault.KIND]
 
 
 def test_control_without_the_bound_validators_owe_whatever_is_posted():

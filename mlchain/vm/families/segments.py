@@ -16,8 +16,8 @@ from mlchain.errors import InvalidTransaction
 from mlchain.ledger.state import Mark, State
 from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.agenda import enter
-from mlchain.vm.backlog import owe
-from mlchain.vm.context import Context, Payload
+from mlchain.vm.backlog import is_full, owe
+from mlchain.vm.context import BlockContext, Context, Payload
 from mlchain.vm.families.announcements import take_announced
 from mlchain.vm.families.jobs import (
     JOBS,
@@ -80,6 +80,15 @@ class CommitSegment(Payload, frozen=True):
         SEGMENTS.put(ctx.state, segment, commit.job, commit.segment)
         enter(ctx.state, commit.job, Phase.VERDICT, alarm_ms=None)
         ctx.emit(f"segment {commit.segment} of {commit.job.hex()[:8]} committed")
+
+    def has_to_wait(self, block: BlockContext) -> bool:
+        """Tell whether it would fail in `block` for want of room alone."""
+        job = JOBS.get(block.state, self.commit.job)
+        segment = SEGMENTS.get(block.state, self.commit.job, self.commit.segment)
+        if job is None or segment is None:
+            return False
+        voters = len(block.validators)
+        return is_full(block, commit_gas(job, replace(segment, commit=self.commit, voters=voters)))
 
     def _check_shape(self, state: State, job: Job) -> None:
         commit = self.commit
