@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import trio
 
 from mlchain.errors import CodecError, MlchainError, Rejected
 from mlchain.p2p.framing import FrameDecoder, FrameQueue, encode_frame
@@ -19,7 +18,7 @@ from mlchain.p2p.transport import (
     EVERYBODY,
     MAX_GOSSIP_BYTES,
     MAX_REQUESTS_IN_FLIGHT,
-    MAX_REQUESTS_SERVED,
+    MAX_UNSENT_BYTES,
     FrameHandler,
     GossipHandler,
     GossipValidator,
@@ -74,7 +73,6 @@ class Endpoint:
         self.services: dict[str, Service] = {}
         self.topics: dict[str, Topic] = {}
         self.queues: dict[PublicKey, FrameQueue] = {p.key: FrameQueue() for p in self.book.all()}
-        self._serving = trio.Semaphore(MAX_REQUESTS_SERVED)
 
     @property
     def public_key(self) -> PublicKey:
@@ -171,11 +169,43 @@ class Endpoint:
         log.warning("%s broke a rule: %s%s", label(peer), why, "; banned" if is_banned else "")
         return is_banned
 
-    async def answer(self, peer: Peer, protocol: str, payload: bytes) -> bytes:
-        """Return our handler's answer to `peer`.
+    @contextmanager
+    def serving(self, peer: Peer) -> Iterator[None]:
+        """Count a question of `peer` until its answer has left, be that an error.
 
         Raises:
-            MlchainError: what the handler raised, Rejected if the peer may not ask (now), or
+            Rejected: it asks too much at once.
+        """
+        if peer.serving >= MAX_REQUESTS_IN_FLIGHT:
+            raise Rejected(f"more than {MAX_REQUESTS_IN_FLIGHT} requests at once")
+        peer.serving += 1
+        try:
+            yield
+        finally:
+            peer.serving -= 1
+
+    @contextmanager
+    def sending(self, peer: Peer, size: int) -> Iterator[None]:
+        """Count an answer of `size` bytes until it has left.
+
+        Raises:
+            Rejected: `peer` leaves too much of what it asked for unread.
+        """
+        if peer.unsent_bytes and peer.unsent_bytes + size > MAX_UNSENT_BYTES:
+            raise Rejected(f"more than {MAX_UNSENT_BYTES} bytes of answers at once")
+        peer.unsent_bytes += size
+        try:
+            yield
+        finally:
+            peer.unsent_bytes -= size
+
+    async def answer(self, peer: Peer, protocol: str, payload: bytes) -> bytes:
+        """Return our handler's answer to `peer`, in the place of a question that `serving` counts.
+
+        No place is shared with other peers, and so a handler may wait: it holds up its asker alone.
+
+        Raises:
+            MlchainError: what the handler raised, Rejected if the peer may not ask, or
                 PeerRefused if nobody here answers that.
             Exception: a bug in the handler, logged here already.
         """
@@ -184,19 +214,13 @@ class Endpoint:
             raise PeerRefused(f"{protocol} is not served", "NotServed")
         if peer.address.role not in service.roles:
             raise Rejected(f"{protocol} is not served to a {peer.address.role}")
-        if peer.serving >= MAX_REQUESTS_IN_FLIGHT:
-            raise Rejected(f"more than {MAX_REQUESTS_IN_FLIGHT} requests at once")
-        peer.serving += 1
         try:
-            async with self._serving:
-                return await service.handler(peer.key, payload)
+            return await service.handler(peer.key, payload)
         except MlchainError:
             raise
         except Exception:
             log.exception("handler of %s failed for %s", protocol, label(peer))
             raise
-        finally:
-            peer.serving -= 1
 
     def accepts_gossip(self, topic: str, data: bytes) -> bool:
         """Tell whether a message is to be delivered and passed on."""

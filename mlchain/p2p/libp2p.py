@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import trio
 from libp2p.abc import INetStream
@@ -229,16 +229,19 @@ class LibP2PTransport(Endpoint):
         await reset(stream)
 
     async def _reply(self, peer: Peer, protocol: str, payload: bytes, stream: INetStream) -> None:
-        try:
-            status, body = STATUS_OK, await self.answer(peer, protocol, payload)
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise PeerRefused(f"the answer has {len(body)} bytes", "TooLarge")
-        except Exception as error:
-            status, body = STATUS_ERROR, encode_error(error)
-        await stream.write(REPLY_HEADER.pack(status, len(body)) + body[:WRITE_BYTES])
-        for at in range(WRITE_BYTES, len(body), WRITE_BYTES):
-            await stream.write(body[at : at + WRITE_BYTES])
-        await stream.close()
+        with ExitStack() as account:  # of what is held until the answer has left
+            try:
+                account.enter_context(self.serving(peer))
+                status, body = STATUS_OK, await self.answer(peer, protocol, payload)
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise PeerRefused(f"the answer has {len(body)} bytes", "TooLarge")
+                account.enter_context(self.sending(peer, len(body)))
+            except Exception as error:
+                status, body = STATUS_ERROR, encode_error(error)
+            await stream.write(REPLY_HEADER.pack(status, len(body)) + body[:WRITE_BYTES])
+            for at in range(WRITE_BYTES, len(body), WRITE_BYTES):
+                await stream.write(body[at : at + WRITE_BYTES])
+        await stream.close()  # uncounted: the peer may have read it all and ask the next
 
 
 async def _read_exactly(stream: INetStream, size: int) -> bytes:

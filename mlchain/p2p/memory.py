@@ -199,7 +199,8 @@ class MemoryTransport(Endpoint):
             raise Unreachable(f"{label(peer)} is not connected")
         await trio.lowlevel.checkpoint()
         try:
-            status, body = STATUS_OK, await there.answer(asker, protocol, payload)
+            with there.serving(asker):
+                status, body = STATUS_OK, await there.answer(asker, protocol, payload)
         except Exception as error:
             status, body = STATUS_ERROR, encode_error(error)
         if self.hub.reach(self, peer.key) is not there:

@@ -84,6 +84,7 @@ class Peer:
     banned_until_ms: int = 0
     streams: int = 0
     serving: int = 0
+    unsent_bytes: int = 0
     frame_rate: TokenBucket = field(default_factory=lambda: TokenBucket(FRAMES_PER_S, FRAMES_PER_S))
     byte_rate: TokenBucket = field(default_factory=lambda: TokenBucket(BYTES_PER_S, BYTES_PER_S))
     gossip_rate: TokenBucket = field(

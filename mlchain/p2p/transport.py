@@ -41,8 +41,8 @@ MAX_GOSSIP_BYTES = 1_000_000
 MAX_REQUESTS_IN_FLIGHT = 16
 """Unanswered requests between two peers, in each direction."""
 
-MAX_REQUESTS_SERVED = 64
-"""Requests answered at one time, all peers together; the others wait."""
+MAX_UNSENT_BYTES = MAX_RESPONSE_BYTES
+"""Answers that one peer has asked for and not read; one may always be, however large."""
 
 REQUEST_READ_TIMEOUT_S = 10
 """A question must have arrived by then."""

@@ -331,3 +331,44 @@ def test_the_account_of_a_peer_shows_what_came_from_it(kind):
             assert status.last_seen_ms is not None
 
     play(scenario)
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_handlers_that_wait_hold_up_those_who_asked_alone(kind, is_apart):
+    async def scenario():
+        server, honest, *others = make(kind, 4)
+        waiting = 0
+
+        async def slow(peer, payload):
+            nonlocal waiting
+            waiting += 1
+            await trio.sleep_forever()
+
+        async def quick(peer, payload):
+            return b"block"
+
+        async def ask(transport):
+            await transport.request(server.public_key, "slow", b"", 9, 100)
+
+        server.serve("slow", slow)
+        server.serve("quick", quick)
+        if not is_apart:  # the control: as many places as these can take, for all together
+            places, answer = trio.Semaphore(len(others) * MAX_REQUESTS_IN_FLIGHT), server.answer
+
+            async def answer_in_turn(*args):
+                async with places:
+                    return await answer(*args)
+
+            server.answer = answer_in_turn
+        async with running(server, honest, *others), trio.open_nursery() as nursery:
+            for transport in others:
+                for _ in range(MAX_REQUESTS_IN_FLIGHT):
+                    nursery.start_soon(ask, transport)
+            await until(lambda: waiting == len(others) * MAX_REQUESTS_IN_FLIGHT)
+            got = b""
+            with trio.move_on_after(10 if is_apart else 0.5):
+                got = await honest.request(server.public_key, "quick", b"", 9, 10)
+            assert (got == b"block") is is_apart
+            nursery.cancel_scope.cancel()
+
+    play(scenario)

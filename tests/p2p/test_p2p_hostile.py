@@ -12,11 +12,13 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.utils import encode_varint_prefixed
 from p2p_factory import addresses, dial, key, libp2p, play, running, seed, stock_host, until
 
+from mlchain.p2p import endpoint as endpoint_module
 from mlchain.p2p import framing, peers, transport
 from mlchain.p2p import libp2p_gate as gate_module
 from mlchain.p2p import libp2p_gossip as gossip_module
 from mlchain.p2p import libp2p_links as links_module
 from mlchain.p2p import libp2p_mux as mux_module
+from mlchain.p2p.endpoint import Endpoint
 from mlchain.p2p.transport import CHANNELS, Channel
 
 ASK = "/mlchain/request/1.0.0"
@@ -375,3 +377,58 @@ def test_a_peers_queue_of_gossip_is_bounded_in_bytes():
     while queue.pop() is not None:
         pass
     assert queue.push(big), "room again"
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_answers_that_are_not_read_are_counted_and_the_next_question_is_refused(
+    monkeypatch, is_counted
+):
+    most, size = 3, 2 << 20
+    monkeypatch.setattr(endpoint_module, "MAX_REQUESTS_IN_FLIGHT", most)
+    if not is_counted:  # the control: as if each had left when its handler was done
+        monkeypatch.setattr(Endpoint, "serving", lambda *args: contextlib.nullcontext())
+
+    async def act(a, attacker, account):
+        handled = []
+
+        async def large(peer, payload):
+            handled.append(payload)
+            return bytes(size)
+
+        a.serve("large", large)
+        for _ in range(most):
+            stream = await open_stream(attacker, ASK)
+            await stream.write(framing.encode_question("large", b""))
+        await until(lambda: len(handled) == most)
+        await until(lambda: account.serving == (most if is_counted else 0))
+        last = await open_stream(attacker, ASK)
+        await last.write(framing.encode_question("large", b""))
+        status, _ = framing.REPLY_HEADER.unpack(await last.read(5))
+        assert (status == framing.STATUS_ERROR) is is_counted
+        assert len(handled) == most + (not is_counted)
+
+    attack(act)
+
+
+def test_answers_that_are_not_read_are_bounded_in_bytes(monkeypatch):
+    size = 4 << 20
+    monkeypatch.setattr(endpoint_module, "MAX_UNSENT_BYTES", 2 * size)
+
+    async def act(a, attacker, account):
+        async def large(peer, payload):
+            return bytes(size)
+
+        a.serve("large", large)
+        streams = []
+        for count in (1, 2, 2):
+            stream = await open_stream(attacker, ASK)
+            await stream.write(framing.encode_question("large", b""))
+            await until(lambda n=count: account.unsent_bytes == n * size)
+            streams.append(stream)
+        heads = [framing.REPLY_HEADER.unpack(await stream.read(5)) for stream in streams]
+        assert [status for status, _ in heads] == [0, 0, 1], "the third would be too much"
+        for stream in streams[:2]:
+            await stream.reset()
+        await until(lambda: account.unsent_bytes == account.serving == 0)
+
+    attack(act)

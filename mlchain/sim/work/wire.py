@@ -250,7 +250,8 @@ class InventedTransport(Endpoint):
         result: list[Any] = []
         with there.speaking():
             try:
-                result.append(await transport.answer(asker, protocol, payload))
+                with transport.serving(asker):
+                    result.append(await transport.answer(asker, protocol, payload))
             except (MlchainError, PowerCut) as error:
                 result.append(error)
         if there.life != life or isinstance(result[0], PowerCut):
