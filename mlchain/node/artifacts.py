@@ -19,7 +19,15 @@ from mlchain.consensus.work.commitment import (
     SegmentCommit,
     segment_root,
 )
-from mlchain.errors import CodecError, ConfigError, MlchainError, NotFound, Trap, VerificationFailed
+from mlchain.errors import (
+    CodecError,
+    ConfigError,
+    MlchainError,
+    NotFound,
+    Rejected,
+    Trap,
+    VerificationFailed,
+)
 from mlchain.ledger.content import ContentStore, cid_of, cid_text
 from mlchain.ledger.genesis import Genesis
 from mlchain.ledger.state import State
@@ -50,8 +58,9 @@ MAX_STATE_RESPONSE = 50 << 20
 FETCH_TIMEOUT_S = 3.0
 """For one try at a chunk state, besides its transfer at `SLOWEST_BYTES_PER_S`."""
 SLOWEST_BYTES_PER_S = 4 << 20
-MAX_RELAYED = 4
-"""Chunk states that we fetch for other validators at one time."""
+MAX_RELAYED = 16
+"""Chunk states that we fetch for other validators at one time, one for each of them: more than
+those who may lie among 31, so that they cannot take all places."""
 MAX_EXHIBITS = 16
 GATHER_S = 30
 """Seconds in which the files of a receipt are fetched from peers."""
@@ -84,7 +93,7 @@ class Artifacts:
         self._exchange = exchange
         self._spool = spool
         self._exhibits: dict[ChunkRequest, bytes] = {}
-        self._relays = trio.CapacityLimiter(MAX_RELAYED)
+        self._relaying: dict[bytes, None] = {}
         self.worker_of: Callable[[ChunkRequest], bytes | None] = lambda request: None
         """Tells whose segment at work a request is about; None: we do not relay it."""
         self._members = members
@@ -93,17 +102,31 @@ class Artifacts:
         """Answer a `ChunkRequest`: from our spool, from what we accuse somebody with, or relayed.
 
         A validator asks the worker on behalf of another: so a worker that serves only some of them
-        cannot tell whom it would leave waiting.
+        cannot tell whom it would leave waiting. Who has one relayed already is refused, not queued:
+        a silent worker must not hold up whoever asks after it.
+
+        Raises:
+            NotFound: nobody has it, or nobody that we may ask for this peer.
+            Rejected: we ask others on behalf of this peer, or of too many, already.
         """
         request = codec.decode(ChunkRequest, payload, 256)
         if request in self._exhibits:
             return self._exhibits[request]
         worker = self._members.peer_of(self.worker_of(request) or b"")
-        if worker is not None and worker not in (peer, self._transport.public_key):
-            async with self._relays:
-                return await self._ask(worker, payload, MAX_STATE_RESPONSE)
+        is_other = worker not in (None, peer, self._transport.public_key)
+        if worker is not None and is_other and peer in self._members.validator_peers:
+            return await self._relay(peer, worker, payload)
         place = (request.job, request.segment, request.attempt)
         return self._spool.read(place, request.offset)
+
+    async def _relay(self, peer: bytes, worker: bytes, payload: bytes) -> bytes:
+        if peer in self._relaying or len(self._relaying) >= MAX_RELAYED:
+            raise Rejected("busy: a chunk state is being fetched for you, or many for others")
+        self._relaying[peer] = None
+        try:
+            return await self._ask(worker, payload, MAX_STATE_RESPONSE)
+        finally:
+            del self._relaying[peer]
 
     async def ask_member(
         self,

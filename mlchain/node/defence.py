@@ -17,7 +17,7 @@ from mlchain import codec
 from mlchain.consensus.work.commitment import SegmentCommit, commit_id
 from mlchain.consensus.work.dispute import ClaimKind
 from mlchain.crypto import SecretKey
-from mlchain.errors import MlchainError, NotFound
+from mlchain.errors import MlchainError, NotFound, Rejected
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Handle, Trapped
@@ -84,6 +84,7 @@ class Defence:
     _looked: dict[tuple[Place, int], None] = field(default_factory=dict)
     _admissions: dict[bytes, AdmitFault] = field(default_factory=dict)
     _busy: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    _asking: dict[bytes, None] = field(default_factory=dict)
     _wake: trio.Event = field(default_factory=trio.Event)
 
     def on_block(self) -> None:
@@ -106,17 +107,26 @@ class Defence:
     async def serve(self, peer: bytes, payload: bytes) -> bytes:
         """Answer a `TraceQuestion` about a chunk that was accused on chain.
 
+        One question of each peer waits for its turn: nobody can keep the others from theirs.
+
         Raises:
             NotFound: it was not, or is long past.
+            Rejected: this peer has not waited for its last answer.
         """
         asked = codec.decode(TraceQuestion, payload, MAX_QUESTION_BYTES)
         case = self._cases.get(((asked.job, asked.segment, asked.attempt), asked.offset))
         if case is None:
             raise NotFound("nobody accuses that chunk")
-        async with self._busy:
-            found = await self.compute.answer_claim(
-                await self._load(case), case.chunk, case.state, asked.mine, asked.moves
-            )
+        if peer in self._asking:
+            raise Rejected("busy: one question at a time")
+        self._asking[peer] = None
+        try:
+            async with self._busy:
+                found = await self.compute.answer_claim(
+                    await self._load(case), case.chunk, case.state, asked.mine, asked.moves
+                )
+        finally:
+            del self._asking[peer]
         message = answer_message(self.chain.genesis.chain_id, case.segment, case.chunk, found.claim)
         return codec.encode(TraceAnswer(found.claim, self.key.sign(message), found.move))
 

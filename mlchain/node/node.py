@@ -52,7 +52,7 @@ from mlchain.node.sync import BLOCKS_PROTOCOL, BlockSync
 from mlchain.node.trace_wire import TRACE_PROTOCOL
 from mlchain.node.upkeep import Upkeep
 from mlchain.node.worker import Worker
-from mlchain.p2p.transport import Channel, Transport
+from mlchain.p2p.transport import Channel, Role, Transport
 from mlchain.vm.families.jobs import SEGMENTS
 from mlchain.vm.params import is_last_of_epoch
 from mlchain.vm.protocol import get_planned, get_protocol
@@ -228,7 +228,7 @@ class Node(Machine):
         transport.serve(BLOCKS_PROTOCOL, self.sync.serve)
         transport.serve(CHUNK_PROTOCOL, self.artifacts.serve_chunk)
         if self.defence:
-            transport.serve(TRACE_PROTOCOL, self.defence.serve)
+            transport.serve(TRACE_PROTOCOL, self.defence.serve, {Role.VALIDATOR})
         if self.duties:
             self.artifacts.worker_of = self._worker_of
         if self.auditor:

@@ -18,7 +18,7 @@ import trio
 from msgspec.structs import replace
 
 from mlchain import codec, crypto
-from mlchain.errors import MlchainError, NotFound, VerificationFailed
+from mlchain.errors import MlchainError, NotFound, Rejected, VerificationFailed
 from mlchain.ml_runtime.proof import ChunkClaim, FraudProof, Move
 from mlchain.node.artifacts import Artifacts
 from mlchain.node.chain import Chain
@@ -207,7 +207,7 @@ class Prosecutor:
         for _ in range(TRIES - 1):
             try:
                 return await self._ask(subject, offset, None, ())
-            except NotFound:
+            except (NotFound, Rejected):  # or is busy with what we asked before
                 await trio.sleep(RETRY_S)
         return await self._ask(subject, offset, None, ())
 
