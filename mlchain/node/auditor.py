@@ -182,10 +182,13 @@ class Auditor:
         due = [t for t in committed if self._is_due(t.number, t.segment, t.commit)]
         if self.key in leaving_keys(state):
             due = []  # to attest is to stay until that was audited
-        disputed = [t for t in committed if t.segment.claim is not None] + self._late(state)
-        for act, targets in ((self._vote, disputed), (self._audit, due)):
+        disputed = [t for t in committed if t.segment.claim is not None]
+        late = self._late(state)  # by itself: it may take long, and no payment waits for it
+        for kind, act, targets in (
+            ("rule", self._vote, disputed), ("late", self._vote, late), ("audit", self._audit, due),
+        ):  # fmt: skip
             for worker in dict.fromkeys(target.segment.worker for target in targets):
-                task = (act.__name__, worker)
+                task = (kind, worker)
                 if task not in self._busy:
                     self._busy[task] = None
                     own = [target for target in targets if target.segment.worker == worker]

@@ -23,7 +23,7 @@ from mlchain.node.artifacts import Artifacts, evaluate, state_digest
 from mlchain.node.chain import Chain
 from mlchain.node.compute import Compute, Trapped
 from mlchain.node.subject import Finding, Stale, Subject, Target
-from mlchain.vm.families.jobs import SEGMENTS, Claim
+from mlchain.vm.families.jobs import SEGMENTS, Claim, SegmentState
 
 T = TypeVar("T")
 
@@ -95,19 +95,25 @@ class Examiner:
                 return served
         return await self._compute_start(state, subject, offset)
 
-    async def _compute_start(self, state: State, subject: Subject, offset: int) -> bytes:
+    async def _compute_start(
+        self, state: State, subject: Subject, offset: int, claim: Claim | None = None
+    ) -> bytes:
         """Return the state before a chunk, computed from where its segment starts.
 
+        Chunk by chunk, so that audits need not wait for all of them.
+
         Raises:
-            MlchainError: it cannot be, or is not what was committed.
+            MlchainError: it cannot be, or is not what was committed; Stale: `claim` is settled.
         """
         job_id, index, handle = subject.job_id, subject.index, subject.handle
         data = await self.artifacts.start_state(state, job_id, index, self.compute, handle)
-        async with self.compute.run_chunks(handle, subject.first, offset, data) as chunks:
-            async for result in chunks:
-                if isinstance(result, Trapped):
-                    raise VerificationFailed(f"traps at step {result.step}, before the chunk")
-                data = result.state
+        for chunk in range(subject.first, subject.first + offset):
+            self._check_open(subject, claim)
+            async with self.compute.run_chunks(handle, chunk, 1, data) as results:
+                async for result in results:
+                    if isinstance(result, Trapped):
+                        raise VerificationFailed(f"traps at step {result.step}, before the chunk")
+                    data = result.state
         if state_digest(data, subject.plan) != subject.digest_before(offset):
             raise VerificationFailed("the segment before the chunk is not what was committed")
         return data
@@ -174,7 +180,10 @@ class Examiner:
                 return Finding(ClaimKind.FRAUD, chunk, "re-running it differs")
 
     async def judge(self, state: State, target: Target, claim: Claim) -> Outcome:
-        """Re-run the disputed chunk, from the state the worker (or else the accuser) serves."""
+        """Re-run the disputed chunk, from the state the worker (or else the accuser) serves.
+
+        Of a HARD segment nobody need have it any more: then from the segment's start.
+        """
         commit = target.commit
         subject = await self._subject(state, target)
         if isinstance(subject, MlchainError):
@@ -189,7 +198,14 @@ class Examiner:
             sources = self._sources(subject, claim.accuser)
             served = await self._fetch_patiently(subject, offset, sources)
             if isinstance(served, MlchainError):
-                return Outcome.UNSERVED
+                if target.segment.state != SegmentState.HARD:
+                    return Outcome.UNSERVED
+                try:  # nobody need have it any more, and nobody gains by showing it to nobody
+                    served = await self._compute_start(state, subject, offset, claim)
+                except Stale:
+                    raise
+                except MlchainError:
+                    return Outcome.UNSERVED
             data = served
         outcome = await self._replay(subject, offset, data)
         is_end = offset == commit.count - 1
@@ -243,6 +259,13 @@ class Examiner:
         segment = SEGMENTS.get(self.chain.state(), commit.job, commit.segment)
         if segment is None or segment.commit != commit:
             raise Stale(f"segment {commit.segment} is no longer at work")
+
+    def _check_open(self, subject: Subject, claim: Claim | None) -> None:
+        self._check_current(subject.commit)
+        segment = SEGMENTS.get(self.chain.state(), subject.job_id, subject.index)
+        now = segment.claim if segment else None
+        if claim and (now is None or (now.chunk, now.height) != (claim.chunk, claim.height)):
+            raise Stale(f"the claim of chunk {claim.chunk} is settled")
 
     async def _check_metrics(self, subject: Subject) -> Finding | None:
         """Evaluate the end of a job: its metrics are re-computed by every attester."""

@@ -248,5 +248,8 @@ class Reviewer:
                 log.error("overruled", hint="this machine computes otherwise than a quorum")
                 self._seen[identity] = (1 << STRETCHES) - 1
                 del self._claims[identity]
+            elif self.key in segment.lapsed:  # nobody could follow us; others may find it, too
+                self._seen[identity] = (1 << STRETCHES) - 1
+                del self._claims[identity]
             elif segment.claim is None:
                 self.outbox.send_announced(claim)

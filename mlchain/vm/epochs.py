@@ -20,7 +20,7 @@ from mlchain.vm.families.governance import (
     Proposal,
     leaving_key,
 )
-from mlchain.vm.families.jobs import SEGMENTS, Phase, in_phase
+from mlchain.vm.families.jobs import LATE, SEGMENTS, Phase, in_phase
 from mlchain.vm.families.members import (
     LAST_HARD,
     VALIDATORS,
@@ -137,6 +137,10 @@ def _busy_workers(block: BlockContext) -> dict[bytes, None]:
     for (worker,), last in LAST_HARD.items(state):
         if block.height < last.height + params.unbonding_blocks + params.dispute_window:
             busy[bond_holder(state, worker)] = None
+    for (job_id, index), _ in LATE.items(state):
+        claimed = SEGMENTS.get(state, job_id, index)
+        assert claimed is not None, "what is claimed is there"
+        busy[bond_holder(state, claimed.worker)] = None
     for job_id, job in in_phase(state, Phase.WORKER, Phase.VERDICT):
         for index in range(job.hard, job.assigned):
             segment = SEGMENTS.get(state, job_id, index)

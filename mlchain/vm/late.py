@@ -13,6 +13,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from mlchain.consensus.work.dispute import Ruling, settle
+from mlchain.ledger.validators import MAX_VALIDATORS
 from mlchain.vm.context import BlockContext
 from mlchain.vm.credits import take_back
 from mlchain.vm.false_attestation import slash_false_attesters
@@ -24,6 +25,7 @@ from mlchain.vm.families.jobs import (
     Job,
     JobState,
     Segment,
+    attesters_of,
 )
 from mlchain.vm.families.members import WORKERS, bond_holder, slash_validator, slash_worker
 from mlchain.vm.families.models import MODELS
@@ -46,12 +48,29 @@ def rule_all(block: BlockContext, end: End) -> None:
         if ruling == Ruling.OPEN:
             continue
         LATE.delete(block.state, job_id, index)
-        done = replace(segment, claim=None, cleared=(*segment.cleared, claim.chunk))
-        SEGMENTS.put(block.state, done, job_id, index)
+        SEGMENTS.put(block.state, _closed(block, segment, claim, ruling), job_id, index)
         if ruling == Ruling.UPHELD:
             _uphold(block, job_id, job, index, segment, claim, end)
         else:
             _reject(block, job_id, index, claim, ruling)
+
+
+def _closed(block: BlockContext, segment: Segment, claim: Claim, ruling: Ruling) -> Segment:
+    """Return the segment without its claim.
+
+    Only a chunk that a quorum has re-run is claimed no more. Else a friend of a forger could claim
+    the forged chunk, show nothing, and have it out of reach for a small fine: who made a claim that
+    came to nothing claims no more in this segment, and everybody else may.
+    """
+    segment = replace(segment, claim=None)
+    if ruling == Ruling.REJECTED:
+        return replace(segment, cleared=(*segment.cleared, claim.chunk))
+    if ruling == Ruling.UPHELD:
+        return segment
+    lapsed = segment.lapsed
+    if len(lapsed) >= MAX_VALIDATORS:
+        lapsed = tuple(key for key in lapsed if key in block.validators)
+    return replace(segment, lapsed=(*lapsed, claim.accuser)[-MAX_VALIDATORS:])
 
 
 def _uphold(
@@ -63,9 +82,11 @@ def _uphold(
     claim: Claim,
     end: End,
 ) -> None:
+    equal = attesters_of(job, index, segment, claim.chunk)
+    finders = tuple(key for key in claim.finders if key not in equal)
     if WORKERS.get(block.state, bond_holder(block.state, segment.worker)) is not None:
         slash_worker(
-            block, segment.worker, "forged", block.params.slash_worker, claim.finders,
+            block, segment.worker, "forged", block.params.slash_worker, finders,
             job_id, index, claim.chunk, is_jailed=True,
         )  # fmt: skip
     slash_false_attesters(block, job_id, job, index, segment, claim.chunk)

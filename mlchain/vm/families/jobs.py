@@ -193,6 +193,8 @@ class Segment(Record, frozen=True):
     reviews: Annotated[tuple[Review, ...], Meta(max_length=MAX_VALIDATORS)]
     credited: Uint = 0
     """Units of verified work that it was worth to its worker (`vm.credits`)."""
+    lapsed: Annotated[tuple[PublicKey, ...], Meta(max_length=MAX_VALIDATORS)] = ()
+    """Who made a claim since it is HARD that came to nothing: it makes no other here."""
     operator: Annotated[bytes, Meta(max_length=32)] = b""
     """The validator that the worker belonged to when it was assigned, or empty."""
 

@@ -200,6 +200,8 @@ class MakeClaim(Payload, frozen=True):
             raise InvalidTransaction("the segment has been HARD for too long")
         if self.kind != ClaimKind.FRAUD or job.state == JobState.REVOKED:
             raise InvalidTransaction("nothing but fraud is claimed of HARD work, and that once")
+        if ctx.sender in segment.lapsed:
+            raise InvalidTransaction("the sender's last claim against this segment came to nothing")
         if len(segment.cleared) >= MAX_CLEARED:
             raise InvalidTransaction("enough chunks of this segment have been claimed in vain")
 
