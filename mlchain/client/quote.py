@@ -66,6 +66,20 @@ class Quote:
     chosen: Offer
     offers: tuple[Offer, ...]
 
+    @property
+    def worker_loses(self) -> int:
+        """What a forging worker surely loses; see `least_slash`."""
+        return least_slash(self.params)
+
+
+def least_slash(params: Params) -> int:
+    """Return what a forging worker surely loses when a slice shows it.
+
+    It chooses what it is found for: if it serves the forged chunk to nobody, it is not convicted,
+    but pays for that it did not serve.
+    """
+    return min(params.slash_worker, params.slash_unavailable)
+
 
 def make_quote(job_file: JobFile, job: TrainingJob, params: Params, validators: int) -> Quote:
     """Return the quote of a job on a chain with so many validators.
@@ -96,7 +110,7 @@ def _offer(tier: Tier, shape: Shape, gas: int, fee: int, params: Params) -> Offe
         Fraction(share.worker),
         Fraction(share.verifier),
         Fraction(params.audit_permille, 1000),
-        params.slash_worker,
+        least_slash(params),
     )
     return Offer(tier, found, stakes)
 
@@ -131,10 +145,10 @@ def warnings(quote: Quote) -> Iterator[str]:
             f"one forged chunk is missed with p = {offer.misses[0]} if {shape.faults} of "
             f"{shape.validators} validators help; {safe} never misses it"
         )
-    if offer.stakes.worker > params.slash_worker:
+    if offer.stakes.worker > quote.worker_loses:
         yield (
             f"skipping work pays: a worker should stand to lose {offer.stakes.worker}, "
-            f"here it loses {params.slash_worker}"
+            f"here it surely loses {quote.worker_loses}"
         )
     if offer.stakes.validator is None or offer.stakes.validator > params.slash_lazy:
         needed = offer.stakes.validator
@@ -177,6 +191,7 @@ def quote_document(quote: Quote) -> dict[str, Any]:
         "validators": shape.validators,
         "faults": shape.faults,
         "slash_worker": params.slash_worker,
+        "slash_unavailable": params.slash_unavailable,
         "slash_lazy": params.slash_lazy,
         "tiers": [
             {

@@ -102,6 +102,17 @@ def test_what_takes_longer_than_the_chain_waits_is_named_with_a_number_of_segmen
     assert warned(quote(attest_window=1, block_interval_ms=0), "when blocks are full")
 
 
+def test_a_forger_is_taken_to_lose_what_it_can_choose_to_lose(quote):
+    """By serving the forged chunk to nobody it pays the smaller penalty."""
+
+    def deterred(**slashes: int) -> list[int | None]:
+        return [row["deterred_gain"] for row in quote(**slashes)[1]["data"]["tiers"]]
+
+    withheld = deterred(slash_worker=10**9, slash_unavailable=10**6)
+    assert withheld == deterred(slash_worker=10**6, slash_unavailable=10**9)
+    assert withheld < deterred(slash_worker=10**9, slash_unavailable=10**9)
+
+
 def test_penalties_too_small_to_deter_are_named(quote):
     free = {"slash_worker": 0, "slash_lazy": 0, "audit_permille": 0}
     answer = quote(**free)

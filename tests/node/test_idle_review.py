@@ -146,12 +146,14 @@ def claimed_with_nothing_to_show(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return said
 
 
+@pytest.mark.slow
 def test_a_late_claim_is_judged_from_the_start_of_its_segment_if_nobody_shows_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert set(claimed_with_nothing_to_show(tmp_path, monkeypatch)) == {Outcome.DIFFERS}
 
 
+@pytest.mark.slow
 def test_control_judged_by_what_is_shown_alone_the_forger_need_only_show_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
