@@ -235,7 +235,7 @@ class Custodian:
             known = CUSTODY_CLAIMS.get(state, *place)
             if known is not None and not (wrong and may_claim(known, claim.opening)):
                 del self._claims[place]
-            elif place[2] in self.chain.validators:
+            elif wrong or place[2] in self.chain.validators:  # who has gone is not asked
                 self.outbox.send_announced(claim)
 
     async def _audit_segment(self, state: State, job: bytes, index: int, segment: Segment) -> None:
@@ -244,8 +244,9 @@ class Custodian:
         others = max(1, segment.voters - 1)
         for attested in segment.attestations:
             maker = attested.validator
-            if maker == self.key or maker not in self.chain.validators:
+            if maker == self.key:
                 continue
+            is_gone = maker not in self.chain.validators
             about = get_attestment(state, job, index, maker)
             for chunk in about.auditable:
                 place = (job, index, maker, chunk)
@@ -254,6 +255,8 @@ class Custodian:
                 )
                 if not is_mine or (identity, place) in self._settled:
                     continue
+                if is_gone and CUSTODY_CLAIMS.get(state, *place) is None:
+                    continue  # it cannot be asked; what it showed is looked at
                 try:
                     is_settled = await self._audit_digest(state, place, about)
                 except MlchainError as error:  # the others can still be looked at

@@ -43,7 +43,7 @@ def _advance(block: BlockContext, place: Place, claim: CustodyClaim) -> None:
     segment = SEGMENTS.get(block.state, job, index)
     record = VALIDATORS.get(block.state, accused)
     attesters = [a.validator for a in segment.attestations] if segment else []
-    if segment is None or accused not in attesters or record is None or record.jailed_height:
+    if segment is None or accused not in attesters or record is None:
         CUSTODY_CLAIMS.delete(block.state, *place)
     elif claim.state == ClaimState.ASKED and record.left_height:
         CUSTODY_CLAIMS.delete(block.state, *place)  # it can send no answer any more

@@ -66,10 +66,11 @@ class Scene(NamedTuple):
         key = self.world.key(ME).public
         return CUSTODY_CLAIMS.get(self.world.state(), self.job, 0, key, chunk)
 
-    def judge(self, outcome: Outcome, *names: str) -> None:
+    def judge(self, outcome: Outcome, *names: str, chunk: int = -1) -> None:
         commit, key = self.world.segment(self.job).commit, self.world.key(ME).public
+        chunk = self.chunks[0] if chunk < 0 else chunk
         for name in names or tuple(self.world.validators):
-            verdict = Verdict(self.job, 0, commit_id(commit), self.chunks[0], int(outcome), key)
+            verdict = Verdict(self.job, 0, commit_id(commit), chunk, int(outcome), key)
             self.world.say(name, "verdicts", verdict)
         self.world.blocks(2)
 

@@ -178,6 +178,13 @@ def accused_validators(state: State) -> dict[bytes, None]:
     return {place[2]: None for place, claim in claims if claim.state != ClaimState.CLOSED}
 
 
+def is_accused(state: State, validator: bytes) -> bool:
+    """Tell whether a validator is asked for a digest now, or one of its is judged."""
+    claims = CUSTODY_CLAIMS.items(state)
+    now = (ClaimState.ASKED, ClaimState.DISPUTED)
+    return any(place[2] == validator and claim.state in now for place, claim in claims)
+
+
 class ClaimDigest(Payload, frozen=True):
     """A validator says that the digest of `chunk` in another's attestation is wrong.
 
@@ -201,8 +208,8 @@ class ClaimDigest(Payload, frozen=True):
         ctx.charge(CLAIM_GAS)
         place = (self.job, self.segment, self.validator, self.chunk)
         record = VALIDATORS.get(ctx.state, self.validator)
-        if record is None or record.jailed_height:
-            raise InvalidTransaction("it is no validator any more")
+        if record is None:
+            raise InvalidTransaction("it is no validator")
         segment, params = get_segment(ctx.state, self.job, self.segment), ctx.block.params
         before = CUSTODY_CLAIMS.get(ctx.state, *place)
         begin, end = audit_begin(segment, params), claim_end(segment, before, params)

@@ -259,13 +259,14 @@ def slash_validator(
     """Take `amount` from a validator's bond, half to `finder` (empty, or itself: burn all).
 
     Without an amount it is `slash_validator`. Whoever took its place answers for it, and the bond
-    of one that has left is still there. It leaves the set when `is_removed`, or when its bond
-    cannot bear another slash; the last validator stays, because a chain without validators cannot
-    even record the fault.
+    of one that has left, or was punished, is still there: the first fault, perhaps one that a
+    friend found, does not end its liability for others. It leaves the set when `is_removed`, or
+    when its bond cannot bear another slash; the last validator stays, because a chain without
+    validators cannot even record the fault.
     """
     holder = bond_holder(block.state, key)
     record = VALIDATORS.get(block.state, holder)
-    if record is None or record.jailed_height:
+    if record is None or (record.jailed_height and not record.bond):
         return
     amount = min(record.bond, block.params.slash_validator if amount is None else amount)
     finders = (finder,) if finder and finder not in (key, holder) else ()
@@ -276,8 +277,8 @@ def slash_validator(
         is_out = False
     replace_validator(block.state, holder, bond=left)
     if is_out:
-        out = record.left_height or block.height
-        replace_validator(block.state, holder, jailed_height=block.height, left_height=out)
+        jailed, out = record.jailed_height or block.height, record.left_height or block.height
+        replace_validator(block.state, holder, jailed_height=jailed, left_height=out)
     _record_fault(block, Fault(key, kind, job, segment, chunk, amount, finders, block.height))
 
 

@@ -16,6 +16,7 @@ from mlchain.errors import InvalidTransaction
 from mlchain.ledger.genesis import Params
 from mlchain.vm.context import Context, Payload
 from mlchain.vm.families.announcements import take_announced
+from mlchain.vm.families.custody import is_accused
 from mlchain.vm.families.members import VALIDATORS, slash_validator
 from mlchain.vm.families.renewal import known_element
 from mlchain.vm.families.segments import HASH_GAS
@@ -26,7 +27,9 @@ REPORT_GAS = 50_000
 class ReportReveal(Payload, frozen=True):
     """Anybody shows an element of a validator's hash chain that nobody might know yet.
 
-    Whoever was lent one to make digests, or shown one to learn a slice, earns half of the slash.
+    Whoever was lent one to make digests, or shown one to learn a slice, earns half of the slash;
+    nothing while a digest of the owner is asked for or judged, for a friend could report it then to
+    have half of a slash back that is due anyway.
     `announced` is the height of the block with the announcement.
     """
 
@@ -57,7 +60,8 @@ class ReportReveal(Payload, frozen=True):
         ctx.charge(HASH_GAS * abs(self.height - known.height))
         if check_reveal(known, self.element, self.height) is None:
             raise InvalidTransaction("the element is not of its registered chain")
-        slash_validator(block, self.validator, "early-reveal", ctx.sender, amount=params.slash_lazy)
+        finder = b"" if is_accused(ctx.state, self.validator) else ctx.sender
+        slash_validator(block, self.validator, "early-reveal", finder, amount=params.slash_lazy)
         ctx.emit(f"{PURPOSES[self.purpose]} element of height {self.height} shown too early")
 
 
