@@ -256,13 +256,13 @@ def test_a_false_accuser_leaves_when_its_bond_cannot_bear_another_slash(world, j
     assert ME not in world.validators and world.bond(ME) == 0
 
 
-def test_whoever_was_removed_meanwhile_is_not_slashed_again(world, job):
+def test_whoever_was_removed_meanwhile_answers_with_what_is_left(world, job):
     world.accuse(ME, job, 3)
     world.block(evidence=(world.double_vote(ME),), proposer=YOU)
     world.judge(job, Outcome.EQUAL)
     assert world.segment(job).cleared == (3,)
-    assert [fault.kind for fault in world.faults()] == ["equivocation"]
-    assert world.bond(ME) == BOND - PARAMS.slash_validator
+    assert [fault.kind for fault in world.faults()] == ["equivocation", "false-accusation"]
+    assert world.bond(ME) == max(0, BOND - 2 * PARAMS.slash_validator)
 
 
 def test_a_rejected_claim_of_not_served_costs_nothing(world, job):
