@@ -131,7 +131,8 @@ def _lines(quote: Quote) -> list[str]:
         f"{credits(quote.gas)} gas",
         f"  fee {credits(quote.job_file.fee)}, at least {credits(quote.least_fee)}",
         f"  {shape.validators} validators, {shape.faults} of them may help a cheat; it loses "
-        f"{credits(quote.worker_loses)} or more as worker, {credits(params.slash_lazy)} as validator",
+        f"{credits(quote.worker_loses)} or more as worker, "
+        f"{credits(params.slash_lazy)} as validator",
         "",
         *table(header, rows),
         "",
