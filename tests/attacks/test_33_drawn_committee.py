@@ -1,4 +1,4 @@
-"""Row 31: choose who answers a `drawn:K` request, until all that are drawn are liars.
+"""Row 33: choose who answers a `drawn:K` request, until all that are drawn are liars.
 
 Two could choose: a proposer, among the certificates that it may put into its block, and the last
 validator to show what the seed is made of. In the controls the seed is the beacon, which has in it

@@ -1,4 +1,4 @@
-"""Row 31: a worker runs a few chunks, forges a state that really traps, and is done with the rest.
+"""Row 32: a worker runs a few chunks, forges a state that really traps, and is done with the rest.
 
 The chunk that traps is in every slice, and is right: from that state it does trap. The forged one
 is a single chunk among many. What it must not bring is the pay of all that was left out.
