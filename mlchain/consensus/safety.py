@@ -15,11 +15,17 @@ from msgspec import Meta
 from mlchain import codec
 from mlchain.codec import Record, Signature, Uint
 from mlchain.errors import CodecError, DoubleSign, StoreCorrupted
-from mlchain.ledger.commit import BlockId, Extension, Round, Vote, VoteKind, sign_bytes
+from mlchain.ledger.commit import (
+    MAX_ROUND,
+    BlockId,
+    Extension,
+    Round,
+    Vote,
+    VoteKind,
+    sign_bytes,
+)
 
 MAX_LAST_SIGN_BYTES = 1024
-_BLOCK_ID = 5
-"""Its place in what `sign_bytes` encodes."""
 
 
 class SigningKey(Protocol):
@@ -50,6 +56,19 @@ class LastSign(Record, frozen=True):
     step: Annotated[int, Meta(ge=0, le=2)]
     message: Annotated[bytes, Meta(max_length=MAX_LAST_SIGN_BYTES // 2)]
     signature: Signature
+
+
+class _Said(Record, frozen=True):
+    """What `sign_bytes` encodes."""
+
+    domain: Annotated[str, Meta(max_length=64)]
+    chain_id: Annotated[str, Meta(max_length=64)]
+    kind: Annotated[int, Meta(ge=0, le=2)]
+    height: Uint
+    round: Round
+    block_id: BlockId
+    pol_round: Annotated[int, Meta(ge=-1, le=MAX_ROUND)]
+    extension: Annotated[bytes, Meta(max_length=32)]
 
 
 class Signer:
@@ -88,7 +107,7 @@ class Signer:
         last = self._last
         if last is None or last.step == VoteKind.PROPOSAL:
             return None
-        block_id = codec.decode(tuple, last.message)[_BLOCK_ID]
+        block_id = codec.decode(_Said, last.message).block_id
         place = (last.step, last.height, last.round, block_id)
         vote = Vote(*place, self._key.public, b"", last.signature)
         return vote if vote.sign_bytes(self._chain_id) == last.message else None

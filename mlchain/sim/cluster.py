@@ -90,7 +90,8 @@ class Cluster:
         weather = make_weather(rng, GST_MS)
         self._crash_rate = rng.choice((0, 3, 10, 20))
         self._disks = disks = Random(f"{scenario.seed}/disks")
-        self._unlucky = disks.choice(self._places) if disks.random() < 0.25 else None
+        others = scenario.nodes > 1  # from whom to fetch what was lost
+        self._unlucky = disks.choice(self._places) if others and disks.random() < 0.25 else None
         self._network = Network(rng, weather, len(self._places), pairs)
         self._correct = [p for p in self._places if p.adversary is None]
         self._peers = {p.peer: p for p in self._places}

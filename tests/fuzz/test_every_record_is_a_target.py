@@ -30,6 +30,7 @@ OWN = {
     "Prediction": "a proven value of the state, behind its proof",
     "RegisterModel": "what the caller has just encoded itself",
     "LastSign": "the signer's own file; target 'last signature'",
+    "_Said": "what the signer itself encoded, in the same file",
 }
 """What is decoded there and is no target under its own name, and why not."""
 

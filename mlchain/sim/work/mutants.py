@@ -117,9 +117,9 @@ def _wants_late(agreement: Agreement) -> int:
     return _next_block_ms(agreement) + 6_000
 
 
-def _pay_twice(block: Any, job: Any, index: int, segment: Any) -> int:
-    _pay(block, job, index, segment)
-    return _pay(block, job, index, segment)
+def _pay_twice(*what: Any) -> int:
+    _pay(*what)
+    return _pay(*what)
 
 
 def _refund_all(block: Any, job_id: bytes, job: Any, state: Any) -> None:
