@@ -299,6 +299,20 @@ def test_a_vote_that_nobody_heard_is_passed_on_after_its_log_is_lost(is_told: bo
     assert ("to c: prevote b 0 X" in sent) is is_told
 
 
+def test_a_vote_that_log_and_signer_both_bring_back_counts_once() -> None:
+    """The log holds the intent and not yet the note: the vote is signed again, and is known."""
+    first = Node("b")
+    first.receive(proposal("a", 0, "X"))
+    first.checked("X")
+    signer = Signer(SECRETS["b"], CHAIN_ID, first.host.last_sign, first.host.save)
+    node = Node("b", Host(), height=HEIGHT - 1)
+    node.driver._sign = signer.sign
+    node.driver.recover(first.host.synced, signer.last_vote())
+    node.driver.start(HEIGHT, node.members, 0)
+    assert "all: prevote b 0 X" in node._pump()
+    assert node.engine.votes.weight(PREVOTE, 0, id_of("X")) == 1
+
+
 def test_notes_alone_bring_votes_back_but_no_round() -> None:
     host = Host()
     host.synced = [noted_entry(HEIGHT, v) for v in votes("a", PREVOTE, 0, "X")]

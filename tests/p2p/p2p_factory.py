@@ -45,6 +45,17 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     raise AssertionError(f"never came true: {what or condition}")
 
 
+async def is_reset(stream) -> bool:
+    """Whether the other side ends `stream`."""
+    with trio.move_on_after(5):
+        try:
+            while await stream.read(1000):
+                pass
+        except Exception:
+            return True
+    return False
+
+
 def free_port() -> int:
     from mlchain.p2p.libp2p_host import claim_port
 

@@ -10,7 +10,18 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.utils import encode_varint_prefixed
-from p2p_factory import addresses, dial, key, libp2p, play, running, seed, stock_host, until
+from p2p_factory import (
+    addresses,
+    dial,
+    is_reset,
+    key,
+    libp2p,
+    play,
+    running,
+    seed,
+    stock_host,
+    until,
+)
 
 from mlchain.p2p import endpoint as endpoint_module
 from mlchain.p2p import framing, peers, transport
@@ -23,17 +34,6 @@ from mlchain.p2p.transport import CHANNELS, Channel
 
 ASK = "/mlchain/request/1.0.0"
 MESHSUB = "/meshsub/1.1.0"
-
-
-async def is_reset(stream) -> bool:
-    """Whether the other side ends `stream`."""
-    with trio.move_on_after(5):
-        try:
-            while await stream.read(1000):
-                pass
-        except Exception:
-            return True
-    return False
 
 
 def attack(act, **settings):

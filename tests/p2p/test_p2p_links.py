@@ -5,7 +5,18 @@ import math
 
 import pytest
 import trio
-from p2p_factory import addresses, collect, dial, is_linked, key, libp2p, play, stock_host, until
+from p2p_factory import (
+    addresses,
+    collect,
+    dial,
+    is_linked,
+    is_reset,
+    key,
+    libp2p,
+    play,
+    stock_host,
+    until,
+)
 
 from mlchain.p2p import libp2p_links as links_module
 from mlchain.p2p.framing import FRAME_HEADER, FrameDecoder, encode_frame
@@ -32,16 +43,6 @@ def with_attacker(act):
             await act(a, link, got)
 
     play(scenario)
-
-
-async def is_ended(stream) -> bool:
-    with trio.move_on_after(5):
-        try:
-            while await stream.read(1000):
-                pass
-        except Exception:
-            return True
-    return False
 
 
 def status(number) -> bytes:
@@ -81,7 +82,7 @@ def test_a_newer_stream_ends_the_older_and_the_end_of_the_older_leaves_the_newer
             await until(lambda n=count: len(got) == n + 1)
             new = await link()
             await new.write(status(count + 1))
-            assert await is_ended(old)
+            assert await is_reset(old)
             await until(lambda n=count: len(got) == n + 2)
             old, count = new, count + 2
         await old.write(status(count))

@@ -67,8 +67,8 @@ def test_who_is_bound_stays_until_it_has_shown_its_answer(way):
     assert (faults(scene), scene.world.bond("new-keys" if way != "leave" else ME)) == ([], BOND)
 
 
-@pytest.mark.parametrize("way", OF_A_QUORUM)
-def test_whoever_a_quorum_has_removed_owes_no_answer_and_nobody_waits_for_it(way):
+def gone_with_an_answer_due(way: str) -> tuple[Scene, bytes]:
+    """A validator that left bound to an answer, and the request that all others have answered."""
     scene = make_scene()
     leave(scene, way)
     request = bound_at_the_end(scene)
@@ -76,6 +76,12 @@ def test_whoever_a_quorum_has_removed_owes_no_answer_and_nobody_waits_for_it(way
     assert ME not in scene.world.validators
     others = [name for name in scene.world.validators if name != "new-keys"]
     scene.tell(request, dict.fromkeys(others, RIGHT))
+    return scene, request
+
+
+@pytest.mark.parametrize("way", OF_A_QUORUM)
+def test_whoever_a_quorum_has_removed_owes_no_answer_and_nobody_waits_for_it(way):
+    scene, request = gone_with_an_answer_due(way)
     assert scene.at(request).state == PredictionState.ANSWERED
     assert scene.at(request).bound == (), "and closed"
     scene.world.blocks(PARAMS.dispute_window + 1)
@@ -86,13 +92,7 @@ def test_whoever_a_quorum_has_removed_owes_no_answer_and_nobody_waits_for_it(way
 def test_control_without_these_rules_an_honest_one_pays_for_what_it_cannot_show(way, monkeypatch):
     monkeypatch.setattr(epochs, "owes_answer", lambda state, key: False)
     monkeypatch.setattr(predicting, "_silent", lambda block, prediction: find_silent(prediction))
-    scene = make_scene()
-    leave(scene, way)
-    request = bound_at_the_end(scene)
-    scene.world.block()
-    assert ME not in scene.world.validators
-    others = [name for name in scene.world.validators if name != "new-keys"]
-    scene.tell(request, dict.fromkeys(others, RIGHT))
+    scene, _ = gone_with_an_answer_due(way)
     scene.world.blocks(PARAMS.dispute_window + 1)
     assert faults(scene) == ["answer-withheld"]
 
